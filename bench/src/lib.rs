@@ -1,0 +1,1 @@
+//! Thousands of real mTLS agents in one process.

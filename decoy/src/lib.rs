@@ -1,0 +1,1 @@
+//! Small static low-interaction decoy services.

@@ -1,0 +1,1 @@
+//! One pinned mTLS HTTP/2 connection to a master.

@@ -1,0 +1,1 @@
+//! The Picket master daemon.

@@ -1,0 +1,1 @@
+//! CA, certificates, pins, bundles and the two TLS verifiers.

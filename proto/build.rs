@@ -1,0 +1,36 @@
+//! Compiles the `.proto` files without a `protoc` on the machine.
+
+#![allow(clippy::print_stdout, reason = "cargo reads a build script's instructions from its stdout")]
+
+use std::{env, error::Error, path::PathBuf};
+
+use prost::Message as _;
+
+const FILES: [&str; 9] = [
+    "picket/agent/v1/agent.proto",
+    "picket/agent/v1/status.proto",
+    "picket/agent/v1/documents.proto",
+    "picket/admin/v1/hosts.proto",
+    "picket/admin/v1/networks.proto",
+    "picket/admin/v1/members.proto",
+    "picket/admin/v1/deployments.proto",
+    "picket/admin/v1/deckies.proto",
+    "picket/admin/v1/events.proto",
+];
+
+/// Messages whose `Debug` is written by hand, because they carry a secret.
+const SECRET: [&str; 1] = ["picket.admin.v1.EnrollHostResponse"];
+
+fn main() -> Result<(), Box<dyn Error>> {
+    for file in FILES {
+        println!("cargo:rerun-if-changed={file}");
+    }
+    let descriptors = protox::compile(FILES, ["."])?;
+    let out = PathBuf::from(env::var("OUT_DIR")?);
+    std::fs::write(out.join("picket.bin"), descriptors.encode_to_vec())?;
+    let mut config = tonic_prost_build::Config::new();
+    config.bytes(["."]);
+    config.skip_debug(SECRET);
+    tonic_prost_build::configure().compile_fds_with_config(descriptors, config)?;
+    Ok(())
+}

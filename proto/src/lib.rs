@@ -1,0 +1,1 @@
+//! The wire: protobuf messages and the domain types they convert into.

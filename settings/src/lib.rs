@@ -1,0 +1,1 @@
+//! Settings in layers: flag, environment, file, default; every problem at once.

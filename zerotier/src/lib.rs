@@ -1,0 +1,1 @@
+//! ZeroTier ids, clients of its local services, and a stateful fake.
