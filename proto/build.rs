@@ -1,6 +1,9 @@
 //! Compiles the `.proto` files without a `protoc` on the machine.
 
-#![allow(clippy::print_stdout, reason = "cargo reads a build script's instructions from its stdout")]
+#![allow(
+    clippy::print_stdout,
+    reason = "cargo reads a build script's instructions from its stdout"
+)]
 
 use std::{env, error::Error, path::PathBuf};
 
@@ -30,6 +33,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     std::fs::write(out.join("picket.bin"), descriptors.encode_to_vec())?;
     let mut config = tonic_prost_build::Config::new();
     config.bytes(["."]);
+    // A map has one order on the wire, so that the same document always has the same digest.
+    config.btree_map(["."]);
     config.skip_debug(SECRET);
     tonic_prost_build::configure().compile_fds_with_config(descriptors, config)?;
     Ok(())

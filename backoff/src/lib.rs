@@ -14,7 +14,11 @@ impl Backoff {
     /// Ceilings run from `first` and double up to `most`.
     #[must_use]
     pub fn new(first: Duration, most: Duration) -> Self {
-        Self { first, most, attempt: 0 }
+        Self {
+            first,
+            most,
+            attempt: 0,
+        }
     }
 
     /// The next wait: anywhere between nothing and the present ceiling, never less than a tenth of `first`.
@@ -30,7 +34,9 @@ impl Backoff {
     }
 
     fn ceiling(&self) -> Duration {
-        self.first.saturating_mul(2_u32.saturating_pow(self.attempt)).min(self.most)
+        self.first
+            .saturating_mul(2_u32.saturating_pow(self.attempt))
+            .min(self.most)
     }
 }
 

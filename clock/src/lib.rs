@@ -24,7 +24,11 @@ pub struct Clock(Source);
 enum Source {
     System,
     /// Wall time is `epoch` plus what tokio's clock has run since `start`, plus `shift` seconds.
-    Simulated { epoch: Timestamp, start: Instant, shift: Arc<AtomicI64> },
+    Simulated {
+        epoch: Timestamp,
+        start: Instant,
+        shift: Arc<AtomicI64>,
+    },
 }
 
 impl Clock {
@@ -37,7 +41,11 @@ impl Clock {
     /// A wall clock that starts at `epoch` and follows tokio's clock, paused or not.
     #[must_use]
     pub fn simulated(epoch: Timestamp) -> Self {
-        Self(Source::Simulated { epoch, start: Instant::now(), shift: Arc::new(AtomicI64::new(0)) })
+        Self(Source::Simulated {
+            epoch,
+            start: Instant::now(),
+            shift: Arc::new(AtomicI64::new(0)),
+        })
     }
 
     /// The same monotonic time with a wall clock that is `seconds` ahead (or behind, when negative).
@@ -52,7 +60,11 @@ impl Clock {
             Source::System => (self.now(), Instant::now()),
             Source::Simulated { epoch, start, .. } => (*epoch, *start),
         };
-        Self(Source::Simulated { epoch, start, shift: Arc::new(AtomicI64::new(shifted)) })
+        Self(Source::Simulated {
+            epoch,
+            start,
+            shift: Arc::new(AtomicI64::new(shifted)),
+        })
     }
 
     /// Wall time.
@@ -76,7 +88,9 @@ impl Clock {
     /// Wall time as TLS libraries take it. Before 1970 it is 1970.
     #[must_use]
     pub fn unix(&self) -> UnixTime {
-        UnixTime::since_unix_epoch(Duration::from_secs(u64::try_from(self.now().as_second()).unwrap_or(0)))
+        UnixTime::since_unix_epoch(Duration::from_secs(
+            u64::try_from(self.now().as_second()).unwrap_or(0),
+        ))
     }
 }
 
@@ -89,7 +103,10 @@ impl fmt::Debug for Clock {
     }
 }
 
-#[allow(clippy::disallowed_methods, reason = "this is the one place that reads the wall clock")]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "this is the one place that reads the wall clock"
+)]
 fn system_now() -> Timestamp {
     Timestamp::now()
 }
@@ -104,14 +121,20 @@ mod tests {
         let clock = Clock::simulated(epoch);
         tokio::time::advance(Duration::from_secs(3600)).await;
         assert_eq!(clock.now(), epoch + SignedDuration::from_hours(1));
-        assert_eq!(i64::try_from(clock.unix().as_secs()).unwrap(), clock.now().as_second());
+        assert_eq!(
+            i64::try_from(clock.unix().as_secs()).unwrap(),
+            clock.now().as_second()
+        );
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_skewed_clock_differs_on_the_wall_and_not_in_monotonic_time() {
         let clock = Clock::simulated("2026-01-01T00:00:00Z".parse().unwrap());
         let ahead = clock.skewed(600);
-        assert_eq!(ahead.now().duration_since(clock.now()), SignedDuration::from_mins(10));
+        assert_eq!(
+            ahead.now().duration_since(clock.now()),
+            SignedDuration::from_mins(10)
+        );
         assert_eq!(ahead.monotonic(), clock.monotonic());
     }
 }

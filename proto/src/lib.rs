@@ -1,1 +1,52 @@
-//! The wire: protobuf messages and the domain types they convert into.
+//! The wire: the `.proto` files, what is generated from them, and the domain types they convert into.
+//!
+//! A generated message lives in [`wire`] and goes no further than the service that sent or received it; everything
+//! else speaks in the types of the other modules, which are checked once, at the conversion. This crate knows no
+//! socket.
+
+pub mod beat;
+pub mod document;
+pub mod host;
+pub mod session;
+pub mod shard;
+pub mod site;
+pub mod status;
+
+mod field;
+
+pub use field::{WireError, from_wire_time, to_wire_time};
+
+/// Generated code.
+pub mod wire {
+    #![allow(
+        missing_docs,
+        unreachable_pub,
+        clippy::all,
+        reason = "generated; the comments are in the .proto files, and enum variants carry none"
+    )]
+
+    /// `picket.agent.v1`.
+    pub mod agent {
+        tonic::include_proto!("picket.agent.v1");
+    }
+
+    /// `picket.admin.v1`.
+    pub mod admin {
+        tonic::include_proto!("picket.admin.v1");
+
+        impl std::fmt::Debug for EnrollHostResponse {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.debug_struct("EnrollHostResponse")
+                    .field("host", &self.host)
+                    .field("bundle", &format_args!("<{} secret bytes>", self.bundle.len()))
+                    .finish_non_exhaustive()
+            }
+        }
+    }
+}
+
+/// The compiled descriptors of every `.proto` file, for server reflection.
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/picket.bin"));
+
+/// This build's version, as Hello and Welcome carry it.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");

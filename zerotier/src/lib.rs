@@ -1,1 +1,3 @@
 //! ZeroTier ids, clients of its local services, and a stateful fake.
+
+pub mod ids;
