@@ -1,1 +1,3 @@
 //! The Picket master daemon.
+
+pub mod store;
