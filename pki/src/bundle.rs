@@ -173,13 +173,15 @@ impl Bundle {
         };
         // A text that grows would leave copies of the key behind.
         let mut text = Zeroizing::new(String::with_capacity(LONGEST));
-        let json = Zeroizing::new(serde_json::to_string_pretty(&data).map_err(|_| BundleError::NotABundle)?);
-        let written = self.describe(&mut text, certificate.not_after).and_then(|()| {
-            writeln!(text, "{}", *json)?;
-            let seal = data_encoding::HEXLOWER.encode(&Sha256::digest(text.as_bytes()));
-            writeln!(text, "{SEAL}{seal}")
-        });
-        written.map_err(|_| BundleError::NotABundle)?;
+        let mut json = Zeroizing::new(Vec::with_capacity(LONGEST));
+        serde_json::to_writer_pretty(&mut *json, &data).expect("plain strings are written to memory");
+        self.describe(&mut text, certificate.not_after).expect("a string takes all text");
+        text.push_str(str::from_utf8(&json).expect("JSON is text"));
+        text.push('\n');
+        let seal = data_encoding::HEXLOWER.encode(&Sha256::digest(text.as_bytes()));
+        text.push_str(SEAL);
+        text.push_str(&seal);
+        text.push('\n');
         Ok(text)
     }
 
@@ -328,4 +330,164 @@ fn unseal(bytes: &[u8]) -> Result<&str, BundleError> {
         return Err(BundleError::Edited);
     }
     str::from_utf8(text).map_err(|_| BundleError::Edited)
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::SignedDuration;
+
+    use super::*;
+    use crate::{Authority, lifetime};
+
+    #[test]
+    fn a_bundle_reads_back_as_it_was_written() {
+        let bundle = bundle();
+        let text = bundle.encode().unwrap();
+        let back = Bundle::parse(text.as_bytes()).unwrap();
+        assert_eq!(back.encode().unwrap(), text);
+        assert_eq!((&back.holder, &back.masters), (&bundle.holder, &bundle.masters));
+        let certificate = back.check(now()).unwrap();
+        assert_eq!(certificate.identity, bundle.holder.identity());
+    }
+
+    #[test]
+    fn an_operators_bundle_reads_back_too() {
+        let bundle = operators();
+        let back = Bundle::parse(bundle.encode().unwrap().as_bytes()).unwrap();
+        assert_eq!(back.check(now()).unwrap().identity, Identity::Operator("ana".parse().unwrap()));
+    }
+
+    #[test]
+    fn the_first_lines_tell_a_person_what_it_is_for_whom_and_whose() {
+        let text = bundle().encode().unwrap();
+        let lines: Vec<&str> = text.lines().take_while(|line| line.starts_with('#')).collect();
+        let head = lines.join("\n");
+        let id = Uuid::from_u128(7);
+        for wanted in ["picket bundle, version 1", "edge-07", &id.to_string(), "example.org", "2026-01-04T00:00:00Z"] {
+            assert!(head.contains(wanted), "{wanted} is not in\n{head}");
+        }
+        let digits = head.replace(['\n', ' ', '#'], "");
+        assert!(digits.contains(&Fingerprint::of(&bundle().authorities[0]).to_string()), "{head}");
+    }
+
+    #[test]
+    fn a_bundle_cut_off_at_any_length_is_never_accepted() {
+        let text = bundle().encode().unwrap();
+        for length in 1..text.len() {
+            let error = Bundle::parse(&text.as_bytes()[..length]).unwrap_err();
+            assert!(matches!(error, BundleError::Truncated), "{length}: {error}");
+        }
+        assert!(matches!(Bundle::parse(b"").unwrap_err(), BundleError::NotABundle));
+    }
+
+    #[test]
+    fn a_bundle_with_any_byte_changed_is_never_accepted() {
+        let text = bundle().encode().unwrap();
+        for at in 0..text.len() {
+            for bits in [0x01, 0x20, 0x80] {
+                let mut bytes = text.as_bytes().to_vec();
+                bytes[at] ^= bits;
+                assert!(Bundle::parse(&bytes).is_err(), "byte {at} with {bits:#x} changed was accepted");
+            }
+        }
+    }
+
+    #[test]
+    fn a_changed_byte_in_the_middle_is_called_an_edit() {
+        let text = bundle().encode().unwrap().replace("edge-07", "edge-08");
+        assert!(matches!(Bundle::parse(text.as_bytes()).unwrap_err(), BundleError::Edited));
+    }
+
+    #[test]
+    fn lines_for_people_that_differ_from_the_data_are_refused_even_under_a_right_checksum() {
+        let text = bundle().encode().unwrap();
+        let body = text[..text.rfind(SEAL).unwrap()].replace("# for host:      edge-07", "# for host:      edge-99");
+        let seal = data_encoding::HEXLOWER.encode(&Sha256::digest(body.as_bytes()));
+        let forged = format!("{body}{SEAL}{seal}\n");
+        assert!(matches!(Bundle::parse(forged.as_bytes()).unwrap_err(), BundleError::Edited));
+    }
+
+    #[test]
+    fn a_newer_version_and_another_file_are_told_apart() {
+        let text = bundle().encode().unwrap().replace("version 1\n", "version 2\n");
+        assert!(matches!(Bundle::parse(text.as_bytes()).unwrap_err(), BundleError::NewerVersion(2)));
+        assert!(matches!(Bundle::parse(b"[Unit]\n").unwrap_err(), BundleError::NotABundle));
+        assert!(matches!(Bundle::parse(&[0xff; 4096]).unwrap_err(), BundleError::NotABundle));
+    }
+
+    #[test]
+    fn an_expired_bundle_says_when_and_an_early_one_blames_the_clock() {
+        let bundle = bundle();
+        let end = now() + lifetime::BUNDLE;
+        assert!(bundle.check(end).is_ok());
+        let late = bundle.check(end + SignedDuration::from_secs(1)).unwrap_err();
+        assert!(matches!(late, BundleError::Expired(at) if at == end), "{late}");
+        let early = bundle.check(now() - SignedDuration::from_mins(6)).unwrap_err();
+        assert!(matches!(early, BundleError::NotYetValid { .. }), "{early}");
+    }
+
+    #[test]
+    fn a_key_a_ca_and_a_holder_that_do_not_belong_together_are_each_named() {
+        let mut other_key = bundle();
+        other_key.key = Key::generate().unwrap();
+        assert!(matches!(other_key.check(now()).unwrap_err(), BundleError::KeyDoesNotMatch));
+
+        let mut other_ca = bundle();
+        let stranger = Authority::create(&other_ca.trust_domain, now()).unwrap();
+        other_ca.authorities = vec![stranger.certificate().to_vec()];
+        assert!(matches!(other_ca.check(now()).unwrap_err(), BundleError::WrongAuthority));
+
+        let mut other_holder = bundle();
+        other_holder.holder = Holder::Host { id: Uuid::from_u128(8), name: "edge-07".into() };
+        assert!(matches!(other_holder.check(now()).unwrap_err(), BundleError::OtherIdentity { .. }));
+    }
+
+    #[test]
+    fn a_name_or_an_address_that_would_write_its_own_lines_is_refused() {
+        let mut named = bundle();
+        named.holder = Holder::Host { id: Uuid::from_u128(7), name: "a\n# CA".into() };
+        assert!(matches!(named.encode().unwrap_err(), BundleError::Value { what: "the host name", .. }));
+        for address in ["", "master", "master:0", ":7443", "a b:7443", "master:99999"] {
+            let mut placed = bundle();
+            placed.masters = vec![address.into()];
+            assert!(matches!(placed.encode().unwrap_err(), BundleError::Value { .. }), "{address:?}");
+        }
+    }
+
+    #[test]
+    fn a_bundle_shows_no_key_when_it_is_printed() {
+        let bundle = bundle();
+        let shown = format!("{bundle:?}{:?}", bundle.key);
+        assert!(!shown.contains(&BASE64.encode(bundle.key.as_pkcs8())));
+        assert!(!shown.contains(&format!("{:?}", bundle.key.as_pkcs8())));
+        assert!(shown.contains("edge-07"));
+    }
+
+    fn now() -> Timestamp {
+        "2026-01-01T00:00:00Z".parse().unwrap()
+    }
+
+    fn bundle() -> Bundle {
+        sealed(Holder::Host { id: Uuid::from_u128(7), name: "edge-07".into() })
+    }
+
+    fn operators() -> Bundle {
+        sealed(Holder::Operator { name: "ana".parse().unwrap() })
+    }
+
+    fn sealed(holder: Holder) -> Bundle {
+        let trust_domain: TrustDomain = "example.org".parse().unwrap();
+        let authority = authority(&trust_domain);
+        let key = Key::generate().unwrap();
+        let issued = authority.issue(key.public(), &holder.identity(), lifetime::BUNDLE, now()).unwrap();
+        let masters = vec!["master.example.org:7443".into(), "[2001:db8::1]:7443".into()];
+        let authorities = vec![authority.certificate().to_vec()];
+        Bundle { holder, trust_domain, masters, authorities, certificate: issued.der, key }
+    }
+
+    /// One CA for all tests, so that bundles of one domain have one.
+    fn authority(domain: &TrustDomain) -> &'static Authority {
+        static ONE: std::sync::OnceLock<Authority> = std::sync::OnceLock::new();
+        ONE.get_or_init(|| Authority::create(domain, now()).unwrap())
+    }
 }

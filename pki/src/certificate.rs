@@ -135,3 +135,74 @@ fn purpose(certificate: &X509Certificate<'_>) -> Result<Purpose, CertificateErro
         (true | false, true | false) => Err(CertificateError::Purpose),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose, SanType};
+
+    use super::*;
+
+    const URI: &str = "spiffe://example.org/master";
+
+    #[test]
+    fn a_certificate_as_we_write_them_is_read() {
+        assert_eq!(parse(|_| ()).unwrap().identity, Identity::Master);
+    }
+
+    #[test]
+    fn none_two_or_foreign_names_are_refused() {
+        assert_eq!(parse(|it| it.subject_alt_names.clear()), Err(CertificateError::NotOneName(0)));
+        let twice = parse(|it| it.subject_alt_names.push(uri("spiffe://example.org/operator/ana")));
+        assert_eq!(twice, Err(CertificateError::NotOneName(2)));
+        let foreign = parse(|it| it.subject_alt_names = vec![uri("https://example.org/master")]);
+        assert!(matches!(foreign, Err(CertificateError::Identity(_))), "{foreign:?}");
+        let dns = parse(|it| it.subject_alt_names = vec![SanType::DnsName("master".try_into().unwrap())]);
+        assert_eq!(dns, Err(CertificateError::NotOneName(0)));
+    }
+
+    #[test]
+    fn a_purpose_that_is_missing_double_or_wide_is_refused() {
+        use ExtendedKeyUsagePurpose::{Any, ClientAuth, CodeSigning, ServerAuth};
+        for usages in [vec![], vec![ServerAuth, ClientAuth], vec![Any], vec![ClientAuth, CodeSigning]] {
+            let seen = parse(|it| it.extended_key_usages.clone_from(&usages));
+            assert_eq!(seen, Err(CertificateError::Purpose), "{usages:?}");
+        }
+        assert_eq!(parse(|it| it.key_usages.clear()), Err(CertificateError::Purpose));
+        assert_eq!(
+            parse(|it| it.key_usages.push(KeyUsagePurpose::KeyCertSign)),
+            Err(CertificateError::Purpose)
+        );
+        assert_eq!(
+            parse(|it| it.is_ca = IsCa::Ca(rcgen::BasicConstraints::Unconstrained)),
+            Err(CertificateError::Purpose)
+        );
+    }
+
+    #[test]
+    fn bytes_behind_a_certificate_and_damage_are_refused() {
+        let mut der = der(|_| ());
+        for length in 0..der.len() {
+            assert_eq!(Certificate::parse(&der[..length]), Err(CertificateError::Unreadable), "{length}");
+        }
+        der.push(0);
+        assert_eq!(Certificate::parse(&der), Err(CertificateError::Unreadable));
+        assert_eq!(Certificate::parse(&vec![0x30; LONGEST + 1]), Err(CertificateError::Unreadable));
+    }
+
+    fn parse(change: impl Fn(&mut CertificateParams)) -> Result<Certificate, CertificateError> {
+        Certificate::parse(&der(change))
+    }
+
+    fn der(change: impl Fn(&mut CertificateParams)) -> Vec<u8> {
+        let mut params = CertificateParams::default();
+        params.subject_alt_names = vec![uri(URI)];
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        change(&mut params);
+        params.self_signed(&KeyPair::generate().unwrap()).unwrap().der().to_vec()
+    }
+
+    fn uri(text: &str) -> SanType {
+        SanType::URI(text.try_into().unwrap())
+    }
+}

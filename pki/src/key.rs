@@ -163,3 +163,34 @@ impl fmt::Debug for PublicKey {
         write!(f, "PublicKey({})", self.fingerprint())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_reads_back_from_its_text() {
+        let key = Key::generate().unwrap();
+        let back = Key::from_pem(key.to_pem().as_bytes()).unwrap();
+        assert_eq!((back.public(), back.as_pkcs8()), (key.public(), key.as_pkcs8()));
+        assert_eq!(PublicKey::from_spki(key.public().as_spki()).unwrap(), *key.public());
+    }
+
+    #[test]
+    fn a_key_is_never_printed() {
+        let key = Key::generate().unwrap();
+        let shown = format!("{key:?}");
+        assert_eq!(shown, format!("Key({})", key.public().fingerprint()));
+    }
+
+    #[test]
+    fn other_keys_and_damaged_ones_are_refused() {
+        let other = KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
+        assert!(matches!(Key::from_pkcs8(other.serialized_der()).unwrap_err(), KeyError::Unreadable));
+        let key = Key::generate().unwrap();
+        for length in 0..key.as_pkcs8().len() {
+            assert!(Key::from_pkcs8(&key.as_pkcs8()[..length]).is_err(), "{length}");
+        }
+        assert!(Key::from_pem(b"").is_err());
+    }
+}

@@ -5,7 +5,7 @@
 //! for its master.
 
 use jiff::Timestamp;
-use rustls::{AlertDescription, CertificateError, Error, PeerIncompatible};
+use rustls::{AlertDescription, CertificateError, Error};
 use rustls_pki_types::UnixTime;
 
 /// Why the master does not accept a client. The sentence is for the person at the client.
@@ -56,9 +56,6 @@ impl Refusal {
         match error {
             Error::NoCertificatesPresented => Some(Self::NoCertificate),
             Error::InvalidCertificate(cause) => Self::from_certificate(cause),
-            Error::PeerIncompatible(PeerIncompatible::NoCertificateRequestSignatureSchemesInCommon) => {
-                Some(Self::Protocol)
-            }
             Error::PeerIncompatible(_) | Error::PeerMisbehaved(_) | Error::NoApplicationProtocol => Some(Self::Protocol),
             Error::InvalidMessage(_) | Error::InappropriateMessage { .. } => Some(Self::Protocol),
             Error::InappropriateHandshakeMessage { .. } | Error::PeerSentOversizedRecord => Some(Self::Protocol),
@@ -163,19 +160,50 @@ impl Distrust {
     pub fn of(error: &Error) -> Option<Self> {
         let Error::InvalidCertificate(cause) = error else { return None };
         match cause {
-            CertificateError::InvalidPurpose => Some(Self::NotTheMaster),
-            CertificateError::NotValidForName | CertificateError::BadEncoding => Some(Self::OtherTrustDomain),
+            CertificateError::UnknownIssuer => Some(Self::OtherAuthority),
+            // A wrong signature over the handshake: it shows the master's certificate and does not have the key.
+            CertificateError::InvalidPurpose | CertificateError::BadSignature => Some(Self::NotTheMaster),
             CertificateError::NotValidYetContext { time, not_before } => {
                 Some(Self::NotYetValid { now: timestamp(*time), not_before: timestamp(*not_before) })
             }
             CertificateError::ExpiredContext { time, not_after } => {
                 Some(Self::Expired { now: timestamp(*time), not_after: timestamp(*not_after) })
             }
-            _ => Some(Self::OtherAuthority),
+            _ => Some(Self::OtherTrustDomain),
         }
     }
 }
 
 fn timestamp(time: UnixTime) -> Timestamp {
     i64::try_from(time.as_secs()).ok().and_then(|at| Timestamp::from_second(at).ok()).unwrap_or(Timestamp::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_reason_has_a_sentence_and_a_word_of_its_own() {
+        use Refusal::{
+            Expired, NoCertificate, NotYetValid, OtherAuthority, Protocol, Revoked, Spent, Unknown, WrongRole,
+            WrongTrustDomain,
+        };
+        let all = [
+            NoCertificate, OtherAuthority, WrongRole, WrongTrustDomain, Spent, Revoked, Unknown, Expired, NotYetValid,
+            Protocol,
+        ];
+        let sentences: BTreeSet<String> = all.iter().map(ToString::to_string).collect();
+        let words: BTreeSet<&str> = all.iter().map(|reason| reason.label()).collect();
+        assert_eq!((sentences.len(), words.len()), (all.len(), all.len()));
+    }
+
+    #[test]
+    fn an_alert_from_the_other_end_is_not_our_own_refusal() {
+        let alert = Error::AlertReceived(AlertDescription::CertificateRevoked);
+        assert_eq!((Refusal::ours(&alert), Refusal::of(&alert)), (None, Some(Refusal::Revoked)));
+        let own = Error::InvalidCertificate(CertificateError::Revoked);
+        assert_eq!((Refusal::ours(&own), Refusal::alerted(&own)), (Some(Refusal::Revoked), None));
+    }
 }
