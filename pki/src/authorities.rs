@@ -57,7 +57,10 @@ impl Authorities {
     /// [`AuthoritiesError`].
     pub fn new(trust_domain: TrustDomain, certificates: Vec<Vec<u8>>) -> Result<Self, AuthoritiesError> {
         let roots = Roots::new(&trust_domain, certificates)?;
-        Ok(Self { roots: ArcSwap::from_pointee(roots), trust_domain })
+        Ok(Self {
+            roots: ArcSwap::from_pointee(roots),
+            trust_domain,
+        })
     }
 
     /// Trusts these from the next handshake on, instead of those before.
@@ -66,7 +69,8 @@ impl Authorities {
     ///
     /// [`AuthoritiesError`]; then nothing changes.
     pub fn replace(&self, certificates: Vec<Vec<u8>>) -> Result<(), AuthoritiesError> {
-        self.roots.store(Arc::new(Roots::new(&self.trust_domain, certificates)?));
+        self.roots
+            .store(Arc::new(Roots::new(&self.trust_domain, certificates)?));
         Ok(())
     }
 
@@ -94,12 +98,21 @@ impl Authorities {
         let validity = crate::certificate::read(leaf)
             .and_then(|leaf| crate::certificate::validity(&leaf))
             .map_err(|_| CertificateError::BadEncoding)?;
-        let time = u64::try_from(validity.not_after.as_second()).map_err(|_| CertificateError::BadEncoding)?;
+        let time =
+            u64::try_from(validity.not_after.as_second()).map_err(|_| CertificateError::BadEncoding)?;
         let time = UnixTime::since_unix_epoch(std::time::Duration::from_secs(time));
         let algorithms = crate::tls::provider().signature_verification_algorithms;
         let roots = self.roots.load();
         entity
-            .verify_for_usage(algorithms.all, &roots.anchors, intermediates, time, AnyPurpose, None, None)
+            .verify_for_usage(
+                algorithms.all,
+                &roots.anchors,
+                intermediates,
+                time,
+                AnyPurpose,
+                None,
+                None,
+            )
             .map(drop)
             .map_err(|_| CertificateError::UnknownIssuer)
     }
@@ -112,7 +125,9 @@ impl Authorities {
     /// Reads a certificate whose chain has been checked; one that is not as we write them names no role.
     pub(crate) fn read(leaf: &CertificateDer<'_>) -> Result<Certificate, CertificateError> {
         Certificate::parse(leaf).map_err(|cause| match cause {
-            crate::CertificateError::Unreadable | crate::CertificateError::Key => CertificateError::BadEncoding,
+            crate::CertificateError::Unreadable | crate::CertificateError::Key => {
+                CertificateError::BadEncoding
+            }
             crate::CertificateError::NotOneName(_)
             | crate::CertificateError::Identity(_)
             | crate::CertificateError::Purpose => CertificateError::InvalidPurpose,
@@ -141,7 +156,10 @@ impl Roots {
                 .map_err(|_| AuthoritiesError::Unreadable(ca, AuthorityError::NotAnAuthority))?;
             anchors.push(anchor.to_owned());
         }
-        Ok(Self { certificates, anchors })
+        Ok(Self {
+            certificates,
+            anchors,
+        })
     }
 }
 

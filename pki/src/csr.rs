@@ -46,7 +46,11 @@ impl Csr {
         }
         let spki = request.certification_request_info.subject_pki.raw;
         let public_key = PublicKey::from_spki(spki).map_err(CsrError::Key)?;
-        if !ends_as_written(der, request.certification_request_info.raw, &request.signature_value.data) {
+        if !ends_as_written(
+            der,
+            request.certification_request_info.raw,
+            &request.signature_value.data,
+        ) {
             return Err(CsrError::Unreadable);
         }
         request.verify_signature().map_err(|_| CsrError::NotSigned)?;
@@ -61,14 +65,21 @@ impl Csr {
 }
 
 /// ecdsa-with-SHA256, without parameters (RFC 5758, section 3.2).
-const ALGORITHM: [u8; 12] = [0x30, 0x0a, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x03, 0x02];
+const ALGORITHM: [u8; 12] = [
+    0x30, 0x0a, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x03, 0x02,
+];
 
 /// Whether what follows the signed part is this algorithm and this signature in their one spelling. The parser does not
 /// look at the tags there, and a request that reads in two ways would have two meanings.
 fn ends_as_written(der: &[u8], signed: &[u8], signature: &[u8]) -> bool {
-    let Ok(length) = u8::try_from(signature.len() + 1) else { return false };
+    let Ok(length) = u8::try_from(signature.len() + 1) else {
+        return false;
+    };
     let end = [&ALGORITHM[..], &[0x03, length, 0x00], signature].concat();
-    length < 0x80 && der.strip_suffix(&end[..]).is_some_and(|rest| rest.ends_with(signed))
+    length < 0x80
+        && der
+            .strip_suffix(&end[..])
+            .is_some_and(|rest| rest.ends_with(signed))
 }
 
 #[cfg(test)]
@@ -81,7 +92,10 @@ mod tests {
     #[test]
     fn a_request_gives_the_key_it_was_made_with() {
         let key = Key::generate().unwrap();
-        assert_eq!(Csr::parse(&key.csr().unwrap()).unwrap().public_key(), key.public());
+        assert_eq!(
+            Csr::parse(&key.csr().unwrap()).unwrap().public_key(),
+            key.public()
+        );
     }
 
     #[test]
@@ -108,14 +122,21 @@ mod tests {
     fn a_request_for_another_kind_of_key_is_refused() {
         for kind in [&PKCS_ECDSA_P384_SHA384, &PKCS_ED25519] {
             let pair = KeyPair::generate_for(kind).unwrap();
-            let der = CertificateParams::default().serialize_request(&pair).unwrap().der().to_vec();
+            let der = CertificateParams::default()
+                .serialize_request(&pair)
+                .unwrap()
+                .der()
+                .to_vec();
             assert!(matches!(Csr::parse(&der).unwrap_err(), CsrError::Key(_)));
         }
     }
 
     #[test]
     fn a_request_that_is_too_long_or_has_something_behind_it_is_refused() {
-        assert!(matches!(Csr::parse(&vec![0x30; LONGEST + 1]).unwrap_err(), CsrError::TooLong(_)));
+        assert!(matches!(
+            Csr::parse(&vec![0x30; LONGEST + 1]).unwrap_err(),
+            CsrError::TooLong(_)
+        ));
         let mut der = Key::generate().unwrap().csr().unwrap();
         der.push(0);
         assert!(matches!(Csr::parse(&der).unwrap_err(), CsrError::Unreadable));

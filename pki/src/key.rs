@@ -2,7 +2,10 @@
 
 use std::{fmt, sync::Arc};
 
-use rcgen::{CertificateParams, DistinguishedName, KeyPair, PKCS_ECDSA_P256_SHA256, PublicKeyData, SubjectPublicKeyInfo};
+use rcgen::{
+    CertificateParams, DistinguishedName, KeyPair, PKCS_ECDSA_P256_SHA256, PublicKeyData,
+    SubjectPublicKeyInfo,
+};
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer, pem::PemObject};
 use zeroize::{Zeroize, Zeroizing};
 
@@ -12,7 +15,9 @@ use crate::{Fingerprint, pem};
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
     /// The bytes are no PKCS#8 key on P-256.
-    #[error("this is no private key of ours (PKCS#8, ECDSA on P-256); restore the file or make a new identity")]
+    #[error(
+        "this is no private key of ours (PKCS#8, ECDSA on P-256); restore the file or make a new identity"
+    )]
     Unreadable,
     /// The public key is on another curve, or no key at all.
     #[error("this is no public key of ours (ECDSA on P-256)")]
@@ -36,7 +41,8 @@ impl Key {
     ///
     /// [`KeyError::Library`] when the system gives no randomness.
     pub fn generate() -> Result<Self, KeyError> {
-        let pair = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(|_| KeyError::Library("make a key"))?;
+        let pair =
+            KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(|_| KeyError::Library("make a key"))?;
         Ok(Self::from_pair(pair))
     }
 
@@ -89,7 +95,11 @@ impl Key {
         let mut params = CertificateParams::default();
         params.distinguished_name = DistinguishedName::new();
         let failed = |_| KeyError::Library("sign a certificate request");
-        Ok(params.serialize_request(&self.pair()).map_err(failed)?.der().to_vec())
+        Ok(params
+            .serialize_request(&self.pair())
+            .map_err(failed)?
+            .der()
+            .to_vec())
     }
 
     pub(crate) fn pair(&self) -> KeyPair {
@@ -101,7 +111,9 @@ impl Key {
     }
 
     fn from_pair(mut pair: KeyPair) -> Self {
-        let public = PublicKey { spki: pair.subject_public_key_info() };
+        let public = PublicKey {
+            spki: pair.subject_public_key_info(),
+        };
         let pkcs8 = Arc::new(Zeroizing::new(pair.serialized_der().to_vec()));
         pair.zeroize();
         Self { pkcs8, public }
@@ -154,7 +166,8 @@ impl PublicKey {
     }
 
     pub(crate) fn info(&self) -> SubjectPublicKeyInfo {
-        SubjectPublicKeyInfo::from_der(&self.spki).expect("these bytes were read as a key when this value was made")
+        SubjectPublicKeyInfo::from_der(&self.spki)
+            .expect("these bytes were read as a key when this value was made")
     }
 }
 
@@ -173,7 +186,10 @@ mod tests {
         let key = Key::generate().unwrap();
         let back = Key::from_pem(key.to_pem().as_bytes()).unwrap();
         assert_eq!((back.public(), back.as_pkcs8()), (key.public(), key.as_pkcs8()));
-        assert_eq!(PublicKey::from_spki(key.public().as_spki()).unwrap(), *key.public());
+        assert_eq!(
+            PublicKey::from_spki(key.public().as_spki()).unwrap(),
+            *key.public()
+        );
     }
 
     #[test]
@@ -186,7 +202,10 @@ mod tests {
     #[test]
     fn other_keys_and_damaged_ones_are_refused() {
         let other = KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
-        assert!(matches!(Key::from_pkcs8(other.serialized_der()).unwrap_err(), KeyError::Unreadable));
+        assert!(matches!(
+            Key::from_pkcs8(other.serialized_der()).unwrap_err(),
+            KeyError::Unreadable
+        ));
         let key = Key::generate().unwrap();
         for length in 0..key.as_pkcs8().len() {
             assert!(Key::from_pkcs8(&key.as_pkcs8()[..length]).is_err(), "{length}");
