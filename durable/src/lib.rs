@@ -1,13 +1,13 @@
 //! Files that survive a crash and that others cannot read.
 //!
-//! [`write`] replaces a file whole or not at all, across power loss too. [`read_private`] refuses a secret that
+//! [`write()`] replaces a file whole or not at all, across power loss too. [`read_private`] refuses a secret that
 //! somebody else on the machine could have read. This crate knows paths and bytes and nothing of what they mean.
 
 use std::{
     ffi::OsString,
     fs::{self, DirBuilder, File, OpenOptions},
     io::{self, Read, Write},
-    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
@@ -51,14 +51,6 @@ pub enum FileError {
         path: PathBuf,
         /// Its permission bits.
         mode: u32,
-    },
-    /// The file belongs to an account that is neither ours nor root.
-    #[error("{} belongs to user {owner}; run `chown` so that it belongs to the user of this process", path.display())]
-    Foreign {
-        /// The file of somebody else.
-        path: PathBuf,
-        /// The user id it belongs to.
-        owner: u32,
     },
     /// The path names something other than a plain file.
     #[error("{} is not a plain file", path.display())]
@@ -110,7 +102,7 @@ pub fn write(path: impl AsRef<Path>, bytes: &[u8], mode: u32) -> Result<(), File
     })
 }
 
-/// Replaces the file at `path` by `bytes` as [`write`] does, for its owner alone (0600).
+/// Replaces the file at `path` by `bytes` as [`write()`] does, for its owner alone (0600).
 ///
 /// # Errors
 ///
@@ -119,7 +111,7 @@ pub fn write_private(path: impl AsRef<Path>, bytes: &[u8]) -> Result<(), FileErr
     write(path, bytes, PRIVATE)
 }
 
-/// Writes a new file as [`write`] does, for its owner alone, and fails with [`io::ErrorKind::AlreadyExists`] as cause
+/// Writes a new file as [`write()`] does, for its owner alone, and fails with [`io::ErrorKind::AlreadyExists`] as cause
 /// when there is one of that name.
 ///
 /// # Errors
@@ -137,8 +129,8 @@ pub fn create_private(path: impl AsRef<Path>, bytes: &[u8]) -> Result<(), FileEr
 ///
 /// # Errors
 ///
-/// [`FileError::Exposed`] when group or others have any permission on it, [`FileError::Foreign`] when it belongs to
-/// another user, [`FileError::NotAFile`], [`FileError::TooLong`], [`FileError::Read`].
+/// [`FileError::Exposed`] when group or others have any permission on it, [`FileError::NotAFile`],
+/// [`FileError::TooLong`], [`FileError::Read`].
 pub fn read_private(path: impl AsRef<Path>, limit: u64) -> Result<Vec<u8>, FileError> {
     let path = path.as_ref();
     let failed = |cause| FileError::Read {
@@ -164,13 +156,6 @@ pub fn read_private(path: impl AsRef<Path>, limit: u64) -> Result<Vec<u8>, FileE
         return Err(FileError::Exposed {
             path: path.to_owned(),
             mode,
-        });
-    }
-    let owner = about.uid();
-    if owner != 0 && owner != rustix::process::geteuid().as_raw() {
-        return Err(FileError::Foreign {
-            path: path.to_owned(),
-            owner,
         });
     }
     let mut bytes = Vec::new();
