@@ -49,7 +49,7 @@ pub enum LinkError {
     #[error("no master answers at {}; check the addresses, the network between and whether the master runs", listed(.0))]
     Unreachable(Vec<Failure>),
     /// What answered is not our master.
-    #[error("at {address}")]
+    #[error("did not connect to {address}")]
     NotTheMaster {
         /// Where.
         address: String,

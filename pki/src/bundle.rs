@@ -198,7 +198,7 @@ impl Bundle {
         writeln!(text, "{}{VERSION}", seal::MAGIC)?;
         writeln!(
             text,
-            "# It holds a private key: keep it secret (chmod 600), do not edit it, delete it after use."
+            "# It holds a private key: keep it secret (chmod 600) and do not edit it."
         )?;
         match &self.holder {
             Holder::Host { id, name } => writeln!(text, "# for host:      {name} ({id})")?,
@@ -316,7 +316,8 @@ impl Bundle {
         }
         for address in &self.masters {
             let port = address.rsplit_once(':').and_then(|(host, port)| {
-                (!host.is_empty()).then_some(())?;
+                let bracketed = host.starts_with('[') && host.ends_with(']');
+                (!host.is_empty() && (bracketed || !host.contains(':'))).then_some(())?;
                 port.parse::<u16>().ok().filter(|port| *port != 0)
             });
             if !shown(address) || port.is_none() {
@@ -515,7 +516,15 @@ mod tests {
                 ..
             }
         ));
-        for address in ["", "master", "master:0", ":7443", "a b:7443", "master:99999"] {
+        for address in [
+            "",
+            "master",
+            "master:0",
+            ":7443",
+            "a b:7443",
+            "master:99999",
+            "2001:db8::1:7443",
+        ] {
             let mut placed = bundle();
             placed.masters = vec![address.into()];
             assert!(

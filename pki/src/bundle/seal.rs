@@ -54,3 +54,23 @@ pub(super) fn open(bytes: &[u8]) -> Result<&str, BundleError> {
     }
     str::from_utf8(text).map_err(|_| BundleError::Edited)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn no_bytes_are_taken_for_a_bundle_by_chance(head in "(# picket bundle, version 1\n)?", tail in proptest::collection::vec(any::<u8>(), 0..400)) {
+            let bytes = [head.as_bytes(), &tail].concat();
+            prop_assert!(super::super::Bundle::parse(&bytes).is_err());
+        }
+
+        #[test]
+        fn what_stands_above_a_seal_is_given_back_unchanged(text in "[ -~\n]{0,200}\n") {
+            let mut sealed = text.clone();
+            super::close(&mut sealed);
+            prop_assert_eq!(super::open(sealed.as_bytes()).unwrap(), text);
+        }
+    }
+}

@@ -60,7 +60,8 @@ impl MasterVerifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<(), CertificateError> {
-        self.authorities.check_chain(leaf, intermediates)?;
+        self.authorities
+            .check_chain(leaf, intermediates, &self.algorithms)?;
         let certificate = Authorities::read(leaf)?;
         if certificate.purpose != Purpose::Server || certificate.identity != Identity::Master {
             return Err(CertificateError::InvalidPurpose);

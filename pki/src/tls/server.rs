@@ -65,7 +65,8 @@ impl ClientVerifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<(), CertificateError> {
-        self.authorities.check_chain(leaf, intermediates)?;
+        self.authorities
+            .check_chain(leaf, intermediates, &self.algorithms)?;
         let certificate = Authorities::read(leaf)?;
         if certificate.purpose != Purpose::Client || certificate.identity.role() != Some(self.role) {
             return Err(CertificateError::InvalidPurpose);
