@@ -9,6 +9,7 @@ use picket_link::{AcceptError, LinkError};
 use picket_pki::{
     Authorities, Authority, Distrust, Identity, Key, PinKind, Refusal, Role, Standing, client_config,
 };
+use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, Issuer, KeyPair, KeyUsagePurpose, SanType};
 use rustls::{ClientConfig, HandshakeKind, NamedGroup, ProtocolVersion};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_rustls::{TlsConnector, client::TlsStream};
@@ -66,13 +67,9 @@ async fn a_certificate_of_another_ca_of_the_same_domain_is_of_an_unknown_ca() {
 #[tokio::test(start_paused = true)]
 async fn a_certificate_of_a_ca_with_our_cas_very_name_is_of_an_unknown_ca() {
     let site = Site::new();
-    let twin = twin(&site);
+    let twin = twin();
     for identity in [Identity::Host(Uuid::from_u128(7)), Identity::Master] {
-        let key = Key::generate().unwrap();
-        let card = Card {
-            der: twin.sign(&site, &key, &identity),
-            key,
-        };
+        let card = twin.sign(&site, &identity);
         site.pin(&card, PinKind::Current);
         refused(&site, Role::Host, site.caller(&card), Refusal::OtherAuthority).await;
     }
@@ -103,6 +100,62 @@ async fn a_pin_of_another_kind_than_the_role_is_the_wrong_role() {
     let host = site.host();
     site.pin(&host, PinKind::Operator);
     refused(&site, Role::Host, site.caller(&host), Refusal::WrongRole).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_our_ca_would_never_write_is_refused_even_when_it_is_signed_and_pinned() {
+    let site = Site::new();
+    let forger = insider(&site);
+    let host = Identity::Host(Uuid::from_u128(7));
+    let elsewhere = host.uri(&"example.com".parse().unwrap());
+    let second = uri("spiffe://example.org/operator/ana");
+    for (card, reason) in [
+        (
+            forger.sign_changed(&site, &host, |it| it.subject_alt_names.clear()),
+            Refusal::WrongRole,
+        ),
+        (
+            forger.sign_changed(&site, &host, |it| it.subject_alt_names.push(second.clone())),
+            Refusal::WrongRole,
+        ),
+        (
+            forger.sign_changed(&site, &host, |it| {
+                it.extended_key_usages.push(ExtendedKeyUsagePurpose::ServerAuth)
+            }),
+            Refusal::WrongRole,
+        ),
+        (
+            forger.sign_changed(&site, &host, |it| it.extended_key_usages.clear()),
+            Refusal::WrongRole,
+        ),
+        (
+            forger.sign_changed(&site, &host, |it| it.subject_alt_names = vec![uri(&elsewhere)]),
+            Refusal::WrongTrustDomain,
+        ),
+    ] {
+        site.pin(&card, PinKind::Current);
+        refused(&site, Role::Host, site.caller(&card), reason).await;
+    }
+    let untouched = forger.sign(&site, &host);
+    site.pin(&untouched, PinKind::Current);
+    let _served = site.serve(site.door(Role::Host, &site.master()));
+    healthy(&site.dial(site.caller(&untouched)).await.unwrap())
+        .await
+        .unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_master_of_another_domain_under_our_ca_is_not_the_master() {
+    let site = Site::new();
+    let elsewhere = Identity::Master.uri(&"example.com".parse().unwrap());
+    let other = insider(&site).sign_changed(&site, &Identity::Master, |it| {
+        it.subject_alt_names = vec![uri(&elsewhere)]
+    });
+    let caller = site.caller(&site.host());
+    distrusted(&site, &other, &caller, |cause| {
+        *cause == Distrust::OtherTrustDomain
+    })
+    .await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -254,11 +307,7 @@ async fn a_master_of_another_ca_is_not_the_master_not_even_under_our_cas_name() 
     })
     .await;
 
-    let key = Key::generate().unwrap();
-    let named = Card {
-        der: twin(&site).sign(&site, &key, &Identity::Master),
-        key,
-    };
+    let named = twin().sign(&site, &Identity::Master);
     distrusted(&site, &named, &site.caller(&host), |cause| {
         *cause == Distrust::OtherAuthority
     })
@@ -420,16 +469,30 @@ impl rustls::client::ResolvesClientCert for NoCard {
     }
 }
 
-/// A CA whose name is that of the site's CA, and whose key is not.
-struct Twin(Key);
+/// Signs under the name of the site's CA, with any key, whatever the CA itself would never sign.
+struct Forger(Key);
 
-fn twin(_: &Site) -> Twin {
-    Twin(Key::generate().unwrap())
+/// A CA whose name is that of the site's CA, and whose key is not.
+fn twin() -> Forger {
+    Forger(Key::generate().unwrap())
 }
 
-impl Twin {
-    fn sign(&self, site: &Site, key: &Key, identity: &Identity) -> Vec<u8> {
-        use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, Issuer, KeyPair, KeyUsagePurpose, SanType};
+/// Somebody who has the site's CA key and other tools.
+fn insider(site: &Site) -> Forger {
+    Forger(Key::from_pem(site.authority.key_pem().as_bytes()).unwrap())
+}
+
+impl Forger {
+    fn sign(&self, site: &Site, identity: &Identity) -> Card {
+        self.sign_changed(site, identity, |_| ())
+    }
+
+    fn sign_changed(
+        &self,
+        site: &Site,
+        identity: &Identity,
+        change: impl Fn(&mut CertificateParams),
+    ) -> Card {
         let signer = KeyPair::from_pem(&self.0.to_pem()).unwrap();
         let issuer = Issuer::from_ca_cert_der(&site.authority.certificate().into(), signer).unwrap();
         let mut params = CertificateParams::default();
@@ -441,10 +504,17 @@ impl Twin {
             Identity::Host(_) | Identity::Operator(_) => ExtendedKeyUsagePurpose::ClientAuth,
         }];
         params.use_authority_key_identifier_extension = true;
-        params.subject_alt_names = vec![SanType::URI(identity.uri(&domain()).as_str().try_into().unwrap())];
+        params.subject_alt_names = vec![uri(&identity.uri(&domain()))];
+        change(&mut params);
+        let key = Key::generate().unwrap();
         let pair = KeyPair::from_pem(&key.to_pem()).unwrap();
-        params.signed_by(&pair, &issuer).unwrap().der().to_vec()
+        let der = params.signed_by(&pair, &issuer).unwrap().der().to_vec();
+        Card { key, der }
     }
+}
+
+fn uri(text: &str) -> SanType {
+    SanType::URI(text.try_into().unwrap())
 }
 
 fn stranger(site: &Site, authority: &Authority) -> Card {
