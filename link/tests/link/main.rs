@@ -3,5 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a story whose stage cannot be set has failed")]
 
 mod connection;
+mod distrust;
+mod forger;
 mod refusals;
 mod site;
