@@ -13,7 +13,7 @@ use super::{
     head::{self, Head},
     index::{Index, IndexError, Seal, Stamp, Stamps, stamp},
     journal::{self, Journal, Torn, Walk},
-    lock::Lock,
+    lock::{Lock, LockError},
     record::Hash,
     snapshot,
     writer::Disk,
@@ -24,12 +24,12 @@ const PIECE: usize = 1 << 20;
 
 /// Makes an empty store in a data directory.
 pub(super) fn create(dir: &Path) -> Result<(), CreateError> {
-    file::make_dir(dir)?;
-    let _lock = Lock::take(dir)?;
     let place = Layout::of(dir);
     if fs::symlink_metadata(&place.root).is_ok() {
         return Err(CreateError::Exists { dir: dir.to_owned() });
     }
+    file::make_dir(dir).map_err(|cause| LockError::of(dir, cause))?;
+    let _lock = Lock::take(dir)?;
     let making = Layout::in_the_making(dir);
     file::remove_dir(&making.root)?;
     file::make_dir(&making.journal())?;
@@ -170,20 +170,22 @@ pub(super) fn confirm(layout: &Layout, format: &Format, state: &State) -> Result
     Ok(())
 }
 
+/// The format of a store that is there.
+pub(super) fn intact(layout: &Layout) -> Result<Format, Unreadable> {
+    match Format::read(layout)? {
+        Some(format) => Ok(format),
+        None => Err(layout.damage(&layout.format(), 0, "the file is missing").into()),
+    }
+}
+
 /// Opens the store of a data directory. The lock is held from here on.
 pub(super) fn open(dir: &Path, clock: &Clock) -> Result<Recovered, OpenError> {
     let layout = Layout::of(dir);
-    if !dir.exists() {
+    if !layout.root.exists() {
         return Err(OpenError::Missing { dir: dir.to_owned() });
     }
     let lock = Lock::take(dir)?;
-    let Some(format) = Format::read(&layout)? else {
-        return Err(if layout.root.exists() {
-            Unreadable::from(layout.damage(&layout.format(), 0, "the file is missing")).into()
-        } else {
-            OpenError::Missing { dir: dir.to_owned() }
-        });
-    };
+    let format = intact(&layout)?;
     let started = clock.monotonic();
     let state = replay(&layout, &format, None)?;
     confirm(&layout, &format, &state)?;

@@ -281,3 +281,134 @@ pub(super) fn chain(error: &dyn std::error::Error) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{fs::File, io::Read as _, os::fd::OwnedFd, path::Path};
+
+    use super::*;
+    use crate::store::{Audit, Guard, OpenError, Store, Write, recover};
+
+    fn commit(guards: Vec<Guard>, name: &str, value: &str) -> Commit {
+        let key = Key::new(name).unwrap();
+        Commit {
+            guards,
+            writes: vec![Write::Put(key, value.as_bytes().to_vec())],
+            audit: Audit::default(),
+        }
+    }
+
+    fn onto(dir: &Path, file: File) -> Result<Store, OpenError> {
+        let mut recovered = recover::open(dir, &Clock::system())?;
+        recovered.disk.journal.file = Some(file);
+        Ok(Store::start(recovered, Clock::system()))
+    }
+
+    async fn expect_failure(dir: &Path, store: Store, reason: &str) {
+        for _ in 0..2 {
+            let answer = store.commit(commit(vec![], "b", "2")).await;
+            let Err(CommitError::Failed { reason: told }) = answer else {
+                panic!("{answer:?}")
+            };
+            assert!(told.contains(reason), "{told}");
+        }
+        assert!(matches!(store.ended().await, End::Failed(_)));
+        assert_eq!(
+            store.revision(),
+            Revision(1),
+            "a commit that was not acknowledged can be seen"
+        );
+        store.close().await;
+        let store = Store::open(dir, Clock::system()).await.unwrap();
+        assert_eq!(store.get(&Key::new("a").unwrap()).unwrap().unwrap().value, b"1");
+        assert_eq!(store.get(&Key::new("b").unwrap()).unwrap(), None);
+    }
+
+    async fn with_one_commit(dir: &Path) {
+        Store::create(dir).unwrap();
+        let store = Store::open(dir, Clock::system()).await.unwrap();
+        store.commit(commit(vec![], "a", "1")).await.unwrap();
+        store.close().await;
+    }
+
+    #[tokio::test]
+    async fn a_full_disk_ends_the_store_and_acknowledges_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        with_one_commit(dir.path()).await;
+        let full = File::options().write(true).open("/dev/full").unwrap();
+        let store = onto(dir.path(), full).unwrap();
+        expect_failure(dir.path(), store, "append to").await;
+    }
+
+    #[tokio::test]
+    async fn a_flush_that_fails_ends_the_store_and_acknowledges_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        with_one_commit(dir.path()).await;
+        // A pipe takes what is written and cannot be flushed.
+        let (mut reader, writer) = std::io::pipe().unwrap();
+        let store = onto(dir.path(), OwnedFd::from(writer).into()).unwrap();
+        expect_failure(dir.path(), store, "flush").await;
+        let mut written = Vec::new();
+        reader.read_to_end(&mut written).unwrap();
+        assert!(!written.is_empty(), "nothing was written before the flush");
+    }
+
+    #[tokio::test]
+    async fn what_waits_is_one_batch_and_a_batch_is_bounded() {
+        let (requests, mut queue) = mpsc::channel(BATCH + 10);
+        for n in 0..BATCH + 3 {
+            let request = Request::Commit(commit(vec![], &format!("k{n}"), "v"), oneshot::channel().0);
+            requests.try_send(request).map_err(drop).unwrap();
+        }
+        let (first, more) = gather(&mut queue).await.unwrap();
+        assert_eq!((first.len(), more), (BATCH, true));
+        requests.try_send(Request::Close).map_err(drop).unwrap();
+        let (second, more) = gather(&mut queue).await.unwrap();
+        assert_eq!((second.len(), more), (3, false));
+        drop(requests);
+        assert!(gather(&mut queue).await.is_none());
+    }
+
+    #[test]
+    fn a_guard_sees_the_commits_before_it_in_the_same_batch() {
+        let view = View {
+            revision: Revision(7),
+            head: Hash([1; 32]),
+            stamps: BTreeMap::new(),
+            index: None,
+        };
+        let absent = || vec![Guard::Absent(Key::new("a").unwrap())];
+        let commits = vec![
+            commit(absent(), "a", "1"),
+            commit(absent(), "a", "2"),
+            commit(vec![], "b", "3"),
+        ];
+        let batch = plan(&view, commits, Timestamp::UNIX_EPOCH);
+        let conflict = CommitError::Conflict {
+            key: Key::new("a").unwrap(),
+            stands: Some(Revision(8)),
+        };
+        assert_eq!(batch.verdicts, [Ok(Revision(8)), Err(conflict), Ok(Revision(9))]);
+        assert_eq!(
+            (batch.first, batch.revision, batch.changes.len()),
+            (Revision(8), Revision(9), 2)
+        );
+    }
+
+    #[tokio::test]
+    async fn many_at_once_each_get_a_revision_of_their_own() {
+        let dir = tempfile::tempdir().unwrap();
+        Store::create(dir.path()).unwrap();
+        let store = Store::open(dir.path(), Clock::system()).await.unwrap();
+        let mut committers = tokio::task::JoinSet::new();
+        for n in 0..300 {
+            let store = store.clone();
+            committers
+                .spawn(async move { store.commit(commit(vec![], &format!("k{n}"), "v")).await.unwrap() });
+        }
+        let mut revisions = committers.join_all().await;
+        revisions.sort();
+        assert_eq!(revisions, (1..=300).map(Revision).collect::<Vec<_>>());
+        assert_eq!(store.load("k").unwrap().len(), 300);
+    }
+}

@@ -1,6 +1,6 @@
 //! Commits, guards, watches, and what a restart finds.
 
-use picket_master::store::{CommitError, CreateError, Guard, LockError, OpenError, Revision};
+use picket_master::store::{CommitError, CreateError, End, LockError};
 
 use super::*;
 
@@ -91,4 +91,103 @@ async fn a_second_store_on_the_same_directory_is_refused_by_name_of_the_first() 
         Store::create(dir.path()),
         Err(CreateError::Exists { .. })
     ));
+}
+
+#[tokio::test]
+async fn a_commit_through_a_second_handle_reaches_a_watch_of_the_first() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = fresh(dir.path()).await;
+    store
+        .commit(commit(vec![], vec![put("host/1", "a")]))
+        .await
+        .unwrap();
+    let (entries, mut watch) = store.follow("host/").unwrap();
+    assert_eq!(entries.len(), 1);
+
+    let other = store.clone();
+    other
+        .commit(commit(vec![], vec![put("network/1", "n")]))
+        .await
+        .unwrap();
+    let revision = other
+        .commit(commit(vec![], vec![put("host/2", "b"), put("network/2", "n")]))
+        .await
+        .unwrap();
+    let change = watch.next().await.unwrap().unwrap();
+    assert_eq!(
+        (change.revision, change.writes),
+        (revision, vec![put("host/2", "b")])
+    );
+    store.close().await;
+    assert_eq!(watch.next().await, Ok(None));
+    assert_eq!(
+        other.commit(commit(vec![], vec![])).await,
+        Err(CommitError::Closed)
+    );
+    assert_eq!(other.ended().await, End::Closed);
+}
+
+#[tokio::test]
+async fn a_view_that_follows_never_misses_and_never_goes_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = fresh(dir.path()).await;
+    let mut committers = tokio::task::JoinSet::new();
+    for committer in 0..4 {
+        let store = store.clone();
+        committers.spawn(async move {
+            for n in 0..50 {
+                let write = if n % 7 == 6 {
+                    delete("k/3")
+                } else {
+                    put(&format!("k/{}", n % 5), [committer, n])
+                };
+                store.commit(commit(vec![], vec![write])).await.unwrap();
+            }
+        });
+    }
+    // Begins to follow while the others commit.
+    let mut views = Vec::new();
+    for _ in 0..20 {
+        tokio::task::yield_now().await;
+        let (entries, watch) = store.follow("k/").unwrap();
+        let view: Expected = entries
+            .into_iter()
+            .map(|it| (it.key.to_string(), (it.value, it.revision)))
+            .collect();
+        views.push((view, watch));
+    }
+    committers.join_all().await;
+    assert_eq!(store.revision(), Revision(200));
+    let expected = contents(&store);
+    store.close().await;
+    for (mut view, mut watch) in views {
+        let mut at = watch.revision();
+        while let Some(change) = watch.next().await.unwrap() {
+            assert!(change.revision > at);
+            at = change.revision;
+            for write in change.writes {
+                match write {
+                    Write::Put(key, value) => view.insert(key.to_string(), (value, change.revision)),
+                    Write::Delete(key) => view.remove(key.as_str()),
+                };
+            }
+        }
+        assert_eq!(view, expected);
+    }
+}
+
+#[tokio::test]
+async fn a_view_from_before_the_start_is_told_to_load_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = fresh(dir.path()).await;
+    busy(&store, 5).await;
+    store.close().await;
+    let store = open(dir.path()).await.unwrap();
+    let compacted = store.watch("", Revision(2)).unwrap_err();
+    assert_eq!((compacted.from, compacted.floor), (Revision(2), Revision(5)));
+    let (entries, watch) = store.follow("").unwrap();
+    assert_eq!(
+        (entries.len(), watch.revision()),
+        (contents(&store).len(), Revision(5))
+    );
 }
