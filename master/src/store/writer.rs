@@ -61,6 +61,9 @@ enum WriteError {
     Head(#[source] FileError),
 }
 
+/// What is left of the disk: all of it, or after a failure the lock, until the store is closed.
+type Held = Result<Disk, Option<Lock>>;
+
 /// Runs until the store is closed, or no handle is left.
 pub(super) async fn run(
     shared: Arc<Shared>,
@@ -68,25 +71,26 @@ pub(super) async fn run(
     clock: Clock,
     mut requests: mpsc::Receiver<Request>,
 ) {
-    let mut disk = Some(disk);
+    let mut held = Ok(disk);
     while let Some((commits, more)) = gather(&mut requests).await {
         let now = clock.now();
-        match disk.take() {
-            Some(held) if !commits.is_empty() => disk = write(&shared, held, commits, now).await,
-            Some(held) => disk = Some(held),
-            None => {
+        held = match held {
+            Ok(disk) if !commits.is_empty() => write(&shared, disk, commits, now).await,
+            Ok(disk) => Ok(disk),
+            Err(lock) => {
                 for (_, answer) in commits {
                     reply(answer, Err(shared.refusal()));
                 }
+                Err(lock)
             }
-        }
+        };
         if !more {
             break;
         }
     }
     requests.close();
     let closing = Arc::clone(&shared);
-    let closed = tokio::task::spawn_blocking(move || close(&closing, disk)).await;
+    let closed = tokio::task::spawn_blocking(move || close(&closing, held)).await;
     if let Err(error) = closed {
         tracing::warn!(%error, "the store's index did not close; it is rebuilt at the next start");
     }
@@ -117,13 +121,13 @@ async fn gather(
     }
 }
 
-/// Writes a batch and answers. Returns the disk, unless it failed.
+/// Writes a batch and answers.
 async fn write(
     shared: &Arc<Shared>,
     mut disk: Disk,
     commits: Vec<(Commit, oneshot::Sender<Answer>)>,
     now: Timestamp,
-) -> Option<Disk> {
+) -> Held {
     let (commits, answers): (Vec<_>, Vec<_>) = commits.into_iter().unzip();
     let blocking = Arc::clone(shared);
     let written = tokio::task::spawn_blocking(move || {
@@ -131,26 +135,26 @@ async fn write(
             let view = blocking.view.read().unwrap_or_else(PoisonError::into_inner);
             plan(&view, commits, now)
         };
-        let verdicts = put(&blocking, &mut disk, batch)?;
-        Ok::<_, WriteError>((disk, verdicts))
+        let verdicts = put(&blocking, &mut disk, batch);
+        (disk, verdicts)
     });
-    let reason = match written.await {
-        Ok(Ok((disk, verdicts))) => {
+    let (reason, lock) = match written.await {
+        Ok((disk, Ok(verdicts))) => {
             shared.history.announce(shared.revision());
             for (answer, verdict) in answers.into_iter().zip(verdicts) {
                 reply(answer, verdict);
             }
-            return Some(disk);
+            return Ok(disk);
         }
-        Ok(Err(error)) => chain(&error),
-        Err(error) => format!("the thread that writes the journal ended: {error}"),
+        Ok((disk, Err(error))) => (chain(&error), Some(disk.lock)),
+        Err(error) => (format!("the thread that writes the journal ended: {error}"), None),
     };
     tracing::error!(%reason, "the store takes no more commits");
     shared.history.end(End::Failed(reason.into()));
     for answer in answers {
         reply(answer, Err(shared.refusal()));
     }
-    None
+    Err(lock)
 }
 
 /// Nobody minds when the one who asked has left; the commit stands or not without them.
@@ -248,13 +252,20 @@ fn put(shared: &Shared, disk: &mut Disk, batch: Batch) -> Result<Vec<Answer>, Wr
     Ok(batch.verdicts)
 }
 
-fn close(shared: &Shared, disk: Option<Disk>) {
+fn close(shared: &Shared, held: Held) {
     let (index, head) = {
         let mut view = shared.view.write().unwrap_or_else(PoisonError::into_inner);
         (view.index.take(), (view.revision, view.head))
     };
-    // Without a disk there was an error, and the index may be ahead of what is known.
-    let Some(disk) = disk else { return };
+    let disk = match held {
+        Ok(disk) => disk,
+        // The index may be ahead of what was acknowledged; without a seal it is made anew.
+        Err(lock) => {
+            drop(index);
+            drop(lock);
+            return;
+        }
+    };
     let closed = index.map_or(Ok(()), |index| index.close(&disk.layout, head));
     if let Err(error) = closed {
         tracing::warn!(

@@ -191,3 +191,83 @@ async fn a_view_from_before_the_start_is_told_to_load_again() {
         (contents(&store).len(), Revision(5))
     );
 }
+
+#[tokio::test]
+async fn a_store_nobody_holds_closes_by_itself_and_leaves_its_index_sealed() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = fresh(dir.path()).await;
+    busy(&store, 5).await;
+    let mut watch = store.watch("", Revision(5)).unwrap();
+    drop(store);
+    assert_eq!(watch.next().await, Ok(None));
+    assert_eq!(open(dir.path()).await.unwrap().healed(), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_simulated_time_passes_while_a_commit_is_written() {
+    let dir = tempfile::tempdir().unwrap();
+    Store::create(dir.path()).unwrap();
+    let clock = Clock::simulated("2026-01-01T00:00:00Z".parse().unwrap());
+    let store = Store::open(dir.path(), clock.clone()).await.unwrap();
+    let mut watch = store.watch("", Revision(0)).unwrap();
+    let mut hour = tokio::task::JoinSet::new();
+    hour.spawn(tokio::time::sleep(std::time::Duration::from_secs(3600)));
+    for _ in 0..10 {
+        store.commit(commit(vec![], vec![put("k", "v")])).await.unwrap();
+        assert_eq!(watch.next().await.unwrap().unwrap().time, clock.now());
+    }
+    assert_eq!(clock.now().to_string(), "2026-01-01T00:00:00Z");
+    store.close().await;
+}
+
+#[tokio::test]
+async fn a_journal_of_several_files_is_read_as_one_and_none_may_be_missing() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = fresh(dir.path()).await;
+    for n in 0..45 {
+        store
+            .commit(commit(vec![], vec![put(&format!("k/{n}"), vec![n; 900_000])]))
+            .await
+            .unwrap();
+    }
+    let expected = contents(&store);
+    store.close().await;
+    let journal = dir.path().join("store/journal");
+    let files: Vec<PathBuf> = tree(&journal).into_keys().collect();
+    assert_eq!(files.len(), 3, "{files:?}");
+    fs::remove_file(dir.path().join("store/index.seal")).unwrap();
+    let store = open(dir.path()).await.unwrap();
+    assert!(store.healed().is_some());
+    assert_eq!(contents(&store), expected);
+    store.close().await;
+
+    for file in &files {
+        let kept = fs::read(file).unwrap();
+        fs::remove_file(file).unwrap();
+        let text = open(dir.path()).await.unwrap_err().to_string();
+        assert!(
+            text.contains("missing") && text.contains("picket-master restore"),
+            "{text}"
+        );
+        fs::write(file, &kept[..kept.len() - 1]).unwrap();
+        let text = open(dir.path()).await.unwrap_err().to_string();
+        assert!(text.contains("picket-master restore"), "{text}");
+        fs::write(file, kept).unwrap();
+    }
+    assert_eq!(contents(&open(dir.path()).await.unwrap()), expected);
+}
+
+#[test]
+fn a_directory_that_cannot_be_written_is_told_from_one_in_use() {
+    // Nobody can make a directory there, not even root.
+    let error = Store::create(Path::new("/sys/picket")).unwrap_err();
+    assert!(
+        matches!(error, CreateError::Lock(LockError::Forbidden { .. })),
+        "{error:?}"
+    );
+    assert!(
+        error
+            .to_string()
+            .contains("the data directory /sys/picket cannot be written by this user")
+    );
+}
