@@ -33,6 +33,7 @@ mod record;
 mod recover;
 mod restore;
 mod snapshot;
+mod tail;
 mod verify;
 mod watch;
 mod writer;

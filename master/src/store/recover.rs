@@ -19,8 +19,10 @@ use super::{
     writer::Disk,
 };
 
-/// A rebuilt index is written in pieces of this many bytes.
-const PIECE: usize = 1 << 20;
+/// A rebuilt index is sorted in pieces of this many bytes of values: memory for time.
+const PIECE: usize = 16 << 20;
+/// So many writes of a rebuilt index are one batch for sled.
+const TOGETHER: usize = 64;
 
 /// Makes an empty store in a data directory.
 pub(super) fn create(dir: &Path) -> Result<(), CreateError> {
@@ -234,20 +236,28 @@ fn rebuild(layout: &Layout, format: &Format, state: &State) -> Result<Index, Ope
     let head = (state.revision, state.head);
     let mut piece: Vec<(Revision, Write)> = Vec::new();
     let mut bytes = 0;
-    let put = |piece: &[(Revision, Write)]| -> Result<(), IndexError> {
-        index.apply(piece.iter().map(|(revision, write)| (*revision, write)), head)
+    let put = |piece: &mut Vec<(Revision, Write)>| -> Result<(), IndexError> {
+        // Neighbours share a page; in the order of the journal, each write would be another one.
+        piece.sort_by(|(_, one), (_, other)| one.key().cmp(other.key()));
+        for together in piece.chunks(TOGETHER) {
+            index.apply(together.iter().map(|(revision, write)| (*revision, write)), head)?;
+        }
+        piece.clear();
+        Ok(())
     };
     live::<OpenError>(layout, format, state, |key, revision, value| {
         bytes += value.len();
         piece.push((revision, Write::Put(key, value)));
         if bytes >= PIECE {
-            put(&piece)?;
-            piece.clear();
+            put(&mut piece)?;
             bytes = 0;
         }
         Ok(())
     })?;
-    put(&piece)?;
+    put(&mut piece)?;
+    if state.stamps.is_empty() {
+        index.apply(std::iter::empty(), head)?;
+    }
     Ok(index)
 }
 

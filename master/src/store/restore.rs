@@ -7,8 +7,7 @@
 //! The new store is made beside the old one and exchanged with it in one step; the old one is kept under another name.
 
 use std::{
-    fs::{self, File},
-    io::{self, BufReader, Read as _, Seek as _, SeekFrom},
+    fs,
     path::{Path, PathBuf},
 };
 
@@ -21,17 +20,13 @@ use super::{
     damage::Unreadable,
     file::{self, FileError},
     format::{Base, Format, Layout, Lineage, Standing},
-    head::{self, Head},
-    index::Seal,
-    journal::{self, Journal, Walk, read_header},
+    head::Head,
+    journal::{Journal, Walk},
     lock::{Lock, LockError},
-    record::{HEADER, Hash, Header, MAGIC, Record, TRAILER, hash},
     recover,
     snapshot::{self, Snapshot, SnapshotError},
+    tail::Tail,
 };
-
-/// So many records are flushed at a time.
-const PIECE: usize = 256;
 
 /// What a restore did.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -120,33 +115,20 @@ pub fn restore(dir: &Path, from: Option<&Path>, clock: &Clock) -> Result<Restore
         base: Some(base),
     };
     format.write(&making)?;
-    let mut journal = Journal::open(&making, lineage, None)?;
-    let mut before = snapshot.head;
-    for records in tail.records.chunks(PIECE) {
-        let first = records
-            .first()
-            .map_or(snapshot.revision, |(revision, ..)| *revision);
-        let bytes: Vec<u8> = records.iter().flat_map(|(_, bytes, _)| bytes).copied().collect();
-        journal.append(&bytes, first, before)?;
-        before = records.last().map_or(before, |(.., after)| *after);
-    }
+    tail.copy(&snapshot, &mut Journal::open(&making, lineage, None)?)?;
     let mut witness = Head::open(&making, lineage)?;
-    let revision = tail
-        .records
-        .last()
-        .map_or(snapshot.revision, |(revision, ..)| *revision);
-    witness.write(revision, before)?;
+    witness.write(tail.revision, tail.head)?;
     witness.flush()?;
     let state = recover::replay(&making, &format, None)?;
-    if (state.revision, state.head) != (revision, before) || state.torn.is_some() {
+    if (state.revision, state.head) != (tail.revision, tail.head) || state.torn.is_some() {
         return Err(RestoreError::Mismatch { dir: dir.to_owned() });
     }
     file::sync_dir(&making.root)?;
     let aside = exchange(&making, &old, clock.now())?;
-    let replayed = tail.records.len() as u64;
+    let replayed = tail.len() as u64;
     Ok(Restored {
         lineage,
-        revision,
+        revision: tail.revision,
         replayed,
         missing: tail.missing,
         aside,
@@ -230,186 +212,4 @@ fn free_name(data: &Path, now: Timestamp) -> PathBuf {
     paths
         .find(|path| fs::symlink_metadata(path).is_err())
         .expect("the names never end")
-}
-
-/// The commits after a snapshot that a journal still has.
-struct Tail {
-    /// Revision, bytes, hash.
-    records: Vec<(Revision, Vec<u8>, Hash)>,
-    /// Why these may not be all.
-    missing: Option<String>,
-    /// What the old store said, if it said anything.
-    standing: Standing,
-}
-
-impl Tail {
-    fn find(old: &Layout, snapshot: &Snapshot) -> Result<Self, FileError> {
-        let segments = journal::segments(&old.journal())?;
-        let mut tail = Self {
-            records: Vec::new(),
-            missing: None,
-            standing: Standing::Live,
-        };
-        let (mut revision, mut head) = (snapshot.revision, snapshot.head);
-        let mut seen = Seen::default();
-        for path in &segments {
-            let mut segment = Pieces::open(path)?;
-            if segment.lineage.is_some_and(|lineage| lineage != snapshot.lineage) {
-                continue;
-            }
-            while let Some((header, bytes)) = segment.next(revision.next(), &mut seen)? {
-                if header.revision != revision.next() || !header.readable() {
-                    continue;
-                }
-                let (front, trailer) = bytes.split_at(bytes.len() - TRAILER);
-                let after = hash(&[&head.0, front]);
-                let body = front.get(HEADER..).unwrap_or_default();
-                if after.0 == trailer && Record::decode(&header, body).is_some() {
-                    (revision, head) = (header.revision, after);
-                    tail.records.push((revision, bytes, after));
-                }
-            }
-        }
-        tail.missing = Self::missing(old, snapshot, (revision, head), &seen)?;
-        if let Ok(Some(format)) = Format::read(old) {
-            tail.standing = format.standing;
-        }
-        Ok(tail)
-    }
-
-    /// Why there may have been more after `at`.
-    fn missing(
-        old: &Layout,
-        snapshot: &Snapshot,
-        at: (Revision, Hash),
-        seen: &Seen,
-    ) -> Result<Option<String>, FileError> {
-        let witness = head::read(old, snapshot.lineage)?;
-        let seal = Seal::read(old)?.map(|seal| (seal.revision, seal.head));
-        let acknowledged = witness
-            .into_iter()
-            .chain(seal)
-            .max_by_key(|(revision, _)| *revision);
-        let (revision, head) = at;
-        Ok(match acknowledged {
-            Some((later, _)) if later > revision => Some(format!(
-                "revision {later} was acknowledged, but the journal could be followed to revision {revision} only"
-            )),
-            Some((same, other)) if same == revision && other != head => Some(format!(
-                "revision {revision} is not the one that was acknowledged"
-            )),
-            Some(_) if seen.last > revision => Some(format!(
-                "the journal has revision {}, but does not lead there from {revision}",
-                seen.last
-            )),
-            Some(_) if seen.rubbish => Some(format!(
-                "the journal's end after revision {revision} cannot be read"
-            )),
-            Some(_) => None,
-            None => Some("nothing here tells how far the journal went".to_owned()),
-        })
-    }
-}
-
-/// What a search through the segments came by.
-#[derive(Default)]
-struct Seen {
-    /// The highest revision that a header named.
-    last: Revision,
-    /// Whether what follows the last header makes no sense, and is no torn record either.
-    rubbish: bool,
-}
-
-/// Reads whatever looks like a record from a segment, intact or not, and skips what does not.
-struct Pieces {
-    path: PathBuf,
-    reader: BufReader<File>,
-    lineage: Option<Lineage>,
-    at: u64,
-    len: u64,
-}
-
-impl Pieces {
-    fn open(path: &Path) -> Result<Self, FileError> {
-        let trouble = || FileError::on("read", path);
-        let file = File::open(path).map_err(trouble())?;
-        let len = file.metadata().map_err(trouble())?.len();
-        let mut reader = BufReader::with_capacity(1 << 18, file);
-        let header = read_header(&mut reader).map_err(trouble())?;
-        let at = reader.stream_position().map_err(trouble())?;
-        let lineage = header.map(|header| header.lineage);
-        Ok(Self {
-            path: path.to_owned(),
-            reader,
-            lineage,
-            at,
-            len,
-        })
-    }
-
-    /// The next record at or after this place. The body is not checked; one that is not `wanted` is not even read.
-    fn next(&mut self, wanted: Revision, seen: &mut Seen) -> Result<Option<(Header, Vec<u8>)>, FileError> {
-        let path = self.path.clone();
-        self.piece(wanted, seen).map_err(FileError::on("read", &path))
-    }
-
-    fn piece(&mut self, wanted: Revision, seen: &mut Seen) -> io::Result<Option<(Header, Vec<u8>)>> {
-        while self.at + HEADER as u64 <= self.len {
-            self.reader.seek(SeekFrom::Start(self.at))?;
-            let mut front = [0; HEADER];
-            self.reader.read_exact(&mut front)?;
-            let Some(header) = Header::decode(&front) else {
-                seen.rubbish |= self.resync()?;
-                continue;
-            };
-            let whole = (HEADER + header.body + TRAILER) as u64;
-            if self.at + whole > self.len {
-                // Torn: the file ends first, and nothing can follow.
-                self.at = self.len;
-                return Ok(None);
-            }
-            seen.last = seen.last.max(header.revision);
-            seen.rubbish = false;
-            self.at += whole;
-            let mut bytes = front.to_vec();
-            if header.revision == wanted {
-                bytes.resize(HEADER + header.body + TRAILER, 0);
-                self.reader
-                    .read_exact(bytes.get_mut(HEADER..).unwrap_or_default())?;
-            } else {
-                bytes.resize(HEADER + TRAILER, 0);
-            }
-            return Ok(Some((header, bytes)));
-        }
-        Ok(None)
-    }
-
-    /// Moves on to the next place that could be a header. Returns whether what was skipped is more than zeros.
-    fn resync(&mut self) -> io::Result<bool> {
-        let mut window = vec![0; 1 << 16];
-        let mut at = self.at;
-        let mut rubbish = false;
-        loop {
-            self.reader.seek(SeekFrom::Start(at))?;
-            let read = self.reader.read(&mut window)?;
-            let seen = window.get(..read).unwrap_or_default();
-            rubbish |= seen.iter().any(|byte| *byte != 0);
-            // The one at `self.at` was looked at already.
-            let skip = usize::from(at == self.at);
-            let found = seen
-                .windows(MAGIC.len())
-                .skip(skip)
-                .position(|four| four == MAGIC);
-            if let Some(found) = found {
-                self.at = at + (skip + found) as u64;
-                return Ok(true);
-            }
-            if read < MAGIC.len() {
-                self.at = self.len;
-                return Ok(rubbish);
-            }
-            // A header may start in the last three bytes of the window.
-            at += (read - (MAGIC.len() - 1)) as u64;
-        }
-    }
 }
