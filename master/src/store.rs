@@ -31,7 +31,10 @@ mod journal;
 mod lock;
 mod record;
 mod recover;
+mod restore;
 mod snapshot;
+mod tail;
+mod verify;
 mod watch;
 mod writer;
 
@@ -46,7 +49,9 @@ pub use self::{
     index::IndexError,
     lock::LockError,
     record::Hash,
-    snapshot::{Snapshot, SnapshotError},
+    restore::{RestoreError, Restored, accept, restore},
+    snapshot::{Snapshot, SnapshotError, snapshot},
+    verify::{IndexStanding, JournalReport, Report, VerifyError, verify},
     watch::{Change, Compacted, End, Watch},
 };
 use self::{
