@@ -128,6 +128,8 @@ struct Namespace(String);
 impl Site {
     /// Starts a root and `count` nodes with homes below `directory`, and returns when all are online.
     ///
+    /// Blocks while it runs `ip` and makes identities, up to a second for each node.
+    ///
     /// # Errors
     /// Fails without the rights or the tools for it; what was made by then is removed.
     pub async fn start(binary: &Path, directory: &Path, count: usize) -> Result<Self, SiteError> {
@@ -423,7 +425,6 @@ fn claim() -> Result<(u8, Namespace), SiteError> {
     let taken = output("ip", &["-o", "-4", "addr"])?;
     let taken = String::from_utf8_lossy(&taken.stdout).into_owned();
     let first = u8::try_from(std::process::id() % 250).unwrap_or_default();
-    let mut last = SiteError::NoRange;
     for step in 0..250 {
         let octet = (first + step) % 250;
         if taken.contains(&format!(" 10.231.{octet}.")) {
@@ -431,12 +432,12 @@ fn claim() -> Result<(u8, Namespace), SiteError> {
         }
         match Namespace::make(format!("picket-zt{octet}")) {
             Ok(hub) => return Ok((octet, hub)),
-            // Taken by another site, unless namespaces cannot be made at all.
-            Err(error @ SiteError::Failed { .. }) => last = error,
+            // Another site has it.
+            Err(SiteError::Failed { said, .. }) if said.contains("File exists") => {}
             Err(error) => return Err(error),
         }
     }
-    Err(last)
+    Err(SiteError::NoRange)
 }
 
 /// Makes a signed world whose only root is this node, to be put in the place of the public one.
@@ -489,4 +490,17 @@ fn output(program: &str, arguments: &[&str]) -> Result<Output, SiteError> {
         command: format!("{command:?}"),
         cause,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_site_without_nodes_or_with_more_than_it_has_addresses_is_refused() {
+        for count in [0, MAX_NODES + 1] {
+            let site = Site::start(Path::new("zerotier-one"), Path::new("."), count).await;
+            assert!(matches!(site, Err(SiteError::Count(refused)) if refused == count));
+        }
+    }
 }
