@@ -1,1 +1,30 @@
 //! CA, certificates, pins, bundles and the two TLS verifiers.
+//!
+//! Bytes in, bytes out: this crate opens no socket, no file, and reads no clock. Time is an argument, and for TLS a
+//! closure ([`Time`]) from whoever owns the clock.
+
+mod authorities;
+mod authority;
+pub mod bundle;
+pub mod certificate;
+pub mod csr;
+mod fingerprint;
+mod identity;
+mod key;
+pub mod lifetime;
+pub mod pem;
+mod pin;
+mod refusal;
+mod tls;
+
+pub use authorities::{Authorities, AuthoritiesError};
+pub use authority::{Authority, AuthorityError, IssuedCertificate, Root};
+pub use bundle::{Bundle, BundleError, Holder};
+pub use certificate::{Certificate, CertificateError, Purpose};
+pub use csr::{Csr, CsrError};
+pub use fingerprint::{Fingerprint, FingerprintError};
+pub use identity::{Identity, IdentityError, OperatorName, Role, TrustDomain};
+pub use key::{Key, KeyError, PublicKey};
+pub use pin::{PinKind, Pins, Standing};
+pub use refusal::{Distrust, Refusal};
+pub use tls::{Presented, Time, TlsError, client::client_config, server::server_config};

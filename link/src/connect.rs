@@ -1,0 +1,208 @@
+//! The dialling end: one connection to a master, known to be accepted before anything is asked over it.
+
+use std::{fmt, io, sync::Arc, time::Duration};
+
+use hyper_util::rt::TokioIo;
+use picket_pki::{Certificate, Distrust, Refusal};
+use rustls::ClientConfig;
+use rustls_pki_types::ServerName;
+use tokio::{io::AsyncReadExt, sync::Mutex, time};
+use tokio_rustls::{TlsConnector, client::TlsStream};
+use tonic::transport::{Channel, Endpoint};
+
+use crate::{Dial, Io, replay::Replay};
+
+/// How long things may take.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// For one address: to dial it, shake hands and hear the first byte.
+    pub deadline: Duration,
+    /// How often an idle connection is tried with a ping.
+    pub ping_every: Duration,
+    /// How long the answer to a ping may take before the connection is given up.
+    pub ping_timeout: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            deadline: Duration::from_secs(15),
+            ping_every: Duration::from_secs(15),
+            ping_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+/// One address, and why it gave no connection.
+#[derive(Debug)]
+pub struct Failure {
+    /// The address as it was dialled.
+    pub address: String,
+    /// What the network or the other end said.
+    pub cause: io::Error,
+}
+
+/// Why there is no connection to the master.
+#[derive(Debug, thiserror::Error)]
+pub enum LinkError {
+    /// No address answered.
+    #[error("no master answers at {}; check the addresses, the network between and whether the master runs", listed(.0))]
+    Unreachable(Vec<Failure>),
+    /// What answered is not our master.
+    #[error("at {address}")]
+    NotTheMaster {
+        /// Where.
+        address: String,
+        /// Why it is not taken for the master, and what to do.
+        #[source]
+        cause: Distrust,
+    },
+    /// The master does not accept us.
+    #[error("the master at {address} refuses this certificate")]
+    Refused {
+        /// Where.
+        address: String,
+        /// Why, and what to do.
+        #[source]
+        cause: Refusal,
+    },
+    /// Something answered and then was silent.
+    #[error("{address} took the connection and then was silent for {} s; the master may be overloaded, or something that is no master answers there", after.as_secs())]
+    TimedOut {
+        /// Where.
+        address: String,
+        /// How long the wait was.
+        after: Duration,
+    },
+    /// There is no address to dial.
+    #[error("there is no master address to dial; add one to the configuration")]
+    NoAddress,
+}
+
+/// A connection that the master has accepted.
+pub struct Connected {
+    /// For the calls. When the connection breaks, calls fail; it never dials again.
+    pub channel: Channel,
+    /// The address that answered.
+    pub address: String,
+    /// The master's certificate.
+    pub master: Certificate,
+    /// The master's certificate (DER).
+    pub master_der: Vec<u8>,
+}
+
+impl fmt::Debug for Connected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connected")
+            .field("address", &self.address)
+            .field("master", &self.master)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Connects to the first of `addresses` that answers. An address that cannot be reached gives way to the next; a master
+/// that refuses, and one that is not ours, end the attempt when no other address does better.
+///
+/// # Errors
+///
+/// [`LinkError`]. When addresses fail differently the most telling failure is reported: refused before not the master,
+/// before silent, before unreachable.
+pub async fn connect(
+    dial: &dyn Dial,
+    addresses: &[String],
+    config: Arc<ClientConfig>,
+    options: Options,
+) -> Result<Connected, LinkError> {
+    let mut unreachable = Vec::new();
+    let mut telling: Option<LinkError> = None;
+    for address in addresses {
+        let error = match time::timeout(options.deadline, open(dial, address, &config)).await {
+            Ok(Ok(opened)) => match serve(opened, address, options).await {
+                Ok(connected) => return Ok(connected),
+                Err(error) => error,
+            },
+            Ok(Err(error)) => error,
+            Err(_) => LinkError::TimedOut { address: address.clone(), after: options.deadline },
+        };
+        if let LinkError::Unreachable(mut failures) = error {
+            unreachable.append(&mut failures);
+        } else if telling.as_ref().is_none_or(|before| weight(&error) > weight(before)) {
+            telling = Some(error);
+        }
+    }
+    Err(match telling {
+        Some(error) => error,
+        None if unreachable.is_empty() => LinkError::NoAddress,
+        None => LinkError::Unreachable(unreachable),
+    })
+}
+
+fn weight(error: &LinkError) -> u8 {
+    match error {
+        LinkError::NoAddress | LinkError::Unreachable(_) => 0,
+        LinkError::TimedOut { .. } => 1,
+        LinkError::NotTheMaster { .. } => 2,
+        LinkError::Refused { .. } => 3,
+    }
+}
+
+type Opened = Replay<TlsStream<Box<dyn Io>>>;
+
+/// Dials, shakes hands, and waits for the first decrypted byte. In TLS 1.3 a client is done before the server has seen
+/// its certificate; only what the server says next, its HTTP/2 settings or an alert, tells whether it is accepted.
+async fn open(dial: &dyn Dial, address: &str, config: &Arc<ClientConfig>) -> Result<Opened, LinkError> {
+    let failed = |cause: io::Error| explain(address, cause);
+    let io = dial.dial(address).await.map_err(failed)?;
+    // The verifier ignores the name and the configuration does not send it.
+    let name = ServerName::try_from("master").expect("a plain word is a valid DNS name");
+    let mut stream = TlsConnector::from(config.clone()).connect(name, io).await.map_err(failed)?;
+    let mut first = [0; 1];
+    match stream.read(&mut first).await {
+        Ok(0) => Err(failed(io::ErrorKind::UnexpectedEof.into())),
+        Ok(_) => Ok(Replay::new(first[0], stream)),
+        Err(cause) => Err(failed(cause)),
+    }
+}
+
+fn explain(address: &str, cause: io::Error) -> LinkError {
+    let tls = cause.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    let address = address.to_owned();
+    if let Some(cause) = tls.and_then(Distrust::of) {
+        return LinkError::NotTheMaster { address, cause };
+    }
+    // On this side everything else that goes wrong in TLS means that the two do not speak the same.
+    if let Some(cause) = tls.and_then(Refusal::of) {
+        return LinkError::Refused { address, cause };
+    }
+    LinkError::Unreachable(vec![Failure { address, cause }])
+}
+
+/// Puts a gRPC channel on this one stream.
+async fn serve(stream: Opened, address: &str, options: Options) -> Result<Connected, LinkError> {
+    let lost = |cause: io::Error| LinkError::Unreachable(vec![Failure { address: address.to_owned(), cause }]);
+    let (_, session) = stream.get_ref().get_ref();
+    let leaf = session.peer_certificates().and_then(|chain| chain.first());
+    let master_der = leaf.map(|der| der.to_vec()).unwrap_or_default();
+    let master = Certificate::parse(&master_der).map_err(|cause| lost(io::Error::other(cause)))?;
+
+    let endpoint = Endpoint::from_static("https://master")
+        .http2_keep_alive_interval(options.ping_every)
+        .keep_alive_timeout(options.ping_timeout)
+        .keep_alive_while_idle(true);
+    // The channel asks for a stream again when this one breaks. It gets none: who connects decides when.
+    let only = Arc::new(Mutex::new(Some(TokioIo::new(stream))));
+    let connector = tower::service_fn(move |_: http::Uri| {
+        let only = only.clone();
+        async move { only.lock().await.take().ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected)) }
+    });
+    let channel = time::timeout(options.deadline, endpoint.connect_with_connector(connector))
+        .await
+        .map_err(|_| LinkError::TimedOut { address: address.to_owned(), after: options.deadline })?
+        .map_err(|cause| lost(io::Error::other(cause)))?;
+    Ok(Connected { channel, address: address.to_owned(), master, master_der })
+}
+
+fn listed(failures: &[Failure]) -> String {
+    let each: Vec<String> = failures.iter().map(|one| format!("{} ({})", one.address, one.cause)).collect();
+    each.join(", ")
+}

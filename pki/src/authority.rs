@@ -1,0 +1,298 @@
+//! The certificate authority: one key, one self-signed certificate, and what it signs.
+
+use std::net::IpAddr;
+
+use jiff::{SignedDuration, Timestamp};
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, SanType, SerialNumber, date_time_ymd, string::Ia5String,
+};
+use rustls_pki_types::CertificateDer;
+use zeroize::Zeroizing;
+
+use crate::{
+    Certificate, CertificateError, Fingerprint, Identity, IdentityError, Key, KeyError, PublicKey, TrustDomain,
+    certificate,
+    lifetime::{self, Validity},
+    pem,
+};
+
+/// Why a CA could not be made, loaded or used.
+#[derive(Debug, thiserror::Error)]
+pub enum AuthorityError {
+    /// The CA's key cannot be made or read.
+    #[error("the CA's key is of no use")]
+    Key(#[from] KeyError),
+    /// The CA's certificate cannot be read.
+    #[error("this is no CA certificate of ours; restore the file from a snapshot")]
+    Certificate(#[from] CertificateError),
+    /// The certificate is not a CA's.
+    #[error("the certificate is not a CA's; restore the CA certificate from a snapshot")]
+    NotAnAuthority,
+    /// The CA certificate names no trust domain.
+    #[error("the CA certificate names no trust domain; restore it from a snapshot")]
+    TrustDomain(#[source] IdentityError),
+    /// Certificate and key belong to different CAs.
+    #[error("the CA certificate {0} is not for the CA's key; restore both from the same snapshot")]
+    KeyDoesNotMatch(Fingerprint),
+    /// The CA has ended, or has not begun.
+    #[error("the CA certificate holds from {} until {}; at {now} it signs nothing, check the clock or rotate the CA",
+        validity.not_before, validity.not_after)]
+    OutOfTime {
+        /// When something should have been signed.
+        now: Timestamp,
+        /// When the CA signs.
+        validity: Validity,
+    },
+    /// A name for the master is neither a DNS name nor an address.
+    #[error("{0:?} is neither a DNS name nor an IP address")]
+    Name(String),
+    /// The cryptographic library refused.
+    #[error("sign a certificate")]
+    Sign(#[source] rcgen::Error),
+}
+
+/// A certificate that was just signed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IssuedCertificate {
+    /// The certificate.
+    pub der: Vec<u8>,
+    /// SHA-256 of it.
+    pub fingerprint: Fingerprint,
+    /// From when it holds.
+    pub not_before: Timestamp,
+    /// Until when it holds.
+    pub not_after: Timestamp,
+}
+
+/// A CA that can sign.
+#[derive(Debug)]
+pub struct Authority {
+    key: Key,
+    der: Vec<u8>,
+    trust_domain: TrustDomain,
+    validity: Validity,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+impl Authority {
+    /// Makes a new CA for `trust_domain` that holds for [`lifetime::CA`].
+    ///
+    /// # Errors
+    ///
+    /// [`AuthorityError::Key`] or [`AuthorityError::Sign`], when the system gives no randomness.
+    pub fn create(trust_domain: &TrustDomain, now: Timestamp) -> Result<Self, AuthorityError> {
+        let key = Key::generate()?;
+        // A common name has at most 64 characters, and the name must differ from that of an earlier CA of the same
+        // domain, so that verifiers which look an issuer up by name find the right one.
+        let unique: String = key.public().fingerprint().to_string().chars().take(8).collect();
+        let domain: String = trust_domain.as_str().chars().take(44).collect();
+        let mut params = params(&format!("Picket CA {domain} {unique}"), Validity::starting(now, lifetime::CA))?;
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        params.subject_alt_names = vec![SanType::URI(ascii(&format!("spiffe://{trust_domain}"))?)];
+        let certificate = params.self_signed(&key.pair()).map_err(AuthorityError::Sign)?;
+        Self::load_der(certificate.der().to_vec(), key)
+    }
+
+    /// Loads a CA from its certificate and its key, both PEM.
+    ///
+    /// # Errors
+    ///
+    /// [`AuthorityError`], when they are not a CA of ours that belong together.
+    pub fn load(certificate: &[u8], key: &[u8]) -> Result<Self, AuthorityError> {
+        let mut certificates = pem::certificates_from_pem(certificate).unwrap_or_default().into_iter();
+        let (Some(der), None) = (certificates.next(), certificates.next()) else {
+            return Err(CertificateError::Unreadable.into());
+        };
+        Self::load_der(der, Key::from_pem(key)?)
+    }
+
+    fn load_der(der: Vec<u8>, key: Key) -> Result<Self, AuthorityError> {
+        let Root { trust_domain, validity, public_key } = Root::parse(&der)?;
+        if &public_key != key.public() {
+            return Err(AuthorityError::KeyDoesNotMatch(Fingerprint::of(&der)));
+        }
+        let issuer = Issuer::from_ca_cert_der(&CertificateDer::from(der.as_slice()), key.pair())
+            .map_err(AuthorityError::Sign)?;
+        Ok(Self { key, der, trust_domain, validity, issuer })
+    }
+
+    /// The CA's certificate (DER).
+    #[must_use]
+    pub fn certificate(&self) -> &[u8] {
+        &self.der
+    }
+
+    /// The CA's certificate as PEM.
+    #[must_use]
+    pub fn certificate_pem(&self) -> String {
+        pem::certificate_to_pem(&self.der)
+    }
+
+    /// The CA's key as PEM: secret, wiped when dropped.
+    #[must_use]
+    pub fn key_pem(&self) -> Zeroizing<String> {
+        self.key.to_pem()
+    }
+
+    /// SHA-256 of the CA's certificate, for people to compare.
+    #[must_use]
+    pub fn fingerprint(&self) -> Fingerprint {
+        Fingerprint::of(&self.der)
+    }
+
+    /// The trust domain this CA speaks for.
+    #[must_use]
+    pub fn trust_domain(&self) -> &TrustDomain {
+        &self.trust_domain
+    }
+
+    /// From when until when this CA signs.
+    #[must_use]
+    pub fn validity(&self) -> Validity {
+        self.validity
+    }
+
+    /// Signs a certificate for `key` that speaks for `identity`, holds from five minutes ago for `lifetime`, and never
+    /// outlives this CA. It is for a server when the identity is the master's, and for a client otherwise.
+    ///
+    /// # Errors
+    ///
+    /// [`AuthorityError::OutOfTime`] and [`AuthorityError::Sign`].
+    pub fn issue(
+        &self,
+        key: &PublicKey,
+        identity: &Identity,
+        lifetime: SignedDuration,
+        now: Timestamp,
+    ) -> Result<IssuedCertificate, AuthorityError> {
+        self.sign(key, identity, &[], lifetime, now)
+    }
+
+    /// Signs the master's certificate, for [`lifetime::MASTER`], with the DNS names and addresses it is reached at.
+    /// Our own clients do not look at those.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::issue`], and [`AuthorityError::Name`].
+    pub fn issue_master(
+        &self,
+        key: &PublicKey,
+        names: &[String],
+        now: Timestamp,
+    ) -> Result<IssuedCertificate, AuthorityError> {
+        self.sign(key, &Identity::Master, names, lifetime::MASTER, now)
+    }
+
+    fn sign(
+        &self,
+        key: &PublicKey,
+        identity: &Identity,
+        names: &[String],
+        lifetime: SignedDuration,
+        now: Timestamp,
+    ) -> Result<IssuedCertificate, AuthorityError> {
+        let out_of_time = AuthorityError::OutOfTime { now, validity: self.validity };
+        if now < self.validity.not_before {
+            return Err(out_of_time);
+        }
+        let Some(validity) = Validity::starting(now, lifetime).within(&self.validity) else {
+            return Err(out_of_time);
+        };
+        let mut params = params(&identity.to_string(), validity)?;
+        params.is_ca = IsCa::ExplicitNoCa;
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![match identity {
+            Identity::Master => ExtendedKeyUsagePurpose::ServerAuth,
+            Identity::Host(_) | Identity::Operator(_) => ExtendedKeyUsagePurpose::ClientAuth,
+        }];
+        params.use_authority_key_identifier_extension = true;
+        params.subject_alt_names = vec![SanType::URI(ascii(&identity.uri(&self.trust_domain))?)];
+        for name in names {
+            params.subject_alt_names.push(server_name(name)?);
+        }
+        let certificate = params.signed_by(&key.info(), &self.issuer).map_err(AuthorityError::Sign)?;
+        let der = certificate.der().to_vec();
+        Ok(IssuedCertificate {
+            fingerprint: Fingerprint::of(&der),
+            der,
+            not_before: validity.not_before,
+            not_after: validity.not_after,
+        })
+    }
+}
+
+/// What a CA certificate of ours says about itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Root {
+    /// The trust domain it speaks for.
+    pub trust_domain: TrustDomain,
+    /// From when until when.
+    pub validity: Validity,
+    /// The key that signs.
+    pub public_key: PublicKey,
+}
+
+impl Root {
+    /// Reads a CA certificate (DER).
+    ///
+    /// # Errors
+    ///
+    /// [`AuthorityError`], when it is not a CA of ours.
+    pub fn parse(der: &[u8]) -> Result<Self, AuthorityError> {
+        let parsed = certificate::read(der)?;
+        if !parsed.is_ca() {
+            return Err(AuthorityError::NotAnAuthority);
+        }
+        let uri = certificate::only_uri(&parsed)?;
+        let domain = uri.strip_prefix("spiffe://").unwrap_or(uri);
+        Ok(Self {
+            trust_domain: domain.parse().map_err(AuthorityError::TrustDomain)?,
+            validity: certificate::validity(&parsed)?,
+            public_key: PublicKey::from_spki(parsed.public_key().raw)?,
+        })
+    }
+}
+
+impl IssuedCertificate {
+    /// Reads back what was signed.
+    ///
+    /// # Errors
+    ///
+    /// [`CertificateError`], which would be an error in [`Authority`].
+    pub fn parse(&self) -> Result<Certificate, CertificateError> {
+        Certificate::parse(&self.der)
+    }
+}
+
+fn params(name: &str, validity: Validity) -> Result<CertificateParams, AuthorityError> {
+    let epoch = date_time_ymd(1970, 1, 1);
+    let at = |time: Timestamp| {
+        epoch + std::time::Duration::from_secs(u64::try_from(time.as_second()).unwrap_or_default())
+    };
+    let mut serial = [0; 16];
+    rustls::crypto::aws_lc_rs::default_provider()
+        .secure_random
+        .fill(&mut serial)
+        .map_err(|_| KeyError::Library("make a serial number"))?;
+    let mut params = CertificateParams::default();
+    params.not_before = at(validity.not_before);
+    params.not_after = at(validity.not_after);
+    params.serial_number = Some(SerialNumber::from_slice(&serial));
+    params.distinguished_name = DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, name);
+    Ok(params)
+}
+
+fn server_name(name: &str) -> Result<SanType, AuthorityError> {
+    if let Ok(address) = name.parse::<IpAddr>() {
+        return Ok(SanType::IpAddress(address));
+    }
+    let plain = rustls_pki_types::DnsName::try_from(name).map_err(|_| AuthorityError::Name(name.to_owned()))?;
+    Ok(SanType::DnsName(ascii(plain.as_ref())?))
+}
+
+fn ascii(text: &str) -> Result<Ia5String, AuthorityError> {
+    Ia5String::try_from(text).map_err(|_| AuthorityError::Name(text.to_owned()))
+}

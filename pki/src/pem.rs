@@ -1,0 +1,30 @@
+//! Text around DER: the blocks that keys and certificates are kept in.
+
+use data_encoding::BASE64;
+use rustls_pki_types::{CertificateDer, pem::PemObject};
+use zeroize::Zeroizing;
+
+/// Writes one PEM block. The text is wiped when dropped, since it may be a key.
+pub(crate) fn encode(label: &str, der: &[u8]) -> Zeroizing<String> {
+    let digits = Zeroizing::new(BASE64.encode(der));
+    let mut text = Zeroizing::new(String::with_capacity(digits.len() + digits.len() / 64 + 80));
+    text.push_str(&format!("-----BEGIN {label}-----\n"));
+    for at in (0..digits.len()).step_by(64) {
+        text.push_str(&digits[at..digits.len().min(at + 64)]);
+        text.push('\n');
+    }
+    text.push_str(&format!("-----END {label}-----\n"));
+    text
+}
+
+/// Writes a certificate as PEM.
+#[must_use]
+pub fn certificate_to_pem(der: &[u8]) -> String {
+    encode("CERTIFICATE", der).to_string()
+}
+
+/// Reads all certificates of a PEM text, in their order, or `None` when a block is damaged.
+#[must_use]
+pub fn certificates_from_pem(text: &[u8]) -> Option<Vec<Vec<u8>>> {
+    CertificateDer::pem_slice_iter(text).map(|block| block.ok().map(|der| der.to_vec())).collect()
+}
