@@ -7,11 +7,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 use picket_clock::Clock;
+use picket_pki::Identity;
 use picket_proto::{
     document::Lineage,
     host::{HostId, Name},
     session::{Leave, LeaveReason},
 };
+
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     event::{Events, Severity},
@@ -20,7 +23,7 @@ use crate::{
     observed::Observed,
     record::{HostRecord, HostStanding, Record, key},
     refused::Refused,
-    sessions::{LAST_WORD, LinkOwner, Sessions},
+    sessions::Sessions,
     signer::Signer,
     store::{Audit, Commit, CommitError, Guard, Revision, Store, Write},
     views::{Affected, Views},
@@ -188,19 +191,22 @@ impl Desk {
         self.say(severity, kind, &name, &message);
     }
 
-    /// Passes on what a change of the views means for those who are connected. Whoever is to be cut has its last
-    /// message and half a second.
-    pub fn pass_on(&self, affected: &Affected) -> Vec<LinkOwner> {
-        let mut closing = Vec::new();
+    /// Passes on what a change of the views means for those who are connected. Returns the connections that are to
+    /// close, after their last message had [`LAST_WORD`](crate::sessions::LAST_WORD).
+    #[must_use]
+    pub fn pass_on(&self, affected: &Affected) -> Vec<CancellationToken> {
         for host in &affected.cut {
-            let leave = self.last_message(*host);
-            self.sessions.end(*host, leave);
+            self.sessions.end(*host, self.last_message(*host));
             self.liveness().forget(*host);
-            closing.push(LinkOwner::Host(*host));
         }
         self.sessions.nudge(&affected.hosts);
-        closing.extend(affected.operators.iter().cloned().map(LinkOwner::Operator));
-        closing
+        let hosts = affected.hosts.iter().map(|host| Identity::Host(host.0));
+        let operators = affected.operators.iter().filter_map(|name| name.parse().ok().map(Identity::Operator));
+        let views = self.views.read();
+        let spent = hosts.chain(operators).flat_map(|who| {
+            self.sessions.to_close(&who, |fingerprint| views.roster.admits(&who, fingerprint).is_some())
+        });
+        spent.collect()
     }
 
     fn last_message(&self, host: HostId) -> Leave {
@@ -225,6 +231,3 @@ impl Desk {
         }
     }
 }
-
-/// How long after the last message a connection is closed.
-pub const CLOSE_AFTER: std::time::Duration = LAST_WORD;

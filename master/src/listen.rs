@@ -12,8 +12,6 @@ use std::{
 
 use futures::{StreamExt as _, future::BoxFuture, stream::BoxStream};
 use picket_link::{AcceptError, Io, Peer, TlsServerIo, accept};
-use picket_pki::Identity;
-use picket_proto::host::HostId;
 use rustls::ServerConfig;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
@@ -28,7 +26,7 @@ use tonic::transport::server::Connected;
 use crate::{
     desk::Desk,
     event::Severity,
-    sessions::{Link, LinkOwner},
+    sessions::Link,
 };
 
 /// Connections as they come, with where they come from.
@@ -120,12 +118,7 @@ pub struct Guarded {
 
 impl Guarded {
     fn new(io: TlsServerIo, desk: &Desk) -> Self {
-        let owner = match &io.peer().identity {
-            Identity::Host(id) => LinkOwner::Host(HostId(*id)),
-            Identity::Operator(name) => LinkOwner::Operator(name.to_string()),
-            Identity::Master => LinkOwner::Operator(String::new()),
-        };
-        let link = desk.sessions.link(owner);
+        let link = desk.sessions.link(&io.peer().identity, io.peer().fingerprint);
         let closed = Box::pin(link.closed.clone().cancelled_owned());
         Self { io, _link: link, closed }
     }

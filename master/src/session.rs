@@ -15,6 +15,7 @@ use picket_proto::{
     session::{BeatAck, FromAgent, FromMaster, Hello, Leave, LeaveReason, Limits, Welcome},
     wire::agent as wire,
 };
+use prost::Message as _;
 use tokio::{sync::mpsc, time};
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status, Streaming};
@@ -28,7 +29,7 @@ use crate::{
     record::HostRecord,
     refused::Refused,
     renewal,
-    sessions::{LAST_WORD, LinkOwner, Seat},
+    sessions::{LAST_WORD, Seat},
 };
 
 /// How many messages may wait for an agent: a welcome, a document of each kind, acknowledgements.
@@ -106,15 +107,7 @@ pub async fn serve(
                 desk.say_transition(transition, true);
             }
         }
-        End::Leave(leave) => {
-            let cut = matches!(leave.reason, LeaveReason::Banned | LeaveReason::Retired);
-            say_leave(&session.out, leave).await;
-            drop(session);
-            if cut {
-                time::sleep(LAST_WORD).await;
-                desk.sessions.close(&LinkOwner::Host(host));
-            }
-        }
+        End::Leave(leave) => say_leave(&session.out, leave).await,
     }
 }
 
@@ -221,6 +214,9 @@ impl Session {
             };
             let result = match step {
                 Step::Announce => self.announce().await,
+                Step::Message(Ok(Some(message))) if message.encoded_len() > Limits::OURS.beat => {
+                    Err(End::Leave(too_long()))
+                }
                 Step::Message(Ok(Some(message))) => {
                     silent_at = self.desk.clock.monotonic() + SILENCE;
                     self.take(message).await
@@ -419,14 +415,12 @@ fn stops(message: &str) -> Leave {
     Leave { reason: LeaveReason::MasterStops, message: message.to_owned(), retry_after: Some(RETRY_AFTER) }
 }
 
+fn too_long() -> Leave {
+    protocol(&format!("a message is over {} KiB; long sections travel by Report", Limits::OURS.beat / 1024))
+}
+
 fn too_long_or(status: &Status) -> Leave {
-    match status.code() {
-        Code::OutOfRange => protocol(&format!(
-            "a message is over {} KiB; long sections travel by Report",
-            Limits::OURS.beat / 1024
-        )),
-        _ => protocol(status.message()),
-    }
+    if status.code() == Code::OutOfRange { too_long() } else { protocol(status.message()) }
 }
 
 /// A call that is for open sessions only.

@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use picket_pki::{Fingerprint, Identity};
 use picket_proto::{
     host::HostId,
     session::{Leave, LeaveReason},
@@ -23,17 +24,16 @@ pub const LAST_WORD: Duration = Duration::from_millis(500);
 #[derive(Debug, Default)]
 pub struct Sessions {
     open: Mutex<HashMap<HostId, Handle>>,
-    links: Mutex<HashMap<LinkOwner, Vec<(u64, CancellationToken)>>>,
+    links: Mutex<HashMap<Identity, Vec<Open>>>,
     next: AtomicU64,
 }
 
-/// Whose connection it is.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum LinkOwner {
-    /// A host's.
-    Host(HostId),
-    /// An operator's.
-    Operator(String),
+/// A connection on the list.
+#[derive(Debug)]
+struct Open {
+    id: u64,
+    fingerprint: Fingerprint,
+    closed: CancellationToken,
 }
 
 #[derive(Debug)]
@@ -59,7 +59,7 @@ pub struct Seat {
 #[derive(Debug)]
 pub struct Link {
     sessions: Arc<Sessions>,
-    owner: LinkOwner,
+    owner: Identity,
     id: u64,
     /// Fires when the connection is to close.
     pub closed: CancellationToken,
@@ -121,24 +121,25 @@ impl Sessions {
     }
 
     /// Puts a connection on the list.
-    pub fn link(self: &Arc<Self>, owner: LinkOwner) -> Link {
+    pub fn link(self: &Arc<Self>, owner: &Identity, fingerprint: Fingerprint) -> Link {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let closed = CancellationToken::new();
-        self.links().entry(owner.clone()).or_default().push((id, closed.clone()));
-        Link { sessions: Arc::clone(self), owner, id, closed }
+        self.links().entry(owner.clone()).or_default().push(Open { id, fingerprint, closed: closed.clone() });
+        Link { sessions: Arc::clone(self), owner: owner.clone(), id, closed }
     }
 
-    /// Closes every connection of an owner.
-    pub fn close(&self, owner: &LinkOwner) {
-        for (_, closed) in self.links().get(owner).into_iter().flatten() {
-            closed.cancel();
-        }
+    /// The connections of `owner` whose certificate `admits` does not take any more. Cancelling one closes it.
+    #[must_use]
+    pub fn to_close(&self, owner: &Identity, admits: impl Fn(&Fingerprint) -> bool) -> Vec<CancellationToken> {
+        let links = self.links();
+        let theirs = links.get(owner).into_iter().flatten();
+        theirs.filter(|open| !admits(&open.fingerprint)).map(|open| open.closed.clone()).collect()
     }
 
     /// Closes every connection.
     pub fn close_all(&self) {
-        for (_, closed) in self.links().values().flatten() {
-            closed.cancel();
+        for open in self.links().values().flatten() {
+            open.closed.cancel();
         }
     }
 
@@ -146,7 +147,7 @@ impl Sessions {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn links(&self) -> MutexGuard<'_, HashMap<LinkOwner, Vec<(u64, CancellationToken)>>> {
+    fn links(&self) -> MutexGuard<'_, HashMap<Identity, Vec<Open>>> {
         self.links.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -164,7 +165,7 @@ impl Drop for Link {
     fn drop(&mut self) {
         let mut links = self.sessions.links();
         if let Some(list) = links.get_mut(&self.owner) {
-            list.retain(|(id, _)| *id != self.id);
+            list.retain(|open| open.id != self.id);
             if list.is_empty() {
                 links.remove(&self.owner);
             }
@@ -193,12 +194,14 @@ mod tests {
     }
 
     #[test]
-    fn closing_a_host_closes_all_its_connections_and_no_other() {
+    fn a_pin_that_is_gone_closes_its_connections_and_no_other() {
         let sessions = Arc::new(Sessions::default());
-        let one = sessions.link(LinkOwner::Host(OSLO));
-        let two = sessions.link(LinkOwner::Host(OSLO));
-        let other = sessions.link(LinkOwner::Operator("ada".into()));
-        sessions.close(&LinkOwner::Host(OSLO));
-        assert!(one.closed.is_cancelled() && two.closed.is_cancelled() && !other.closed.is_cancelled());
+        let (oslo, bergen) = (Identity::Host(Uuid::from_u128(1)), Identity::Host(Uuid::from_u128(2)));
+        let (spent, current) = (Fingerprint::of(b"spent"), Fingerprint::of(b"current"));
+        let links = [(&oslo, spent), (&oslo, current), (&bergen, spent)].map(|(who, pin)| sessions.link(who, pin));
+        for closed in sessions.to_close(&oslo, |pin| *pin == current) {
+            closed.cancel();
+        }
+        assert_eq!(links.map(|link| link.closed.is_cancelled()), [true, false, false]);
     }
 }

@@ -16,7 +16,7 @@ use crate::{
     event::Severity,
     record::{GrantRecord, NetworkMode, Record as _, key},
     refused::Refused,
-    store::{CommitError, Guard},
+    store::Guard,
 };
 
 /// The service, over the desk.
