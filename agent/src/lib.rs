@@ -1,1 +1,268 @@
-//! The Picket agent daemon.
+//! The Picket agent: reports what a worker machine sees, and makes true on it what its master wants.
+//!
+//! It dials its master and listens on no port. [`run`] is the house; a test calls the same [`run`] with a network, a
+//! clock and services of its own.
+//!
+//! | task | reads | gives |
+//! | --- | --- | --- |
+//! | session | sections, reports | documents, the state of the connection |
+//! | ZeroTier reader | the local service | two sections |
+//! | a reconciler for each document | the document | its report |
+//! | status writer | all of that | `status.json` |
+
+pub mod config;
+pub mod enroll;
+pub mod identity;
+pub mod machine;
+pub mod state;
+pub mod status;
+pub mod zerotier;
+
+mod beat;
+mod desired;
+mod managed;
+mod master;
+mod observed;
+mod reconcile;
+mod session;
+mod supervisor;
+mod version;
+
+use std::{
+    error::Error,
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use picket_clock::Clock;
+use picket_durable::FileError;
+use picket_link::Dial;
+use picket_proto::{beat::SectionKind, document::Kind};
+use tokio::{
+    sync::{Notify, watch},
+    time,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    config::Config,
+    desired::{Desired, Reports},
+    identity::{IdentityError, IdentityStore},
+    machine::Machine,
+    managed::Managed,
+    observed::Observed,
+    reconcile::{members::MemberReconciler, networks::NetworkReconciler},
+    session::Session,
+    state::{StateDir, StateError},
+    status::{Connection, State},
+    zerotier::Reach,
+};
+pub use crate::{master::MasterError, session::Farewell, version::VersionError};
+
+/// How long the first session waits for the first reading of the local services, so that its first beat is whole.
+const FIRST_READING: Duration = Duration::from_secs(5);
+/// How long tasks may take to end.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// What an agent works with: its clock, the ways out of it, and the machine.
+pub struct Parts {
+    /// The clock.
+    pub clock: Clock,
+    /// The way to the master.
+    pub dial: Arc<dyn Dial>,
+    /// The local ZeroTier service, unless it is switched off.
+    pub zerotier: Option<Reach>,
+    /// The machine.
+    pub machine: Arc<Machine>,
+}
+
+/// Why an agent cannot run, or ended by itself.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The state directory cannot be used.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The identity cannot be used.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// A file cannot be read or written.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// A part of the agent ended.
+    #[error("the agent's {0} ended by itself, which is an error in the agent; its log says more")]
+    Ended(&'static str),
+}
+
+/// Runs an agent until `stop`, or until its host is retired.
+///
+/// # Errors
+/// [`RunError`].
+pub async fn run(config: Config, parts: Parts, stop: CancellationToken) -> Result<Farewell, RunError> {
+    let state = StateDir::open(&config.state_dir)?;
+    let identities = IdentityStore::open(state.identity())?;
+    let found = identities.load()?;
+    let Some(identity) = found.current else {
+        return Err(match found.next {
+            Some(_) => IdentityError::HalfEnrolled.into(),
+            None => IdentityError::NotEnrolled.into(),
+        });
+    };
+    tracing::info!(host = %identity.name, id = %identity.host, version = picket_proto::VERSION, "starts");
+
+    let (desired, problems) = Desired::open(state.desired())?;
+    let desired = Arc::new(desired);
+    let managed = Managed::open(state.managed())?;
+    let observed = Observed::new(parts.machine.clone());
+    observed.complain("kept documents", problems);
+    let reports = watch::Sender::new(Reports::new());
+    let connection = watch::Sender::new(Connection {
+        state: State::Connecting,
+        since: parts.clock.now(),
+        address: None,
+        last_ack: None,
+        problem: None,
+    });
+
+    let house = House::new(stop.child_token());
+    let changed = Arc::new(Notify::new());
+    if let Some(reach) = parts.zerotier.clone() {
+        let reading = zerotier::watch(
+            reach,
+            managed.clone(),
+            observed.clone(),
+            changed.clone(),
+            house.stop.clone(),
+        );
+        house.spawn("ZeroTier reader", reading);
+    }
+    let networks = NetworkReconciler {
+        reach: parts.zerotier.clone(),
+        managed,
+        allowed: config.networks.clone(),
+        changed: changed.clone(),
+    };
+    let reconcile = |kind| (desired.watch(kind), reports.clone(), house.stop.clone());
+    let (wanted, out, end) = reconcile(Kind::Networks);
+    house.spawn(
+        "reconciler of networks",
+        reconcile::run(networks, wanted, out, end),
+    );
+    let members = MemberReconciler {
+        reach: parts.zerotier.clone(),
+        changed,
+    };
+    let (wanted, out, end) = reconcile(Kind::Members);
+    house.spawn("reconciler of members", reconcile::run(members, wanted, out, end));
+    let writer = status::Writer {
+        path: state.status(),
+        clock: parts.clock.clone(),
+        host: identity.host,
+        name: identity.name.clone(),
+        connection: connection.subscribe(),
+        reports: reports.subscribe(),
+        observed: observed.clone(),
+    };
+    house.spawn("status writer", writer.run(house.stop.clone()));
+    house.spawn(
+        "report to the service manager",
+        supervisor::inform(connection.subscribe(), house.stop.clone()),
+    );
+
+    let expected = parts.zerotier.as_ref().map(|_| SectionKind::ZeroTier);
+    let session = Session {
+        reach: master::Reach {
+            clock: parts.clock,
+            dial: parts.dial,
+            addresses: config.masters,
+        },
+        identities,
+        machine: parts.machine,
+        observed: observed.clone(),
+        desired,
+        reports: reports.subscribe(),
+        connection,
+        stop: house.stop.clone(),
+    };
+    let sessions = async {
+        let mut sections = observed.watch();
+        let whole = sections.wait_for(|sections| expected.iter().all(|kind| sections.contains_key(kind)));
+        // Without them the first beat says less, and the next one all of it.
+        drop(time::timeout(FIRST_READING, whole).await);
+        session.run().await
+    };
+    let result = sessions.await;
+    house.end().await?;
+    Ok(result?)
+}
+
+/// The tasks of an agent. One that ends before it is told to ends them all.
+struct House {
+    stop: CancellationToken,
+    tracker: TaskTracker,
+    ended: Arc<Mutex<Option<&'static str>>>,
+}
+
+impl House {
+    fn new(stop: CancellationToken) -> Self {
+        Self {
+            stop,
+            tracker: TaskTracker::new(),
+            ended: Arc::default(),
+        }
+    }
+
+    fn spawn(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+        let leaving = Leaving {
+            name,
+            stop: self.stop.clone(),
+            ended: self.ended.clone(),
+        };
+        self.tracker.spawn(async move {
+            let _leaving = leaving;
+            task.await;
+        });
+    }
+
+    /// Tells all tasks to end and waits for them.
+    async fn end(self) -> Result<(), RunError> {
+        self.stop.cancel();
+        self.tracker.close();
+        if time::timeout(GRACE, self.tracker.wait()).await.is_err() {
+            tracing::warn!("some tasks did not end in time");
+        }
+        let ended = *self.ended.lock().unwrap_or_else(PoisonError::into_inner);
+        ended.map_or(Ok(()), |name| Err(RunError::Ended(name)))
+    }
+}
+
+/// Dropped when a task ends, however it does.
+struct Leaving {
+    name: &'static str,
+    stop: CancellationToken,
+    ended: Arc<Mutex<Option<&'static str>>>,
+}
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        if !self.stop.is_cancelled() {
+            self.ended
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .get_or_insert(self.name);
+            self.stop.cancel();
+        }
+    }
+}
+
+/// An error and its causes in one line.
+pub fn sentence(error: &(dyn Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        use fmt::Write as _;
+        write!(text, ": {error}").expect("a String takes every write");
+        cause = error.source();
+    }
+    text
+}

@@ -75,10 +75,16 @@ impl NodeId {
     /// Fails for numbers over 40 bits and for the reserved ids.
     pub fn new(number: u64) -> Result<Self, IdError> {
         if number >> 40 != 0 {
-            return Err(IdError::Length { given: format!("{number:x}"), kind: "node", want: NODE_DIGITS });
+            return Err(IdError::Length {
+                given: format!("{number:x}"),
+                kind: "node",
+                want: NODE_DIGITS,
+            });
         }
         if number == 0 || number >> 32 == RESERVED {
-            return Err(IdError::Reserved { given: format!("{number:010x}") });
+            return Err(IdError::Reserved {
+                given: format!("{number:010x}"),
+            });
         }
         Ok(Self(number))
     }
@@ -117,12 +123,23 @@ impl NetworkId {
 /// Reads exactly `want` hex digits.
 fn digits(given: &str, kind: &'static str, want: usize) -> Result<u64, IdError> {
     if given.chars().count() != want {
-        return Err(IdError::Length { given: given.to_owned(), kind, want });
+        return Err(IdError::Length {
+            given: given.to_owned(),
+            kind,
+            want,
+        });
     }
-    given.chars().try_fold(0_u64, |number, letter| match letter.to_digit(16) {
-        Some(digit) => Ok(number << 4 | u64::from(digit)),
-        None => Err(IdError::Letter { given: given.to_owned(), letter, kind, want }),
-    })
+    given
+        .chars()
+        .try_fold(0_u64, |number, letter| match letter.to_digit(16) {
+            Some(digit) => Ok(number << 4 | u64::from(digit)),
+            None => Err(IdError::Letter {
+                given: given.to_owned(),
+                letter,
+                kind,
+                want,
+            }),
+        })
 }
 
 impl FromStr for NodeId {
@@ -139,7 +156,9 @@ impl FromStr for NetworkId {
     fn from_str(given: &str) -> Result<Self, IdError> {
         let id = Self(digits(given, "network", NETWORK_DIGITS)?);
         if id.0 >> 24 == 0 {
-            return Err(IdError::Reserved { given: given.to_owned() });
+            return Err(IdError::Reserved {
+                given: given.to_owned(),
+            });
         }
         Ok(id)
     }
@@ -183,13 +202,17 @@ impl Serialize for NetworkId {
 
 impl<'de> Deserialize<'de> for NodeId {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(de::Error::custom)
     }
 }
 
 impl<'de> Deserialize<'de> for NetworkId {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(de::Error::custom)
     }
 }
 
@@ -213,7 +236,10 @@ mod tests {
             "`5350d87547c880c` has 15 characters; a network id has 16 hex digits"
         );
         let error = "39966434ba00".parse::<NodeId>().unwrap_err();
-        assert_eq!(error.to_string(), "`39966434ba00` has 12 characters; a node id has 10 hex digits");
+        assert_eq!(
+            error.to_string(),
+            "`39966434ba00` has 12 characters; a node id has 10 hex digits"
+        );
         assert!("".parse::<NodeId>().is_err());
         assert!(" 39966434b".parse::<NodeId>().is_err());
         assert!("+39966434b".parse::<NodeId>().is_err());
@@ -234,7 +260,9 @@ mod tests {
         for reserved in ["0000000000", "ff00000001", "ffffffffff"] {
             assert_eq!(
                 reserved.parse::<NodeId>().unwrap_err(),
-                IdError::Reserved { given: reserved.to_owned() }
+                IdError::Reserved {
+                    given: reserved.to_owned()
+                }
             );
         }
         assert!("0000000000000001".parse::<NetworkId>().is_err());

@@ -1,0 +1,197 @@
+//! Enrolment: from the bundle's key to a key of this machine's own.
+//!
+//! Everything is checked before anything is written, the master's answer included. After that each step may be the last
+//! one before a crash, and doing all of it again ends in the same place: the key is stored before it is sent, the same
+//! key always gets the same certificate, and the certificate counts once the master has seen it used.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use picket_clock::Clock;
+use picket_durable::FileError;
+use picket_link::Dial;
+use picket_pki::{Bundle, BundleError, bundle};
+use picket_proto::host::HostId;
+
+use crate::{
+    config::Config,
+    identity::{Identity, IdentityError, IdentityStore},
+    machine::Machine,
+    master::{self, MasterError, Reach},
+    session::{Streams, hello},
+    state::{StateDir, StateError},
+};
+
+/// A machine that is enrolled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Enrolled {
+    /// Its id.
+    pub host: HostId,
+    /// Its name.
+    pub name: String,
+    /// Where its master answered.
+    pub master: String,
+    /// Whether it was enrolled before this call.
+    pub before: bool,
+}
+
+/// Why a machine could not be enrolled. Each says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum EnrollError {
+    /// The bundle file cannot be read, or others can read it.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The bundle is of no use.
+    #[error("{}", path.display())]
+    Bundle {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        cause: BundleError,
+    },
+    /// The bundle is an operator's.
+    #[error("{} is an operator's bundle; a machine is enrolled with one that `picketctl host enroll NAME` wrote", .0.display())]
+    Operator(PathBuf),
+    /// The state directory cannot be used.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The machine is somebody else.
+    #[error(
+        "this machine is enrolled as {name} ({host}) already, and the bundle is for {other}; to enroll it anew, retire {name} first, or set another state_dir"
+    )]
+    OtherHost {
+        /// What the machine is called.
+        name: String,
+        /// Who the machine is.
+        host: HostId,
+        /// Whom the bundle is for.
+        other: String,
+    },
+    /// The identity cannot be read or kept.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The master could not be asked, or refused.
+    #[error(transparent)]
+    Master(#[from] MasterError),
+}
+
+/// What an enrolment talks through.
+#[derive(Clone)]
+pub struct Tools {
+    /// The clock.
+    pub clock: Clock,
+    /// The way to the master.
+    pub dial: Arc<dyn Dial>,
+    /// This machine.
+    pub machine: Arc<Machine>,
+}
+
+/// Enrolls this machine with the bundle in `file`.
+///
+/// # Errors
+/// [`EnrollError`]. Calling again after any of them is safe, and goes on where the last call stopped.
+pub async fn enroll(file: &Path, config: &Config, tools: &Tools) -> Result<Enrolled, EnrollError> {
+    let bytes = zeroize::Zeroizing::new(picket_durable::read_private(file, bundle::LONGEST as u64)?);
+    let failed = |cause| EnrollError::Bundle {
+        path: file.to_owned(),
+        cause,
+    };
+    let bundle = Bundle::parse(&bytes).map_err(failed)?;
+    let Some(carried) = Identity::from_bundle(&bundle)? else {
+        return Err(EnrollError::Operator(file.to_owned()));
+    };
+    let checked = bundle.check(tools.clock.now()).map_err(failed);
+    let fresh = !config.state_dir.join("identity").exists();
+    if fresh {
+        checked?;
+        return Enrolment::new(config, tools).first(&carried).await;
+    }
+    let state = StateDir::open(&config.state_dir)?;
+    let store = IdentityStore::open(state.identity())?;
+    let enrolment = Enrolment::new(config, tools);
+    let found = store.load()?;
+    for known in found.current.iter().chain(&found.next) {
+        if known.host != carried.host {
+            return Err(EnrollError::OtherHost {
+                name: known.name.clone(),
+                host: known.host,
+                other: carried.name,
+            });
+        }
+    }
+    // The identity that is here may be good: then there is nothing left to do but to use it.
+    for (known, before) in [(found.next, false), (found.current, true)] {
+        let Some(known) = known else { continue };
+        match enrolment.finish(&store, &known, before).await {
+            Ok(enrolled) => return Ok(enrolled),
+            Err(EnrollError::Master(error)) if error.refusal().is_some() => {}
+            Err(error) => return Err(error),
+        }
+    }
+    checked?;
+    let connected = enrolment.reach.connect(&carried).await?;
+    enrolment.renew(&store, &carried, connected).await
+}
+
+struct Enrolment<'a> {
+    reach: Reach,
+    config: &'a Config,
+    tools: &'a Tools,
+}
+
+impl<'a> Enrolment<'a> {
+    fn new(config: &'a Config, tools: &'a Tools) -> Self {
+        let reach = Reach {
+            clock: tools.clock.clone(),
+            dial: tools.dial.clone(),
+            addresses: config.masters.clone(),
+        };
+        Self { reach, config, tools }
+    }
+
+    /// The first attempt on this machine: the master accepts the bundle before a directory is made.
+    async fn first(&self, carried: &Identity) -> Result<Enrolled, EnrollError> {
+        let connected = self.reach.connect(carried).await?;
+        let state = StateDir::open(&self.config.state_dir)?;
+        let store = IdentityStore::open(state.identity())?;
+        self.renew(&store, carried, connected).await
+    }
+
+    /// Changes the bundle's key for one that has never left this machine.
+    async fn renew(
+        &self,
+        store: &IdentityStore,
+        carried: &Identity,
+        connected: picket_link::Connected,
+    ) -> Result<Enrolled, EnrollError> {
+        let key = store.next_key(carried.host)?;
+        let next = master::renew(connected.channel, &key, carried).await?;
+        store.keep_next(&next)?;
+        self.finish(store, &next, false).await
+    }
+
+    /// Uses an identity once, which makes the master take it for the current one, and then does the same here.
+    async fn finish(
+        &self,
+        store: &IdentityStore,
+        identity: &Identity,
+        before: bool,
+    ) -> Result<Enrolled, EnrollError> {
+        let connected = self.reach.connect(identity).await?;
+        let hello = hello(&self.tools.machine, self.tools.clock.now(), Vec::new());
+        let (streams, _) = Streams::open(connected.channel.clone(), hello).await?;
+        if !before {
+            store.promote()?;
+        }
+        streams.goodbye("enrolled").await;
+        Ok(Enrolled {
+            host: identity.host,
+            name: identity.name.clone(),
+            master: connected.address,
+            before,
+        })
+    }
+}

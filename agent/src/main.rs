@@ -1,0 +1,187 @@
+//! The front door of the agent: arguments, logging, configuration, and an exit code that says what failed.
+
+#![allow(clippy::print_stdout, reason = "this is where the agent answers an operator")]
+
+use std::{path::PathBuf, process::ExitCode, sync::Arc};
+
+use clap::{Parser, Subcommand, ValueEnum};
+use picket_agent::{
+    Farewell, Parts,
+    config::{Config, LogFormat},
+    enroll::{Tools, enroll},
+    machine::Machine,
+    sentence,
+    state::{StateDir, status_file},
+    status::{Status, Verdict},
+    zerotier::Reach,
+};
+use picket_clock::Clock;
+use picket_link::Tcp;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+/// The agent of a Picket worker.
+#[derive(Parser)]
+#[command(name = "picket-agent", version)]
+struct Arguments {
+    /// The configuration; /etc/picket/agent.toml unless named, and defaults when that is not there.
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Makes this machine a host of the master that wrote the bundle in FILE.
+    Enroll {
+        /// The bundle, as `picketctl host enroll NAME --out FILE` wrote it.
+        file: PathBuf,
+    },
+    /// Runs the agent.
+    Run,
+    /// Reads the configuration and says everything that is wrong with it.
+    CheckConfig,
+    /// Shows how the agent on this machine is. Exits 0 when it is connected, 1 when not, 3 when none runs.
+    Status {
+        /// How to show it.
+        #[arg(short, long, default_value = "text")]
+        output: Output,
+    },
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Output {
+    Text,
+    Json,
+}
+
+/// The configuration is at fault.
+const BAD_CONFIG: u8 = 2;
+/// No agent runs.
+const NO_AGENT: u8 = 3;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let config = match Config::load(arguments.config.as_deref()) {
+        Ok(config) => config,
+        Err(error) => {
+            eprintln!("{}", sentence(&error));
+            return ExitCode::from(BAD_CONFIG);
+        }
+    };
+    match arguments.command {
+        Command::CheckConfig => {
+            println!("the configuration is good");
+            ExitCode::SUCCESS
+        }
+        Command::Status { output } => status(&config, output),
+        Command::Enroll { file } => finish(in_runtime(enrolls(file, config))),
+        Command::Run => finish(in_runtime(runs(config))),
+    }
+}
+
+fn finish(result: anyhow::Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// One thread is enough for one connection; disk work has threads of its own.
+fn in_runtime(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?
+        .block_on(work)
+}
+
+async fn enrolls(file: PathBuf, config: Config) -> anyhow::Result<()> {
+    let tools = Tools {
+        clock: Clock::system(),
+        dial: Arc::new(Tcp::default()),
+        machine: Arc::new(Machine::read()),
+    };
+    let enrolled = enroll(&file, &config, &tools).await?;
+    let (name, id, master) = (&enrolled.name, enrolled.host, &enrolled.master);
+    if enrolled.before {
+        println!("{name} (id {id}) is enrolled with master {master} already");
+    } else {
+        println!(
+            "enrolled {name} (id {id}) with master {master}; start it with: systemctl enable --now picket-agent"
+        );
+    }
+    println!(
+        "the bundle opens nothing any more; delete it: rm {}",
+        file.display()
+    );
+    Ok(())
+}
+
+async fn runs(config: Config) -> anyhow::Result<()> {
+    let log = tracing_subscriber::fmt()
+        .with_max_level(config.log.level)
+        .with_writer(std::io::stderr);
+    match config.log.format {
+        LogFormat::Text => log.init(),
+        LogFormat::Json => log.json().init(),
+    }
+    let stop = CancellationToken::new();
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let parts = Parts {
+        clock: Clock::system(),
+        dial: Arc::new(Tcp::default()),
+        zerotier: config
+            .zerotier
+            .clone()
+            .map(|service| Reach::home(service.home, service.address)),
+        machine: Arc::new(Machine::read()),
+    };
+    let told = async {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        stop.cancel();
+        std::future::pending::<()>().await;
+    };
+    let farewell = tokio::select! {
+        farewell = picket_agent::run(config, parts, stop.clone()) => farewell?,
+        () = told => unreachable!("waits for ever after the signal"),
+    };
+    match farewell {
+        Farewell::Stopped => {}
+        Farewell::Retired => {
+            println!("this host is retired; nothing of it is left here, and the agent can be removed")
+        }
+    }
+    Ok(())
+}
+
+fn status(config: &Config, output: Output) -> ExitCode {
+    let used = StateDir::is_used(&config.state_dir);
+    let Some(status) = Status::read(&status_file(&config.state_dir)) else {
+        eprintln!(
+            "no status in {}; is this machine enrolled, does the agent run, and may you read it?",
+            config.state_dir.display()
+        );
+        return ExitCode::from(NO_AGENT);
+    };
+    let now = Clock::system().now();
+    let verdict = status.verdict(now, used);
+    match output {
+        Output::Text => print!("{}", status.to_text(now, verdict)),
+        Output::Json => println!(
+            "{}",
+            serde_json::to_string_pretty(&status).expect("texts and numbers always become JSON")
+        ),
+    }
+    match verdict {
+        Verdict::Connected => ExitCode::SUCCESS,
+        Verdict::NotConnected => ExitCode::FAILURE,
+        Verdict::NotRunning => ExitCode::from(NO_AGENT),
+    }
+}

@@ -1,0 +1,143 @@
+//! Reconcilers: each makes one desired document true, again and again.
+//!
+//! In: the document, by `watch`. Out: a report after each pass. One loop for all of them, each in a task of its own,
+//! so that a service that hangs delays nobody else.
+
+pub(crate) mod members;
+pub(crate) mod networks;
+
+use std::{future::Future, sync::Arc, time::Duration};
+
+use picket_backoff::Backoff;
+use picket_proto::document::{Kind, MOST_PROBLEMS, OutcomeStatus, Problem};
+use tokio::{sync::watch, time};
+use tokio_util::sync::CancellationToken;
+
+use crate::desired::{Report, Reports, Wanted};
+
+/// How often a pass is made while nobody calls: the world drifts.
+const RECHECK: Duration = Duration::from_secs(30);
+/// The first wait after a pass that a service did not let through.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// One thing that is not true yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Trouble {
+    /// Refused for what it is; nothing but another document helps.
+    Refused(Problem),
+    /// A service was in the way; the next pass tries again.
+    InTheWay(Problem),
+}
+
+/// Makes one kind of document true.
+pub(crate) trait Reconciler: Send {
+    /// Which document.
+    fn kind(&self) -> Kind;
+
+    /// Compares and acts once. What is true already is left alone. A step that fails is part of the answer and does
+    /// not keep the others from being taken.
+    fn pass(&mut self, wanted: &Wanted) -> impl Future<Output = Vec<Trouble>> + Send;
+}
+
+/// Runs passes until `stop`.
+pub(crate) async fn run(
+    mut reconciler: impl Reconciler,
+    mut wanted: watch::Receiver<Option<Arc<Wanted>>>,
+    reports: watch::Sender<Reports>,
+    stop: CancellationToken,
+) {
+    let kind = reconciler.kind();
+    let mut backoff = Backoff::new(RETRY, RECHECK);
+    loop {
+        let want = wanted.borrow_and_update().clone();
+        let mut wait = RECHECK;
+        if let Some(want) = want {
+            // Not interrupted by another document: a step half taken is worse than one taken late.
+            let report = tokio::select! {
+                troubles = reconciler.pass(&want) => report(&want, troubles),
+                () = stop.cancelled() => return,
+            };
+            if report.status == OutcomeStatus::Blocked {
+                wait = backoff.next_wait();
+            } else {
+                backoff.reset();
+            }
+            reports.send_if_modified(|reports| {
+                if reports.get(&kind) == Some(&report) {
+                    return false;
+                }
+                for problem in &report.problems {
+                    tracing::warn!(%kind, subject = %problem.subject, "{}", problem.message);
+                }
+                if report.status == OutcomeStatus::Done {
+                    tracing::info!(%kind, generation = ?report.stamp.map(|stamp| stamp.generation), "done");
+                }
+                reports.insert(kind, report);
+                true
+            });
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            seen = wanted.changed() => if seen.is_err() { return },
+            () = time::sleep(wait) => {}
+        }
+    }
+}
+
+fn report(wanted: &Wanted, troubles: Vec<Trouble>) -> Report {
+    let mut status = OutcomeStatus::Done;
+    if !wanted.skipped.is_empty() {
+        status = OutcomeStatus::Failed;
+    }
+    let mut problems = wanted.skipped.clone();
+    for trouble in troubles {
+        let (worse, problem) = match trouble {
+            Trouble::Refused(problem) => (OutcomeStatus::Failed, problem),
+            Trouble::InTheWay(problem) => (OutcomeStatus::Blocked, problem),
+        };
+        status = status.max(worse);
+        problems.push(problem);
+    }
+    problems.truncate(MOST_PROBLEMS);
+    Report {
+        stamp: wanted.stamp,
+        ticket: wanted.ticket,
+        status,
+        problems,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use picket_proto::document::{Contents, Rules};
+
+    use super::*;
+
+    fn wanted(skipped: usize) -> Wanted {
+        Wanted {
+            stamp: None,
+            ticket: 1,
+            contents: Contents::Members(Rules::new()),
+            skipped: vec![Problem::new("x", "makes no sense"); skipped],
+        }
+    }
+
+    #[test]
+    fn a_service_in_the_way_outweighs_what_was_refused_so_that_it_is_tried_again() {
+        let problem = || Problem::new("a", "b");
+        let status = |skipped, troubles| report(&wanted(skipped), troubles).status;
+        assert_eq!(status(0, vec![]), OutcomeStatus::Done);
+        assert_eq!(status(1, vec![]), OutcomeStatus::Failed);
+        assert_eq!(
+            status(0, vec![Trouble::Refused(problem())]),
+            OutcomeStatus::Failed
+        );
+        let both = vec![Trouble::InTheWay(problem()), Trouble::Refused(problem())];
+        assert_eq!(status(0, both), OutcomeStatus::Blocked);
+    }
+
+    #[test]
+    fn a_report_names_at_most_as_many_problems_as_an_outcome_carries() {
+        assert_eq!(report(&wanted(500), Vec::new()).problems.len(), MOST_PROBLEMS);
+    }
+}

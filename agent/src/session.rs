@@ -1,0 +1,342 @@
+//! The session: connects, speaks, and comes back, for as long as the agent runs.
+//!
+//! In: the identity, the observed sections, the reports of the reconcilers. Out: beats and outcomes to the master;
+//! documents to [`Desired`]; what the connection is like to the status file.
+
+mod talk;
+mod transfer;
+
+use std::{sync::Arc, time::Duration};
+
+use picket_backoff::Backoff;
+use picket_clock::Instant;
+use picket_pki::Refusal;
+use picket_proto::session::{Leave, LeaveReason};
+use tokio::{sync::watch, time};
+use tokio_util::sync::CancellationToken;
+
+pub(crate) use talk::{Streams, hello};
+
+use crate::{
+    desired::{Desired, Reports},
+    identity::{Identity, IdentityError, IdentityStore},
+    machine::Machine,
+    master::{MasterError, Reach},
+    observed::Observed,
+    sentence,
+    status::{Connection, State},
+    version::VersionError,
+};
+
+/// The waits between attempts, under full jitter.
+const FIRST_WAIT: Duration = Duration::from_secs(1);
+const MOST_WAIT: Duration = Duration::from_secs(20);
+/// After a refusal that only an operator can lift.
+const REFUSED_WAIT: Duration = Duration::from_secs(60);
+/// After a ban, which may be lifted.
+const BANNED_WAIT: Duration = Duration::from_secs(300);
+/// A session that lasted this long was a success.
+const LASTED: Duration = Duration::from_secs(30);
+/// How long a retired host cleans up before it leaves; the master allows 60 s.
+const CLEAN_UP: Duration = Duration::from_secs(45);
+
+/// Everything a session needs.
+pub(crate) struct Session {
+    pub(crate) reach: Reach,
+    pub(crate) identities: IdentityStore,
+    pub(crate) machine: Arc<Machine>,
+    pub(crate) observed: Observed,
+    pub(crate) desired: Arc<Desired>,
+    pub(crate) reports: watch::Receiver<Reports>,
+    pub(crate) connection: watch::Sender<Connection>,
+    pub(crate) stop: CancellationToken,
+}
+
+/// How a session ended, when nothing went wrong with the connection.
+#[derive(Debug)]
+pub(crate) enum End {
+    /// The agent stops.
+    Stopped,
+    /// A new certificate waits to be used.
+    Renewed,
+    /// The master ended it.
+    Left(Leave),
+}
+
+/// Why there are no more sessions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Farewell {
+    /// The agent was told to stop.
+    Stopped,
+    /// The host is retired; nothing of it is left on the machine.
+    Retired,
+}
+
+/// What comes after a session.
+enum Next {
+    Again(Duration),
+    Farewell(Farewell),
+}
+
+impl Session {
+    /// Runs until `stop`, or until the host is retired.
+    ///
+    /// # Errors
+    /// When the identity cannot be read or kept.
+    pub(crate) async fn run(mut self) -> Result<Farewell, IdentityError> {
+        let mut backoff = Backoff::new(FIRST_WAIT, MOST_WAIT);
+        loop {
+            let began = self.reach.clock.monotonic();
+            let result = self.once().await;
+            if self.reach.clock.monotonic().duration_since(began) >= LASTED {
+                backoff.reset();
+            }
+            let wait = match self.next(result, &mut backoff).await? {
+                Next::Again(wait) => wait,
+                Next::Farewell(farewell) => return Ok(farewell),
+            };
+            tokio::select! {
+                () = time::sleep(wait) => {}
+                () = self.stop.cancelled() => return Ok(Farewell::Stopped),
+            }
+        }
+    }
+
+    /// Connects under the identity that works, and speaks until the session ends.
+    async fn once(&mut self) -> Result<End, MasterError> {
+        let opening = async {
+            let (identity, connected) = self.connect().await?;
+            let talk = talk::Talk::open(self, &identity, &connected).await?;
+            Ok::<_, MasterError>((identity, connected, talk))
+        };
+        let (identity, connected, talk) = tokio::select! {
+            opened = opening => opened?,
+            () = self.stop.cancelled() => return Ok(End::Stopped),
+        };
+        if self.is_next(&identity).await? {
+            self.promote().await?;
+            tracing::info!(not_after = %identity.not_after, "the new certificate is in use");
+        }
+        talk.run(self, &identity, connected).await
+    }
+
+    /// Tries the identities in the order in which they may be good. The one before is for a master that does not know
+    /// the present one: it was restored from before the renewal.
+    async fn connect(&self) -> Result<(Identity, picket_link::Connected), MasterError> {
+        let store = self.identities.clone();
+        let found = blocking(move || store.load()).await?;
+        if let Some(next) = found.next {
+            match self.reach.connect(&next).await {
+                Ok(connected) => return Ok((next, connected)),
+                Err(error) if error.refusal().is_some() && found.current.is_some() => {
+                    tracing::warn!(error = %sentence(&error), "the master does not take the new certificate; goes on under the present one");
+                    let store = self.identities.clone();
+                    blocking(move || store.drop_next()).await?;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        let current = found.current.ok_or(IdentityError::NotEnrolled)?;
+        let error = match self.reach.connect(&current).await {
+            Ok(connected) => return Ok((current, connected)),
+            Err(error) => error,
+        };
+        let lost = matches!(error.refusal(), Some(Refusal::Unknown | Refusal::OtherAuthority));
+        match found.previous {
+            Some(previous) if lost => match self.reach.connect(&previous).await {
+                Ok(connected) => Ok((previous, connected)),
+                Err(_) => Err(error),
+            },
+            Some(_) | None => Err(error),
+        }
+    }
+
+    async fn is_next(&self, identity: &Identity) -> Result<bool, IdentityError> {
+        let (store, key) = (self.identities.clone(), identity.key.public().clone());
+        let next = blocking(move || Ok(store.load()?.next)).await?;
+        Ok(next.is_some_and(|next| next.key.public() == &key))
+    }
+
+    async fn promote(&self) -> Result<(), IdentityError> {
+        let store = self.identities.clone();
+        blocking(move || store.promote()).await
+    }
+
+    /// Judges how a session ended, and says so once.
+    async fn next(
+        &self,
+        result: Result<End, MasterError>,
+        backoff: &mut Backoff,
+    ) -> Result<Next, IdentityError> {
+        let error = match result {
+            Ok(End::Stopped) => return Ok(Next::Farewell(Farewell::Stopped)),
+            // The master sees the new certificate at the next connection; there is nothing to wait for.
+            Ok(End::Renewed) => return Ok(Next::Again(Duration::ZERO)),
+            Ok(End::Left(leave)) => return self.left(leave, backoff).await,
+            Err(MasterError::Identity(error @ IdentityError::NotEnrolled)) => return Err(error),
+            Err(error) => error,
+        };
+        let refusal = error.refusal();
+        self.lost(
+            if refusal.is_some() {
+                State::Refused
+            } else {
+                State::Disconnected
+            },
+            sentence(&error),
+        );
+        let patient = matches!(
+            error,
+            MasterError::Version(
+                VersionError::AgentTooOld { .. }
+                    | VersionError::MasterTooOld { .. }
+                    | VersionError::Unreadable(_)
+            )
+        );
+        Ok(Next::Again(match refusal {
+            Some(Refusal::Revoked) => {
+                // Only our master could have said so: it had shown its certificate before it refused ours.
+                self.give_up().await;
+                jittered(BANNED_WAIT)
+            }
+            Some(
+                Refusal::NoCertificate
+                | Refusal::OtherAuthority
+                | Refusal::WrongRole
+                | Refusal::WrongTrustDomain
+                | Refusal::Spent
+                | Refusal::Unknown
+                | Refusal::Expired
+                | Refusal::NotYetValid,
+            ) => jittered(REFUSED_WAIT),
+            None if patient => jittered(REFUSED_WAIT),
+            Some(Refusal::Protocol) | None => backoff.next_wait(),
+        }))
+    }
+
+    async fn left(&self, leave: Leave, backoff: &mut Backoff) -> Result<Next, IdentityError> {
+        let said = if leave.message.is_empty() {
+            String::new()
+        } else {
+            format!(": {}", leave.message)
+        };
+        Ok(match leave.reason {
+            LeaveReason::MasterStops => {
+                self.lost(State::Disconnected, format!("the master stops or restarts{said}"));
+                backoff.reset();
+                Next::Again(leave.retry_after.unwrap_or_default() + backoff.next_wait())
+            }
+            LeaveReason::Banned => {
+                self.lost(
+                    State::Banned,
+                    format!("this host is banned{said}; an operator can run `picketctl host unban NAME`"),
+                );
+                self.give_up().await;
+                Next::Again(jittered(
+                    leave.retry_after.unwrap_or(BANNED_WAIT).max(BANNED_WAIT),
+                ))
+            }
+            LeaveReason::Retired => {
+                self.lost(
+                    State::Retired,
+                    format!("this host is retired{said}; removes its networks, deckies and keys"),
+                );
+                self.retire().await?;
+                Next::Farewell(Farewell::Retired)
+            }
+            LeaveReason::Replaced => {
+                self.lost(
+                    State::Refused,
+                    format!("another agent has this host's identity and took over{said}; stop one of the two, or enroll one of them under a name of its own"),
+                );
+                Next::Again(jittered(REFUSED_WAIT))
+            }
+            LeaveReason::Protocol => {
+                self.lost(
+                    State::Disconnected,
+                    format!("the master ended the session over what it was sent{said}"),
+                );
+                Next::Again(leave.retry_after.unwrap_or_default() + backoff.next_wait())
+            }
+        })
+    }
+
+    /// Notes that there is no session, and logs why when that is news.
+    fn lost(&self, state: State, problem: String) {
+        let now = self.reach.clock.now();
+        self.connection.send_if_modified(|connection| {
+            if connection.state == state && connection.problem.as_deref() == Some(&problem) {
+                return false;
+            }
+            match state {
+                State::Refused | State::Banned | State::Retired => tracing::error!(problem, "no session"),
+                State::Connecting | State::Connected | State::Disconnected => {
+                    tracing::warn!(problem, "no session")
+                }
+            }
+            *connection = Connection {
+                state,
+                since: if connection.state == state {
+                    connection.since
+                } else {
+                    now
+                },
+                problem: Some(problem),
+                ..connection.clone()
+            };
+            true
+        });
+    }
+
+    /// Wants nothing more of this machine until the master says otherwise.
+    async fn give_up(&self) {
+        // Done already: a refusal that is repeated must not write to the disk each time.
+        if self.desired.is_cleared() {
+            return;
+        }
+        let desired = self.desired.clone();
+        let cleared = tokio::task::spawn_blocking(move || desired.clear()).await;
+        if let Ok(Err(error)) = cleared {
+            tracing::error!(error = %sentence(&error), "the ban is in force and may be forgotten at a restart");
+        }
+    }
+
+    /// Cleans up, for as long as the master allows, and forgets who this machine was.
+    async fn retire(&self) -> Result<(), IdentityError> {
+        self.give_up().await;
+        let mut reports = self.reports.clone();
+        let deadline = Instant::now() + CLEAN_UP;
+        while !self.desired.is_done(&reports.borrow_and_update()) {
+            tokio::select! {
+                seen = reports.changed() => if seen.is_err() { break },
+                () = time::sleep_until(deadline) => {
+                    tracing::error!("not everything could be removed in time; look for containers labelled by Picket and for ZeroTier networks");
+                    break;
+                }
+                () = self.stop.cancelled() => break,
+            }
+        }
+        let (desired, identities) = (self.desired.clone(), self.identities.clone());
+        blocking(move || {
+            if let Err(error) = desired.remove() {
+                tracing::error!(%error, "could not remove the kept documents");
+            }
+            identities.clear()
+        })
+        .await
+    }
+}
+
+/// `wait`, a tenth more or less.
+fn jittered(wait: Duration) -> Duration {
+    wait.mul_f64(0.9 + 0.2 * fastrand::f64())
+}
+
+/// Runs disk work beside the runtime.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, IdentityError> + Send + 'static,
+) -> Result<T, IdentityError> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .expect("reading and writing files does not panic")
+}

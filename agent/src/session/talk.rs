@@ -1,0 +1,454 @@
+//! One session, from Hello to its end.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::Duration,
+};
+
+use picket_clock::Instant;
+use picket_link::Connected;
+use picket_proto::{
+    VERSION,
+    beat::{Digest, SectionKind},
+    document::{Document, Kind, Outcome, OutcomeStatus, Problem},
+    session::{BeatAck, FromAgent, FromMaster, Hello, Welcome},
+    wire::agent as wire,
+};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinSet,
+    time,
+};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Streaming, transport::Channel};
+
+use super::{End, Session, blocking, transfer};
+use crate::{
+    beat::Beats,
+    desired::{AcceptError, Reports},
+    identity::Identity,
+    machine::Machine,
+    master::{self, Client, MasterError},
+    observed::Sections,
+    sentence,
+    status::{Connection, State},
+    version,
+};
+
+/// Messages on their way to the connection. A beat, three outcomes and some more: when this is full the connection has
+/// taken nothing for a long time.
+const OUTBOUND: usize = 16;
+/// How long the master may take to answer Hello, and a beat.
+const ANSWER: Duration = Duration::from_secs(25);
+/// The least time between two beats.
+const COALESCE: Duration = Duration::from_secs(1);
+/// How long the first beat waits for reports that it is to name.
+const REPORT_FIRST: Duration = Duration::from_secs(5);
+/// How long a farewell may take to be sent.
+const GOODBYE: Duration = Duration::from_millis(300);
+/// How long to wait before a renewal that failed is tried again.
+const RENEW_AGAIN: Duration = Duration::from_secs(300);
+
+/// Returns the Hello of this machine.
+pub(crate) fn hello(
+    machine: &Machine,
+    now: jiff::Timestamp,
+    held: Vec<(Kind, picket_proto::document::Stamp)>,
+) -> Hello {
+    Hello {
+        version: VERSION.to_owned(),
+        capabilities: Vec::new(),
+        machine_id: machine.machine_id.clone(),
+        boot_id: machine.boot_id.clone(),
+        instance_id: machine.instance_id,
+        time: now,
+        held,
+    }
+}
+
+/// The two directions of an open session.
+pub(crate) struct Streams {
+    outbound: mpsc::Sender<wire::SessionRequest>,
+    inbound: Streaming<wire::SessionResponse>,
+}
+
+impl Streams {
+    /// Says Hello and waits for the answer.
+    pub(crate) async fn open(channel: Channel, hello: Hello) -> Result<(Self, Welcome), MasterError> {
+        const WHAT: &str = "open a session";
+        let (outbound, requests) = mpsc::channel(OUTBOUND);
+        let mut client = Client::new(channel);
+        let opening = async {
+            let first = wire::SessionRequest::from(&FromAgent::Hello(hello));
+            outbound
+                .try_send(first)
+                .map_err(|_| MasterError::Ended("the connection takes nothing".into()))?;
+            let answer = client.session(ReceiverStream::new(requests)).await;
+            let inbound = answer
+                .map_err(|status| MasterError::call(WHAT, status))?
+                .into_inner();
+            let mut streams = Self { outbound, inbound };
+            match streams.receive().await? {
+                FromMaster::Welcome(welcome) => Ok((streams, welcome)),
+                FromMaster::Leave(leave) => Err(MasterError::Ended(leave.message)),
+                FromMaster::BeatAck(_) | FromMaster::Document(_) => {
+                    Err(MasterError::Ended("its first message was no Welcome".into()))
+                }
+            }
+        };
+        let opened = time::timeout(ANSWER, opening).await;
+        let (streams, welcome) = opened.map_err(|_| MasterError::Silent { what: WHAT })??;
+        version::check(VERSION, &welcome.version)?;
+        Ok((streams, welcome))
+    }
+
+    async fn receive(&mut self) -> Result<FromMaster, MasterError> {
+        const WHAT: &str = "go on with the session";
+        match self
+            .inbound
+            .message()
+            .await
+            .map_err(|status| MasterError::call(WHAT, status))?
+        {
+            Some(message) => Ok(message.try_into()?),
+            None => Err(MasterError::Ended("it closed the stream without a word".into())),
+        }
+    }
+
+    fn send(&self, message: &FromAgent) -> Result<(), MasterError> {
+        self.outbound
+            .try_send(message.into())
+            .map_err(|_| MasterError::Ended("the connection takes nothing".into()))
+    }
+
+    /// Says goodbye, and waits a moment for the words to leave.
+    pub(crate) async fn goodbye(mut self, reason: &str) {
+        // A farewell that cannot be said is none the less one.
+        drop(self.send(&FromAgent::Goodbye(reason.to_owned())));
+        drop(self.outbound);
+        let closed = async { while let Ok(Some(_)) = self.inbound.message().await {} };
+        drop(time::timeout(GOODBYE, closed).await);
+    }
+}
+
+/// What runs beside a session, on the same connection.
+enum Aside {
+    Reported(SectionKind, Digest, Result<(), MasterError>),
+    Accepted(Box<Document>, Result<Result<(), AcceptError>, MasterError>),
+    Renewed(Result<(), MasterError>),
+}
+
+/// One open session.
+pub(crate) struct Talk {
+    streams: Streams,
+    beats: Beats,
+    interval: Duration,
+    due: Instant,
+    last_beat: Option<Instant>,
+    sections: watch::Receiver<Sections>,
+    reports: watch::Receiver<Reports>,
+    sent: BTreeMap<Kind, Outcome>,
+    channel: Channel,
+    asides: JoinSet<Aside>,
+    reporting: BTreeMap<SectionKind, Digest>,
+    /// Announced documents by kind: the first of each is being fetched and kept.
+    documents: BTreeMap<Kind, VecDeque<Document>>,
+    limits: picket_proto::session::Limits,
+}
+
+impl Talk {
+    pub(crate) async fn open(
+        session: &Session,
+        identity: &Identity,
+        connected: &Connected,
+    ) -> Result<Self, MasterError> {
+        let clock = &session.reach.clock;
+        let hello = hello(&session.machine, clock.now(), session.desired.held());
+        let (streams, welcome) = Streams::open(connected.channel.clone(), hello).await?;
+        tracing::info!(host = %identity.name, address = %connected.address, master = %welcome.version, "session open");
+        let skew = welcome.time.duration_since(clock.now()).abs();
+        session.observed.complain("clock", skewed(skew));
+        session.connection.send_modify(|connection| {
+            *connection = Connection {
+                state: State::Connected,
+                since: clock.now(),
+                address: Some(connected.address.clone()),
+                problem: None,
+                ..connection.clone()
+            };
+        });
+        Ok(Self {
+            streams,
+            beats: Beats::new(welcome.limits),
+            interval: welcome.beat_interval,
+            due: Instant::now(),
+            last_beat: None,
+            sections: session.observed.watch(),
+            reports: session.reports.clone(),
+            sent: BTreeMap::new(),
+            channel: connected.channel.clone(),
+            asides: JoinSet::new(),
+            reporting: BTreeMap::new(),
+            documents: BTreeMap::new(),
+            limits: welcome.limits,
+        })
+    }
+
+    /// Speaks until the session ends.
+    pub(crate) async fn run(
+        mut self,
+        session: &Session,
+        identity: &Identity,
+        _connected: Connected,
+    ) -> Result<End, MasterError> {
+        let mut renew_at = renewal(session, identity);
+        self.start_reports();
+        if !self.reporting.is_empty() {
+            self.due = Instant::now() + REPORT_FIRST;
+        }
+        self.send_outcomes()?;
+        loop {
+            let answer_by = self
+                .beats
+                .waiting_since()
+                .map_or(self.due + ANSWER, |since| since + ANSWER);
+            tokio::select! {
+                biased;
+                () = session.stop.cancelled() => {
+                    self.streams.goodbye("the agent stops").await;
+                    return Ok(End::Stopped);
+                }
+                message = self.streams.receive() => match message? {
+                    FromMaster::Welcome(_) => return Err(MasterError::Ended("it said Welcome twice".into())),
+                    FromMaster::BeatAck(ack) => self.acknowledged(session, &ack),
+                    FromMaster::Document(document) => self.announced(session, document),
+                    FromMaster::Leave(leave) => return Ok(End::Left(leave)),
+                },
+                Some(done) = self.asides.join_next() => {
+                    let aside = done.map_err(|error| MasterError::Ended(format!("a transfer broke off: {error}")))?;
+                    if let Some(end) = self.aside(session, aside, &mut renew_at)? {
+                        self.streams.goodbye("comes back under a new certificate").await;
+                        return Ok(end);
+                    }
+                }
+                changed = self.sections.changed() => {
+                    changed.map_err(|_| MasterError::Ended("the agent stops".into()))?;
+                    self.start_reports();
+                    self.soon();
+                }
+                changed = self.reports.changed() => {
+                    changed.map_err(|_| MasterError::Ended("the agent stops".into()))?;
+                    self.send_outcomes()?;
+                }
+                () = time::sleep_until(self.due) => self.beat(session)?,
+                () = time::sleep_until(answer_by) => return Err(MasterError::Silent { what: "acknowledge a beat" }),
+                () = time::sleep_until(renew_at) => {
+                    renew_at = far();
+                    self.start_renewal(session, identity);
+                }
+            }
+        }
+    }
+
+    fn beat(&mut self, session: &Session) -> Result<(), MasterError> {
+        let now = Instant::now();
+        let sections = self.sections.borrow_and_update().clone();
+        let beat = self.beats.compose(session.reach.clock.now(), now, &sections);
+        self.streams.send(&FromAgent::Beat(beat))?;
+        self.last_beat = Some(now);
+        self.due = now + self.interval.mul_f64(0.9 + 0.2 * fastrand::f64());
+        Ok(())
+    }
+
+    /// Brings the next beat forward, to a second after the last one.
+    fn soon(&mut self) {
+        let Some(last) = self.last_beat else { return };
+        self.due = self.due.min(last + COALESCE);
+    }
+
+    fn acknowledged(&mut self, session: &Session, ack: &BeatAck) {
+        if let Some(interval) = ack.beat_interval
+            && interval != self.interval
+        {
+            self.interval = interval;
+            self.due = Instant::now() + interval;
+        }
+        if self.beats.acknowledged(ack) {
+            self.soon();
+        }
+        self.start_reports();
+        let now = session.reach.clock.now();
+        session
+            .connection
+            .send_modify(|connection| connection.last_ack = Some(now));
+    }
+
+    /// Sends what the master was not told yet.
+    fn send_outcomes(&mut self) -> Result<(), MasterError> {
+        let reports = self.reports.borrow_and_update().clone();
+        for (kind, report) in reports {
+            if let Some(outcome) = report.outcome(kind)
+                && self.sent.get(&kind) != Some(&outcome)
+            {
+                self.streams.send(&FromAgent::Outcome(outcome.clone()))?;
+                self.sent.insert(kind, outcome);
+            }
+        }
+        Ok(())
+    }
+
+    fn start_reports(&mut self) {
+        let lacking = self.beats.to_report(&self.sections.borrow());
+        for (kind, body) in lacking {
+            if self.reporting.contains_key(&kind) {
+                continue;
+            }
+            self.reporting.insert(kind, body.digest);
+            let (channel, limits) = (self.channel.clone(), self.limits);
+            self.asides.spawn(async move {
+                let result = transfer::report(channel, kind, &body, limits.chunk).await;
+                Aside::Reported(kind, body.digest, result)
+            });
+        }
+    }
+
+    fn announced(&mut self, session: &Session, document: Document) {
+        tracing::info!(kind = %document.kind, generation = document.stamp.generation, since = document.since, "a document");
+        let kind = document.kind;
+        let waiting = self.documents.entry(kind).or_default();
+        if document.since == 0 {
+            // A whole document makes those before it pointless, except the one that is being kept.
+            waiting.truncate(1);
+        }
+        waiting.push_back(document);
+        if waiting.len() == 1 {
+            self.start_document(session, kind);
+        }
+    }
+
+    /// Fetches and keeps the first of the documents of a kind that wait.
+    fn start_document(&mut self, session: &Session, kind: Kind) {
+        let Some(document) = self.documents.get(&kind).and_then(VecDeque::front).cloned() else {
+            return;
+        };
+        let (channel, desired) = (self.channel.clone(), session.desired.clone());
+        self.asides.spawn(async move {
+            let result = async {
+                let body = match document.body.clone() {
+                    Some(body) => body,
+                    None => transfer::fetch(channel, &document).await?,
+                };
+                let announced = document.clone();
+                let keep = move || desired.accept(&announced, &body);
+                Ok(tokio::task::spawn_blocking(keep)
+                    .await
+                    .expect("keeping a document does not panic"))
+            };
+            let result = result.await;
+            Aside::Accepted(Box::new(document), result)
+        });
+    }
+
+    fn start_renewal(&mut self, session: &Session, identity: &Identity) {
+        let (channel, store, base) = (self.channel.clone(), session.identities.clone(), identity.clone());
+        self.asides.spawn(async move {
+            let result = async {
+                let (keys, host) = (store.clone(), base.host);
+                let key = blocking(move || keys.next_key(host)).await?;
+                let next = master::renew(channel, &key, &base).await?;
+                blocking(move || store.keep_next(&next)).await?;
+                Ok(())
+            };
+            Aside::Renewed(result.await)
+        });
+    }
+
+    fn aside(
+        &mut self,
+        session: &Session,
+        aside: Aside,
+        renew_at: &mut Instant,
+    ) -> Result<Option<End>, MasterError> {
+        match aside {
+            Aside::Reported(kind, digest, result) => {
+                self.reporting.remove(&kind);
+                match result {
+                    Ok(()) => self.beats.reported(kind, digest),
+                    // The next beat's acknowledgement tries again.
+                    Err(error) => {
+                        tracing::warn!(%kind, error = %sentence(&error), "could not report a section")
+                    }
+                }
+                if self.last_beat.is_none() {
+                    self.due = Instant::now();
+                } else {
+                    self.soon();
+                }
+                Ok(None)
+            }
+            Aside::Accepted(document, result) => {
+                let kind = document.kind;
+                self.documents.entry(kind).or_default().pop_front();
+                match result? {
+                    Ok(()) => {}
+                    Err(error @ AcceptError::Gap(_)) => {
+                        session.desired.forget_stamp(kind);
+                        return Err(MasterError::Ended(sentence(&error)));
+                    }
+                    Err(error) => self.not_taken(&document, &error)?,
+                }
+                self.start_document(session, kind);
+                Ok(None)
+            }
+            Aside::Renewed(Ok(())) => Ok(Some(End::Renewed)),
+            Aside::Renewed(Err(error)) => {
+                tracing::warn!(error = %sentence(&error), "could not renew the certificate; tries again");
+                *renew_at = Instant::now() + RENEW_AGAIN.mul_f64(0.9 + 0.2 * fastrand::f64());
+                Ok(None)
+            }
+        }
+    }
+
+    /// Says of a document that it is not taken, without touching what is in force.
+    fn not_taken(&mut self, document: &Document, error: &AcceptError) -> Result<(), MasterError> {
+        let status = match error {
+            AcceptError::Nonsense(..) | AcceptError::OtherBody(_) => OutcomeStatus::Failed,
+            AcceptError::Keep(..) | AcceptError::Gap(_) => OutcomeStatus::Blocked,
+        };
+        let message = sentence(error);
+        tracing::error!(kind = %document.kind, problem = message, "does not take a document");
+        self.streams.send(&FromAgent::Outcome(Outcome {
+            kind: document.kind,
+            stamp: document.stamp,
+            status,
+            problems: vec![Problem::new(document.kind, message)],
+        }))
+    }
+}
+
+fn skewed(skew: jiff::SignedDuration) -> Vec<Problem> {
+    if skew.as_secs() <= 60 {
+        return Vec::new();
+    }
+    vec![Problem::new(
+        "clock",
+        format_args!(
+            "the clock here and the master's differ by {} s; set the one that is wrong",
+            skew.as_secs()
+        ),
+    )]
+}
+
+/// When to renew, on the clock that does not jump.
+fn renewal(session: &Session, identity: &Identity) -> Instant {
+    let jitter = fastrand::f64() * 2.0 - 1.0;
+    let wait = identity
+        .renew_at(jitter)
+        .duration_since(session.reach.clock.now());
+    Instant::now() + Duration::try_from(wait).unwrap_or(Duration::ZERO)
+}
+
+/// Later than any session lasts.
+fn far() -> Instant {
+    Instant::now() + Duration::from_secs(10 * 365 * 24 * 3600)
+}

@@ -1,0 +1,265 @@
+//! Reads the local ZeroTier service: the node, its networks and peers, and the controller where it hosts networks.
+//!
+//! In: the service, and pokes after the agent's own actions. Out: two sections of the beat. The service reports no
+//! changes by itself. Its list of networks is asked for every second, since that is where changes matter, and all of it
+//! every 30 s and after each action of ours; members that someone else changed are seen within those 30 s.
+
+use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, time::Duration};
+
+use picket_proto::{
+    document::Problem,
+    status::{
+        ControlledMember, ControlledNetwork, ControllerStatus, JoinedNetwork, Peer, ServiceState,
+        ZeroTierStatus,
+    },
+};
+use picket_zerotier::{
+    NetworkId,
+    controller::{Controller, Readiness},
+    home::{Home, HomeError},
+    node::{Joined, Node},
+    service::{Error, Service},
+};
+use tokio::{
+    sync::Notify,
+    time::{self, Instant},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{managed::Managed, observed::Observed};
+
+/// How often the list of networks is looked at.
+const GLANCE: Duration = Duration::from_secs(1);
+/// How often everything is read, before jitter.
+const READ: Duration = Duration::from_secs(30);
+
+/// Where the local service is.
+#[derive(Debug, Clone)]
+pub enum Reach {
+    /// It runs in this home; token and port are read anew for each use, since both may change.
+    Home(Home),
+    /// It is reached in some other way.
+    Service(Service),
+}
+
+/// Why the local service cannot be asked, or has no answer.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ZeroTierError {
+    #[error(transparent)]
+    Home(#[from] HomeError),
+    #[error(transparent)]
+    Service(#[from] Error),
+}
+
+impl Reach {
+    /// The service in `home`, at `address` when that is not loopback.
+    #[must_use]
+    pub fn home(home: PathBuf, address: Option<IpAddr>) -> Self {
+        let home = Home::new(home);
+        Self::Home(match address {
+            Some(address) => home.reached_at(address),
+            None => home,
+        })
+    }
+
+    pub(crate) fn service(&self) -> Result<Service, ZeroTierError> {
+        match self {
+            Self::Home(home) => Ok(home.service()?),
+            Self::Service(service) => Ok(service.clone()),
+        }
+    }
+}
+
+impl ZeroTierError {
+    /// What a beat says of a service that cannot be asked.
+    fn state(&self) -> ServiceState {
+        let text = crate::sentence(self);
+        match self {
+            Self::Home(HomeError::Unreadable { .. }) | Self::Service(Error::Refused { .. }) => {
+                ServiceState::Refuses(text)
+            }
+            Self::Home(HomeError::NoDirectory { .. } | HomeError::Missing { .. })
+            | Self::Service(Error::Unreachable { .. } | Error::TimedOut { .. }) => {
+                ServiceState::Unreachable(text)
+            }
+            Self::Home(HomeError::Nonsense { .. })
+            | Self::Service(
+                Error::Broken { .. }
+                | Error::Failed { .. }
+                | Error::NotFound { .. }
+                | Error::NoTun { .. }
+                | Error::Disagrees { .. }
+                | Error::Foreign { .. },
+            ) => ServiceState::Broken(text),
+        }
+    }
+}
+
+/// Reads until `stop`.
+pub(crate) async fn watch(
+    reach: Reach,
+    managed: Managed,
+    observed: Observed,
+    poke: std::sync::Arc<Notify>,
+    stop: CancellationToken,
+) {
+    let mut seen = Vec::new();
+    let mut due = Instant::now();
+    loop {
+        if Instant::now() >= due {
+            tokio::select! {
+                networks = read(&reach, &managed, &observed) => seen = networks,
+                () = stop.cancelled() => return,
+            }
+            due = Instant::now() + READ.mul_f64(0.9 + 0.2 * fastrand::f64());
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = poke.notified() => due = Instant::now(),
+            () = time::sleep(GLANCE.min(due.saturating_duration_since(Instant::now()))) => {
+                // A service that is gone shows at the next whole reading; so does its return.
+                if let Ok(service) = reach.service()
+                    && let Ok(Ok(networks)) = time::timeout(READ, service.node().networks()).await
+                    && joined(networks, &managed) != seen
+                {
+                    due = Instant::now();
+                }
+            }
+        }
+    }
+}
+
+/// Reads everything into its sections, and returns the networks as they were seen.
+async fn read(reach: &Reach, managed: &Managed, observed: &Observed) -> Vec<JoinedNetwork> {
+    let status = match node(reach, managed).await {
+        Ok((status, service)) => {
+            let controller = match status.node {
+                Some(id) => controller(&service.controller(id), observed).await,
+                None => None,
+            };
+            observed.put_controller(controller.as_ref());
+            status
+        }
+        Err(error) => {
+            // What the controller last said is left in place: nobody was authorized or cut off by its silence.
+            ZeroTierStatus {
+                service: error.state(),
+                ..ZeroTierStatus::default()
+            }
+        }
+    };
+    observed.put_zerotier(&status);
+    status.networks
+}
+
+async fn node(reach: &Reach, managed: &Managed) -> Result<(ZeroTierStatus, Service), ZeroTierError> {
+    let service = reach.service()?;
+    let node: Node = service.node();
+    let about = node.status().await?;
+    let status = ZeroTierStatus {
+        service: ServiceState::Answers,
+        node: Some(about.address),
+        version: about.version,
+        online: about.online,
+        networks: joined(node.networks().await?, managed),
+        peers: peers(node.peers().await?),
+    };
+    Ok((status, service))
+}
+
+fn joined(networks: Vec<Joined>, managed: &Managed) -> Vec<JoinedNetwork> {
+    let managed = managed.current();
+    let mut joined: Vec<_> = networks
+        .into_iter()
+        .map(|network| JoinedNetwork {
+            id: network.id,
+            status: network.status.word().to_owned(),
+            managed: managed.contains(&network.id),
+            name: network.name,
+            addresses: network.addresses,
+            interface: network.device,
+        })
+        .collect();
+    joined.sort_by_key(|network| network.id);
+    joined
+}
+
+fn peers(peers: Vec<picket_zerotier::node::Peer>) -> Vec<Peer> {
+    let mut peers: Vec<_> = peers
+        .into_iter()
+        .map(|peer| Peer {
+            node: peer.address,
+            direct: peer.paths.iter().any(|path| path.active && !path.expired),
+            role: peer.role,
+        })
+        .collect();
+    peers.sort_by_key(|peer| peer.node);
+    peers
+}
+
+/// The controller's section; none where it hosts no networks.
+async fn controller(controller: &Controller, observed: &Observed) -> Option<ControllerStatus> {
+    let status = |service, networks| ControllerStatus {
+        service,
+        node: Some(controller.address()),
+        networks,
+    };
+    match controller.ready().await {
+        Ok(Readiness::Ready) => {}
+        Ok(Readiness::Absent) => return None,
+        Ok(Readiness::Loading) => {
+            let state = ServiceState::Broken("the controller is still reading its records".to_owned());
+            return Some(status(state, Vec::new()));
+        }
+        Err(error) => return Some(status(ZeroTierError::from(error).state(), Vec::new())),
+    }
+    match networks(controller).await {
+        Ok((networks, skipped)) => {
+            observed.complain("controller", skipped);
+            (!networks.is_empty()).then(|| status(ServiceState::Answers, networks))
+        }
+        Err(error) => Some(status(ZeroTierError::from(error).state(), Vec::new())),
+    }
+}
+
+async fn networks(controller: &Controller) -> Result<(Vec<ControlledNetwork>, Vec<Problem>), Error> {
+    let mut ids = controller.networks().await?;
+    ids.sort_unstable();
+    let mut networks = Vec::with_capacity(ids.len());
+    let mut problems = Vec::new();
+    for id in ids {
+        let network = match controller.network(id).await {
+            Ok(network) => network,
+            // Deleted since it was listed.
+            Err(Error::NotFound { .. }) => continue,
+            Err(error) => return Err(error),
+        };
+        let (members, skipped) = members(controller, id).await?;
+        problems.extend(skipped.into_iter().map(|sentence| Problem::new(id, sentence)));
+        networks.push(ControlledNetwork {
+            id,
+            name: network.name,
+            private: network.private,
+            members,
+        });
+    }
+    Ok((networks, problems))
+}
+
+async fn members(
+    controller: &Controller,
+    network: NetworkId,
+) -> Result<(Vec<ControlledMember>, Vec<String>), Error> {
+    let read = controller.members(network).await?;
+    let by_node: BTreeMap<_, _> = read.by_node.into_iter().collect();
+    let members = by_node
+        .into_iter()
+        .map(|(node, member)| ControlledMember {
+            node,
+            name: member.name.unwrap_or_default(),
+            authorized: member.authorized,
+            addresses: member.addresses,
+        })
+        .collect();
+    Ok((members, read.skipped))
+}

@@ -1,0 +1,316 @@
+//! What the store keeps: one record for each host, operator, network, grant and deployment, as JSON under its key.
+//!
+//! Records only grow fields; a missing one has its default, so that an older journal reads on.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use picket_pki::Fingerprint;
+use picket_proto::{
+    host::{HostId, Labels, Name},
+    site::Site,
+};
+use picket_zerotier::ids::{NetworkId, NodeId};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use crate::store::{Entry, Key, Write};
+
+/// The most spent pins kept of one host. They matter until their certificates expire, a week each.
+pub const MOST_SPENT: usize = 32;
+
+/// The master itself; written by `init`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MasterRecord {
+    /// The trust domain of every identity.
+    pub trust_domain: String,
+    /// The DNS names and addresses in the master's own certificate.
+    pub names: Vec<String>,
+    /// `host:port` of the agents' listener, as bundles say it.
+    pub addresses: Vec<String>,
+    /// `host:port` of the admin listener, as admin bundles say it.
+    pub admin_addresses: Vec<String>,
+    /// When.
+    pub created_at: Timestamp,
+}
+
+/// A worker machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostRecord {
+    /// For life.
+    pub id: HostId,
+    /// Unique among hosts that are not retired.
+    pub name: Name,
+    /// What operators sort it by.
+    #[serde(default)]
+    pub labels: Labels,
+    /// What operators write of it.
+    #[serde(default)]
+    pub note: String,
+    /// When.
+    pub enrolled_at: Timestamp,
+    /// Whether it may come in.
+    pub standing: HostStanding,
+    /// What it may come in with.
+    pub pins: Pins,
+    /// The ZeroTier node it said it is, the first time it said so.
+    #[serde(default)]
+    pub node: Option<NodeId>,
+}
+
+/// Whether a host may come in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "lowercase")]
+pub enum HostStanding {
+    /// It may.
+    Active,
+    /// Cut off, the record is kept.
+    Banned {
+        /// When.
+        at: Timestamp,
+        /// Why.
+        reason: String,
+    },
+    /// Gone for good; its name is free.
+    Retired {
+        /// When.
+        at: Timestamp,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// The pins of a host.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pins {
+    /// Of the certificate in the bundle; may only renew.
+    #[serde(default)]
+    pub bundle: Option<Pin>,
+    /// Of the certificate in use.
+    #[serde(default)]
+    pub current: Option<Pin>,
+    /// Of a certificate that was issued and not yet used.
+    #[serde(default)]
+    pub pending: Option<Pin>,
+    /// Dropped ones, newest last.
+    #[serde(default)]
+    pub spent: Vec<Fingerprint>,
+}
+
+/// One accepted certificate.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pin {
+    /// SHA-256 of the certificate.
+    pub fingerprint: Fingerprint,
+    /// SHA-256 of its public key: the same key always gets the same certificate back.
+    pub key: Fingerprint,
+    /// Its end.
+    pub not_after: Timestamp,
+    /// The certificate, in hexadecimal DER; empty for the bundle's.
+    #[serde(default)]
+    pub certificate: String,
+    /// Where the call that asked for it came from.
+    #[serde(default)]
+    pub from: String,
+}
+
+/// Someone who may use the admin API.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OperatorRecord {
+    /// As the certificate says.
+    pub name: String,
+    /// The certificates that are accepted, newest last.
+    pub pins: Vec<Fingerprint>,
+}
+
+/// How far Picket goes on a network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NetworkMode {
+    /// Watched, nothing is changed.
+    Observe,
+    /// Repaired.
+    Enforce,
+}
+
+/// A ZeroTier network that Picket watches over.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkRecord {
+    /// Its id.
+    pub id: NetworkId,
+    /// How far Picket goes.
+    pub mode: NetworkMode,
+    /// The host whose controller runs it.
+    pub controller: HostId,
+    /// When it was adopted.
+    pub adopted_at: Timestamp,
+}
+
+/// What an operator decided of a node on a network. Revoking keeps the record: a later look still says why.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GrantRecord {
+    /// Where.
+    pub network: NetworkId,
+    /// Who.
+    pub node: NodeId,
+    /// Whether it stands.
+    pub admitted: bool,
+    /// By whom.
+    pub by: String,
+    /// Why.
+    pub reason: String,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// A deployment. Removing keeps the record, so that the revision never goes back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeploymentRecord {
+    /// Unique.
+    pub name: Name,
+    /// Counts applies that changed something.
+    pub revision: u64,
+    /// What is wanted; none when it was removed.
+    pub site: Option<Site>,
+    /// The hosts the site names, by the id they had when it was applied.
+    pub hosts: BTreeMap<Name, HostId>,
+    /// When.
+    pub at: Timestamp,
+    /// By whom.
+    pub by: String,
+}
+
+/// A value in the store that cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[error("the store's {key} cannot be read; run `picket-master verify` and see docs/operation.md")]
+pub struct RecordError {
+    key: String,
+    #[source]
+    cause: serde_json::Error,
+}
+
+/// A record that has a key of its own.
+pub trait Record: Serialize + DeserializeOwned {
+    /// Where it is kept.
+    fn key(&self) -> Key;
+
+    /// The write that keeps it.
+    fn put(&self) -> Write {
+        Write::Put(self.key(), serde_json::to_vec(self).expect("records have only keys that are text"))
+    }
+
+    /// Reads it back.
+    ///
+    /// # Errors
+    /// When the value is no such record.
+    fn read(key: &Key, value: &[u8]) -> Result<Self, RecordError> {
+        serde_json::from_slice(value).map_err(|cause| RecordError { key: key.to_string(), cause })
+    }
+
+    /// Reads an entry back.
+    ///
+    /// # Errors
+    /// When the value is no such record.
+    fn of(entry: &Entry) -> Result<Self, RecordError> {
+        Self::read(&entry.key, &entry.value)
+    }
+}
+
+/// Keys, by what they hold.
+pub mod key {
+    use super::{HostId, Key, Name, NetworkId, NodeId};
+
+    /// Every host, `host/<uuid>`.
+    pub const HOSTS: &str = "host/";
+    /// Every name in use, `name/<name>` → the host's id.
+    pub const NAMES: &str = "name/";
+    /// Every operator, `operator/<name>`.
+    pub const OPERATORS: &str = "operator/";
+    /// Every network, `network/<id>`.
+    pub const NETWORKS: &str = "network/";
+    /// Every grant, `grant/<network>/<node>`.
+    pub const GRANTS: &str = "grant/";
+    /// Every deployment, `deployment/<name>`.
+    pub const DEPLOYMENTS: &str = "deployment/";
+
+    fn key(text: String) -> Key {
+        Key::new(text).expect("ids and names are printable and short")
+    }
+
+    /// The master's own record.
+    #[must_use]
+    pub fn master() -> Key {
+        key("master".to_owned())
+    }
+
+    /// A host's.
+    #[must_use]
+    pub fn host(id: HostId) -> Key {
+        key(format!("{HOSTS}{id}"))
+    }
+
+    /// The claim on a host's name.
+    #[must_use]
+    pub fn name(name: &Name) -> Key {
+        key(format!("{NAMES}{name}"))
+    }
+
+    /// An operator's.
+    #[must_use]
+    pub fn operator(name: &str) -> Key {
+        key(format!("{OPERATORS}{name}"))
+    }
+
+    /// A network's.
+    #[must_use]
+    pub fn network(id: NetworkId) -> Key {
+        key(format!("{NETWORKS}{id}"))
+    }
+
+    /// A grant's.
+    #[must_use]
+    pub fn grant(network: NetworkId, node: NodeId) -> Key {
+        key(format!("{GRANTS}{network}/{node}"))
+    }
+
+    /// A deployment's.
+    #[must_use]
+    pub fn deployment(name: &Name) -> Key {
+        key(format!("{DEPLOYMENTS}{name}"))
+    }
+}
+
+impl Record for MasterRecord {
+    fn key(&self) -> Key {
+        key::master()
+    }
+}
+
+impl Record for HostRecord {
+    fn key(&self) -> Key {
+        key::host(self.id)
+    }
+}
+
+impl Record for OperatorRecord {
+    fn key(&self) -> Key {
+        key::operator(&self.name)
+    }
+}
+
+impl Record for NetworkRecord {
+    fn key(&self) -> Key {
+        key::network(self.id)
+    }
+}
+
+impl Record for GrantRecord {
+    fn key(&self) -> Key {
+        key::grant(self.network, self.node)
+    }
+}
+
+impl Record for DeploymentRecord {
+    fn key(&self) -> Key {
+        key::deployment(&self.name)
+    }
+}

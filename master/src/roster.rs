@@ -1,0 +1,284 @@
+//! The hosts and operators: by id, by name, by pin. A view of the store's records; it decides nothing.
+
+use std::collections::{BTreeMap, HashMap};
+
+use picket_pki::{Fingerprint, Identity, PinKind, Standing};
+use picket_proto::host::{HostId, Name};
+use picket_zerotier::ids::NodeId;
+
+use crate::{
+    record::{HostRecord, HostStanding, OperatorRecord, Pin, Pins},
+    store::Revision,
+};
+
+/// A host's record and the revision that wrote it. The certificates in its pins are left in the store.
+#[derive(Debug, Clone)]
+pub struct Host {
+    /// As stored, without certificates.
+    pub record: HostRecord,
+    /// Of the last write.
+    pub revision: Revision,
+}
+
+/// Whose pin a certificate is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PinOwner {
+    /// A host's.
+    Host(HostId),
+    /// An operator's.
+    Operator(String),
+}
+
+#[derive(Debug, Clone)]
+struct Pinned {
+    owner: PinOwner,
+    standing: Standing,
+}
+
+/// Everybody the master knows.
+#[derive(Debug, Default)]
+pub struct Roster {
+    hosts: HashMap<HostId, Host>,
+    names: BTreeMap<Name, HostId>,
+    operators: BTreeMap<String, (OperatorRecord, Revision)>,
+    pins: HashMap<Fingerprint, Pinned>,
+    nodes: HashMap<NodeId, HostId>,
+}
+
+impl Roster {
+    /// Takes in a host's record.
+    pub fn put_host(&mut self, mut record: HostRecord, revision: Revision) {
+        self.drop_host(record.id);
+        for (fingerprint, standing) in standings(&record) {
+            self.pins.insert(fingerprint, Pinned { owner: PinOwner::Host(record.id), standing });
+        }
+        if !matches!(record.standing, HostStanding::Retired { .. }) {
+            self.names.insert(record.name.clone(), record.id);
+            if let Some(node) = record.node {
+                self.nodes.insert(node, record.id);
+            }
+        }
+        let Pins { bundle, current, pending, .. } = &mut record.pins;
+        for pin in [bundle, current, pending].into_iter().flatten() {
+            pin.certificate = String::new();
+        }
+        self.hosts.insert(record.id, Host { record, revision });
+    }
+
+    fn drop_host(&mut self, id: HostId) {
+        let Some(old) = self.hosts.remove(&id) else { return };
+        self.pins.retain_of(&old.record);
+        if self.names.get(&old.record.name) == Some(&id) {
+            self.names.remove(&old.record.name);
+        }
+        if let Some(node) = old.record.node
+            && self.nodes.get(&node) == Some(&id)
+        {
+            self.nodes.remove(&node);
+        }
+    }
+
+    /// Takes in an operator's record.
+    pub fn put_operator(&mut self, record: OperatorRecord, revision: Revision) {
+        self.drop_operator(&record.name);
+        for fingerprint in &record.pins {
+            let pinned = Pinned {
+                owner: PinOwner::Operator(record.name.clone()),
+                standing: Standing::Pinned(PinKind::Operator),
+            };
+            self.pins.insert(*fingerprint, pinned);
+        }
+        self.operators.insert(record.name.clone(), (record, revision));
+    }
+
+    /// Forgets an operator.
+    pub fn drop_operator(&mut self, name: &str) {
+        if let Some((old, _)) = self.operators.remove(name) {
+            for fingerprint in old.pins {
+                self.pins.remove(&fingerprint);
+            }
+        }
+    }
+
+    /// A host by its id, retired ones included.
+    #[must_use]
+    pub fn host(&self, id: HostId) -> Option<&Host> {
+        self.hosts.get(&id)
+    }
+
+    /// A host by its name; retired ones have none.
+    #[must_use]
+    pub fn named(&self, name: &Name) -> Option<&Host> {
+        self.names.get(name).and_then(|id| self.hosts.get(id))
+    }
+
+    /// The host whose machine runs a node.
+    #[must_use]
+    pub fn of_node(&self, node: NodeId) -> Option<&Host> {
+        self.nodes.get(&node).and_then(|id| self.hosts.get(id))
+    }
+
+    /// Every host that is not retired, by name.
+    pub fn hosts(&self) -> impl Iterator<Item = &Host> {
+        self.names.values().filter_map(|id| self.hosts.get(id))
+    }
+
+    /// Every host that is not retired and stands after `name`, by name.
+    pub fn hosts_after<'a>(&'a self, name: Option<&Name>) -> impl Iterator<Item = &'a Host> {
+        use std::ops::Bound;
+        let from = name.map_or(Bound::Unbounded, Bound::Excluded);
+        self.names.range((from, Bound::Unbounded)).filter_map(|(_, id)| self.hosts.get(id))
+    }
+
+    /// How many hosts there are that are not retired.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.names.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.names.is_empty()
+    }
+
+    /// An operator's record and its revision.
+    #[must_use]
+    pub fn operator(&self, name: &str) -> Option<&(OperatorRecord, Revision)> {
+        self.operators.get(name)
+    }
+
+    /// What the handshake is told of a certificate.
+    #[must_use]
+    pub fn standing(&self, fingerprint: &Fingerprint) -> Standing {
+        self.pins.get(fingerprint).map_or(Standing::Unknown, |pinned| pinned.standing)
+    }
+
+    /// Whether the certificate of an open connection still speaks for `identity`, and as which pin.
+    #[must_use]
+    pub fn admits(&self, identity: &Identity, fingerprint: &Fingerprint) -> Option<PinKind> {
+        let pinned = self.pins.get(fingerprint)?;
+        let same = match (&pinned.owner, identity) {
+            (PinOwner::Host(id), Identity::Host(uuid)) => id.0 == *uuid,
+            (PinOwner::Operator(name), Identity::Operator(said)) => name == said.as_str(),
+            (PinOwner::Host(_) | PinOwner::Operator(_), Identity::Master | Identity::Host(_) | Identity::Operator(_)) => {
+                false
+            }
+        };
+        match pinned.standing {
+            Standing::Pinned(kind) if same => Some(kind),
+            Standing::Pinned(_) | Standing::Spent | Standing::Banned | Standing::Retired | Standing::Unknown => None,
+        }
+    }
+}
+
+trait RetainOf {
+    fn retain_of(&mut self, record: &HostRecord);
+}
+
+impl RetainOf for HashMap<Fingerprint, Pinned> {
+    /// Removes the pins of a host.
+    fn retain_of(&mut self, record: &HostRecord) {
+        for (fingerprint, _) in standings(record) {
+            self.remove(&fingerprint);
+        }
+    }
+}
+
+/// Every fingerprint of a host with what it is worth.
+fn standings(record: &HostRecord) -> Vec<(Fingerprint, Standing)> {
+    let Pins { bundle, current, pending, spent } = &record.pins;
+    let all = |standing: fn(PinKind) -> Standing| {
+        let pin = |pin: &Option<Pin>, kind| pin.as_ref().map(|pin| (pin.fingerprint, standing(kind)));
+        [pin(bundle, PinKind::Bundle), pin(current, PinKind::Current), pin(pending, PinKind::Pending)]
+            .into_iter()
+            .flatten()
+            .collect::<Vec<_>>()
+    };
+    let (mut pins, spent_standing) = match record.standing {
+        HostStanding::Active => (all(Standing::Pinned), Standing::Spent),
+        HostStanding::Banned { .. } => (all(|_| Standing::Banned), Standing::Banned),
+        HostStanding::Retired { .. } => (all(|_| Standing::Retired), Standing::Retired),
+    };
+    pins.extend(spent.iter().map(|fingerprint| (*fingerprint, spent_standing)));
+    pins
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+    use picket_proto::host::Labels;
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn fingerprint(n: u8) -> Fingerprint {
+        Fingerprint::of(&[n])
+    }
+
+    fn pin(n: u8) -> Option<Pin> {
+        Some(Pin {
+            fingerprint: fingerprint(n),
+            key: fingerprint(100 + n),
+            not_after: Timestamp::UNIX_EPOCH,
+            certificate: "00".into(),
+            from: String::new(),
+        })
+    }
+
+    fn host() -> HostRecord {
+        HostRecord {
+            id: HostId(Uuid::from_u128(1)),
+            name: "oslo".parse().unwrap(),
+            labels: Labels::default(),
+            note: String::new(),
+            enrolled_at: Timestamp::UNIX_EPOCH,
+            standing: HostStanding::Active,
+            pins: Pins { bundle: pin(1), current: None, pending: pin(2), spent: vec![fingerprint(3)] },
+            node: None,
+        }
+    }
+
+    #[test]
+    fn each_pin_has_its_standing_and_a_dropped_one_is_forgotten() {
+        let mut roster = Roster::default();
+        roster.put_host(host(), Revision(1));
+        assert_eq!(roster.standing(&fingerprint(1)), Standing::Pinned(PinKind::Bundle));
+        assert_eq!(roster.standing(&fingerprint(2)), Standing::Pinned(PinKind::Pending));
+        assert_eq!(roster.standing(&fingerprint(3)), Standing::Spent);
+        let mut next = host();
+        next.pins = Pins { current: pin(2), spent: vec![fingerprint(1)], ..Pins::default() };
+        roster.put_host(next, Revision(2));
+        assert_eq!(roster.standing(&fingerprint(1)), Standing::Spent);
+        assert_eq!(roster.standing(&fingerprint(2)), Standing::Pinned(PinKind::Current));
+        assert_eq!(roster.standing(&fingerprint(3)), Standing::Unknown);
+    }
+
+    #[test]
+    fn a_banned_host_has_no_pin_that_opens_anything() {
+        let mut roster = Roster::default();
+        let banned = HostStanding::Banned { at: Timestamp::UNIX_EPOCH, reason: "found a shell".into() };
+        roster.put_host(HostRecord { standing: banned, ..host() }, Revision(1));
+        for n in 1..=3 {
+            assert_eq!(roster.standing(&fingerprint(n)), Standing::Banned);
+            assert_eq!(roster.admits(&Identity::Host(Uuid::from_u128(1)), &fingerprint(n)), None);
+        }
+    }
+
+    #[test]
+    fn a_retired_host_leaves_its_name_free_and_its_pins_refused() {
+        let mut roster = Roster::default();
+        let retired = HostStanding::Retired { at: Timestamp::UNIX_EPOCH, reason: String::new() };
+        roster.put_host(HostRecord { standing: retired, ..host() }, Revision(1));
+        assert!(roster.named(&"oslo".parse().unwrap()).is_none());
+        assert_eq!(roster.standing(&fingerprint(1)), Standing::Retired);
+    }
+
+    #[test]
+    fn a_pin_speaks_only_for_the_identity_it_was_pinned_for() {
+        let mut roster = Roster::default();
+        roster.put_host(host(), Revision(1));
+        let admits = |id| roster.admits(&Identity::Host(Uuid::from_u128(id)), &fingerprint(2));
+        assert_eq!((admits(1), admits(2)), (Some(PinKind::Pending), None));
+    }
+}

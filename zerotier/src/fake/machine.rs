@@ -1,0 +1,162 @@
+//! One simulated service: its secrets, what it has joined, what it hosts.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use serde_json::{Value, json};
+use sha2::{Digest, Sha512};
+use tokio::sync::Semaphore;
+
+use super::{
+    controller::Hosted,
+    lab::Mood,
+    moon::{Orbit, World},
+    node::Joined,
+};
+use crate::ids::{NetworkId, NodeId};
+
+/// Connections that a service works on at once; the others wait, also behind idle ones.
+const WORKERS: usize = 8;
+
+/// One simulated service.
+#[derive(Debug)]
+pub(super) struct Machine {
+    pub(super) id: NodeId,
+    pub(super) identity: String,
+    pub(super) token: String,
+    pub(super) metrics_token: String,
+    /// Its place in the simulated physical network.
+    pub(super) place: usize,
+    pub(super) running: bool,
+    pub(super) mood: Mood,
+    pub(super) tun: bool,
+    pub(super) next_tick: Duration,
+    pub(super) joined: BTreeMap<NetworkId, Joined>,
+    pub(super) hosted: BTreeMap<NetworkId, Hosted>,
+    pub(super) orbits: BTreeMap<NodeId, Orbit>,
+    pub(super) moon: Option<World>,
+    pub(super) workers: Arc<Semaphore>,
+}
+
+impl Machine {
+    /// Starts a service; what is secret or random about it follows from `seed`.
+    pub(super) fn new(id: NodeId, seed: u64, place: usize, now: Duration) -> Self {
+        Self {
+            id,
+            identity: format!("{id}:0:{}", hex(seed, &format!("identity {id}"), 64)),
+            token: word(seed, &format!("token {id}")),
+            metrics_token: word(seed, &format!("metrics {id}")),
+            place,
+            running: true,
+            mood: Mood::Well,
+            tun: true,
+            next_tick: now,
+            joined: BTreeMap::new(),
+            hosted: BTreeMap::new(),
+            orbits: BTreeMap::new(),
+            moon: None,
+            workers: Arc::new(Semaphore::new(WORKERS)),
+        }
+    }
+
+    /// Returns the networks that are there; without a TUN device there are none.
+    pub(super) fn networks(&self) -> impl Iterator<Item = (NetworkId, &Joined)> {
+        self.joined
+            .iter()
+            .filter(|_| self.tun)
+            .map(|(network, joined)| (*network, joined))
+    }
+
+    /// The physical address.
+    pub(super) fn address(&self) -> String {
+        format!("10.99.{}.{}", self.place / 250, self.place % 250 + 1)
+    }
+
+    /// Returns the answer to `GET /status`.
+    pub(super) fn status(&self, wall: u64, started: u64) -> Value {
+        let (first, second) = (
+            format!("{}/9993", self.address()),
+            format!("{}/27232", self.address()),
+        );
+        let mut status = self.health(wall);
+        let rest = json!({
+            "address": self.id,
+            "config": {"settings": {
+                "allowTcpFallbackRelay": false, "forceTcpRelay": false, "homeDir": "/var/lib/zerotier-one",
+                "listeningOn": [first, second], "portMappingEnabled": false, "primaryPort": 9993,
+                "secondaryPort": 27232, "softwareUpdate": "disable", "softwareUpdateChannel": "release",
+                "surfaceAddresses": [second, first], "tertiaryPort": 0,
+            }},
+            "planetWorldId": 542_625_497_089_u64, "planetWorldTimestamp": started,
+            "publicIdentity": self.identity, "tcpFallbackActive": false,
+        });
+        for (key, value) in rest.as_object().into_iter().flatten() {
+            status[key] = value.clone();
+        }
+        status
+    }
+
+    /// Returns the answer to `GET /health`.
+    #[allow(
+        clippy::unused_self,
+        reason = "a simulated node is always online; a later one may not be"
+    )]
+    pub(super) fn health(&self, wall: u64) -> Value {
+        json!({
+            "clock": wall, "online": true, "version": "1.14.1", "versionBuild": 0, "versionMajor": 1,
+            "versionMinor": 14, "versionRev": 1,
+        })
+    }
+
+    /// Returns this node as another one lists it.
+    pub(super) fn as_peer(&self, role: &str, wall: u64) -> Value {
+        peer(self.id, role, &self.address(), wall)
+    }
+}
+
+/// Returns a node as others list it.
+pub(super) fn peer(id: NodeId, role: &str, address: &str, wall: u64) -> Value {
+    let path = |socket: u64, preferred: bool| {
+        json!({
+            "active": true, "address": format!("{address}/9993"), "expired": false, "lastReceive": wall,
+            "lastSend": wall, "localPort": 0, "localSocket": socket, "preferred": preferred, "trustedPathId": 0,
+        })
+    };
+    json!({
+        "address": id, "isBonded": false, "latency": 1, "paths": [path(1, false), path(2, true)], "role": role,
+        "tunneled": false, "version": "1.14.1", "versionMajor": 1, "versionMinor": 14, "versionRev": 1,
+    })
+}
+
+/// Derives `bytes` (at most 64) from the seed, as hex.
+pub(super) fn hex(seed: u64, what: &str, bytes: usize) -> String {
+    derive(seed, what)
+        .iter()
+        .take(bytes)
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}
+
+/// Derives a token: 24 characters a-z and 0-9.
+fn word(seed: u64, what: &str) -> String {
+    const LETTERS: &[u8; 36] = b"abcdefghijklmnopqrstuvwxyz0123456789";
+    derive(seed, what)
+        .iter()
+        .take(24)
+        .map(|byte| char::from(LETTERS[usize::from(*byte) % 36]))
+        .collect()
+}
+
+/// Derives a number.
+pub(super) fn number(seed: u64, what: &str) -> u64 {
+    derive(seed, what)
+        .iter()
+        .take(8)
+        .fold(0, |number, byte| number << 8 | u64::from(*byte))
+}
+
+fn derive(seed: u64, what: &str) -> impl AsRef<[u8]> + std::ops::Deref<Target = [u8]> {
+    Sha512::new()
+        .chain_update(seed.to_be_bytes())
+        .chain_update(what)
+        .finalize()
+}
