@@ -184,10 +184,15 @@ impl Fault {
         } else {
             status.message()
         };
-        let see = format!("see `{}`", about.see);
+        // The master often names the same command.
+        let see = if said.contains(&about.see) {
+            String::new()
+        } else {
+            format!("; see `{}`", about.see)
+        };
         let message = match status.code() {
-            Code::NotFound => format!("{said}; {see}"),
-            Code::AlreadyExists => format!("{said}; {see}"),
+            Code::NotFound => format!("{said}{see}"),
+            Code::AlreadyExists => format!("{said}{see}"),
             Code::InvalidArgument | Code::FailedPrecondition | Code::OutOfRange => said.to_owned(),
             Code::PermissionDenied | Code::Unauthenticated => {
                 format!(

@@ -154,6 +154,11 @@ async fn a_status_becomes_one_sentence_and_an_exit_code() {
             "the operator `admin` is a viewer and may not ban",
         ),
         (
+            "not_found_with_a_hint",
+            Code::NotFound,
+            "there is no host `edge-07`; see `picketctl host show edge-07`",
+        ),
+        (
             "resource_exhausted",
             Code::ResourceExhausted,
             "there are too many calls at once",
