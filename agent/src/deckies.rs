@@ -9,6 +9,7 @@
 //! | [`plan`] | the steps from one to the other |
 //! | [`engine`] | the little of the Docker Engine that is needed; [`docker`] is the real one |
 //! | [`pass`] | read, plan, act, report |
+//! | [`changes`] | when to look again |
 //! | [`status`] | what the beat says |
 //!
 //! Docker is the inventory: there is no state file. Only objects that carry this host's owner label are touched.
@@ -16,6 +17,8 @@
 use picket_proto::host::HostId;
 
 pub mod allow;
+mod answer;
+pub mod changes;
 pub mod docker;
 pub mod engine;
 #[cfg(any(test, feature = "fake"))]
@@ -24,6 +27,7 @@ pub mod form;
 pub mod inventory;
 pub mod pass;
 pub mod plan;
+mod request;
 pub mod status;
 
 /// Whose objects these are. Agents of several hosts may share one engine.

@@ -1,14 +1,10 @@
 //! The Docker Engine behind a Unix socket.
 //!
-//! What every container of ours is subject to stands here in one place: no capabilities, no new privileges, limits on
-//! memory, processors, processes and logs. Ports under 1024 need no capability: the base opens them to every user of
-//! its own network namespace (`net.ipv4.ip_unprivileged_port_start=0`), in which nothing but decoys lives, so that no
-//! container holds a capability, whatever its user.
+//! Every call has a deadline, and every answer is told apart by whether asking again may help. How objects are asked
+//! for is in `request.rs`.
 
 use std::{
     collections::{BTreeMap, HashMap},
-    error::Error as _,
-    io,
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
     time::Duration,
@@ -17,11 +13,7 @@ use std::{
 use bollard::{
     API_DEFAULT_VERSION, Docker,
     errors::Error as BollardError,
-    models::{
-        ContainerCreateBody, ContainerInspectResponse, ContainerStateStatusEnum, ContainerSummary,
-        EndpointIpamConfig, EndpointSettings, HostConfig, HostConfigLogConfig, Ipam, IpamConfig,
-        NetworkCreateRequest, NetworkingConfig, RestartPolicy, RestartPolicyNameEnum,
-    },
+    models::{ContainerInspectResponse, ContainerStateStatusEnum, ContainerSummary},
     query_parameters::{
         CreateContainerOptions, CreateImageOptions, EventsOptions, ListContainersOptions,
         ListNetworksOptions, RemoveContainerOptions, StopContainerOptions,
@@ -33,38 +25,27 @@ use futures::{
     stream::{self, BoxStream},
 };
 use picket_clock::Clock;
-use picket_proto::shard::Driver;
 use tokio::time;
 
 use super::{
     Owner,
+    answer::{BOLLARD_DEADLINE, translate},
     engine::{Engine, EngineError, Image},
-    form::{ContainerForm, NetworkForm, Place, Role, label},
+    form::{ContainerForm, NetworkForm, label},
     inventory::{
         Container, ContainerId, EngineNetworkId, Inventory, Network, Run, container_labels, network_labels,
     },
+    request::{container_body, network_request},
 };
 
 /// An ordinary call. Creating and starting containers takes a loaded engine seconds.
 const CALL: Duration = Duration::from_secs(30);
 /// A pull: some hundred megabytes over a slow line.
-const PULL: Duration = Duration::from_mins(10);
+const PULL: Duration = Duration::from_secs(600);
 /// What a container has between SIGTERM and SIGKILL.
 const STOP_GRACE_SECONDS: i32 = 3;
 /// Containers looked at at the same time.
 const LOOKS_AT_ONCE: usize = 8;
-
-const MEBIBYTE: i64 = 1024 * 1024;
-/// A process that does nothing needs less than 4 MiB; a busy engine's own overhead is counted in.
-const BASE_MEMORY: i64 = 32 * MEBIBYTE;
-const BASE_PIDS: i64 = 16;
-const BASE_NANO_CPUS: i64 = 100_000_000;
-/// Enough for interpreted honeypots, too little to serve somebody else's purposes.
-const SERVICE_MEMORY: i64 = 256 * MEBIBYTE;
-const SERVICE_PIDS: i64 = 128;
-const SERVICE_NANO_CPUS: i64 = 500_000_000;
-const LOG_SIZE: &str = "10m";
-const LOG_FILES: &str = "3";
 
 /// Container and network events after which a decky may be otherwise than before.
 const CONTAINER_EVENTS: [&str; 10] = [
@@ -99,7 +80,7 @@ impl DockerEngine {
         let tried = "ask the Docker Engine's version";
         let connect = || {
             let socket = self.socket.to_string_lossy();
-            Docker::connect_with_unix(&socket, PULL.as_secs(), API_DEFAULT_VERSION)
+            Docker::connect_with_unix(&socket, BOLLARD_DEADLINE.as_secs(), API_DEFAULT_VERSION)
         };
         let client = connect().map_err(|error| self.error(tried, error))?;
         let client = match time::timeout(CALL, client.negotiate_version()).await {
@@ -495,110 +476,6 @@ fn gone_is_done(result: Result<(), EngineError>) -> Result<(), EngineError> {
     }
 }
 
-fn network_request(form: &NetworkForm) -> NetworkCreateRequest {
-    let network = &form.network;
-    let mut options = HashMap::new();
-    if let Some(parent) = &network.parent {
-        options.insert("parent".to_owned(), parent.clone());
-    }
-    if network.driver == Driver::Ipvlan {
-        options.insert("ipvlan_mode".to_owned(), "l2".to_owned());
-    }
-    NetworkCreateRequest {
-        name: form.docker_name.clone(),
-        driver: Some(network.driver.to_string()),
-        // A bridge without a way out: this machine reaches the deckies, and they reach nothing.
-        internal: Some(network.driver == Driver::Bridge && network.gateway.is_none()),
-        ipam: Some(Ipam {
-            driver: Some("default".to_owned()),
-            config: Some(vec![IpamConfig {
-                subnet: Some(network.subnet.to_string()),
-                gateway: network.gateway.map(|gateway| gateway.to_string()),
-                ..Default::default()
-            }]),
-            options: None,
-        }),
-        options: Some(options),
-        labels: Some(form.labels.clone().into_iter().collect()),
-        ..Default::default()
-    }
-}
-
-fn container_body(form: &ContainerForm, base: Option<&ContainerId>, image: Image) -> ContainerCreateBody {
-    let is_base = form.role == Role::Base;
-    let (memory, pids, nano_cpus) = if is_base {
-        (BASE_MEMORY, BASE_PIDS, BASE_NANO_CPUS)
-    } else {
-        (SERVICE_MEMORY, SERVICE_PIDS, SERVICE_NANO_CPUS)
-    };
-    let mut host = HostConfig {
-        privileged: Some(false),
-        cap_drop: Some(vec!["ALL".to_owned()]),
-        security_opt: Some(vec!["no-new-privileges:true".to_owned()]),
-        readonly_rootfs: Some(image.read_only),
-        ipc_mode: Some("private".to_owned()),
-        restart_policy: Some(RestartPolicy {
-            name: Some(RestartPolicyNameEnum::UNLESS_STOPPED),
-            maximum_retry_count: None,
-        }),
-        log_config: Some(HostConfigLogConfig {
-            typ: Some("json-file".to_owned()),
-            config: Some(HashMap::from([
-                ("max-size".to_owned(), LOG_SIZE.to_owned()),
-                ("max-file".to_owned(), LOG_FILES.to_owned()),
-            ])),
-        }),
-        memory: Some(memory),
-        // The same as memory: no swap.
-        memory_swap: Some(memory),
-        nano_cpus: Some(nano_cpus),
-        pids_limit: Some(pids),
-        ..Default::default()
-    };
-    let mut body = ContainerCreateBody {
-        image: Some(form.image.clone()),
-        cmd: (!form.command.is_empty()).then(|| form.command.clone()),
-        env: Some(
-            form.environment
-                .iter()
-                .map(|(key, value)| format!("{key}={value}"))
-                .collect(),
-        ),
-        labels: Some(form.labels.clone().into_iter().collect()),
-        ..Default::default()
-    };
-    match &form.place {
-        Place::Network {
-            network,
-            address,
-            hostname,
-        } => {
-            host.network_mode = Some(network.clone());
-            host.sysctls = Some(HashMap::from([(
-                "net.ipv4.ip_unprivileged_port_start".to_owned(),
-                "0".to_owned(),
-            )]));
-            body.hostname = Some(hostname.to_string());
-            let endpoint = EndpointSettings {
-                ipam_config: Some(EndpointIpamConfig {
-                    ipv4_address: Some(address.to_string()),
-                    ..Default::default()
-                }),
-                ..Default::default()
-            };
-            body.networking_config = Some(NetworkingConfig {
-                endpoints_config: Some(HashMap::from([(network.clone(), endpoint)])),
-            });
-        }
-        // The Engine refuses Hostname, ExposedPorts, MacAddress and NetworkingConfig beside this.
-        Place::Base => {
-            host.network_mode = base.map(|base| format!("container:{}", base.0));
-        }
-    }
-    body.host_config = Some(host);
-    body
-}
-
 fn run(details: &ContainerInspectResponse) -> Option<Run> {
     let state = details.state.as_ref()?;
     Some(match state.status? {
@@ -627,120 +504,10 @@ async fn namespace(pid: i64, id: &str) -> Option<String> {
     groups.contains(id).then(|| link.to_string_lossy().into_owned())
 }
 
-/// The Engine's answer in our words: what is no use to ask again, and what is.
-fn translate(socket: &Path, tried: &str, error: BollardError) -> EngineError {
-    let tried = tried.to_owned();
-    let (status, message) = match error {
-        BollardError::DockerResponseServerError { status_code, message } => (status_code, message),
-        // A pull that failed after it began; the registry's words.
-        BollardError::DockerStreamError { error } => (400, error),
-        BollardError::RequestTimeoutError => return EngineError::TimedOut { tried, after: PULL },
-        BollardError::SocketNotFoundError(_) => {
-            return EngineError::Unreachable {
-                socket: socket.to_owned(),
-                cause: io::ErrorKind::NotFound.into(),
-            };
-        }
-        other => return transport(socket, tried, &other),
-    };
-    match status {
-        404 if message.to_ascii_lowercase().contains("no such image") => EngineError::NoImage {
-            image: String::new(),
-            message,
-        },
-        404 | 409 => EngineError::Changed { tried, message },
-        400..=499 => EngineError::Refused { tried, message },
-        _ => EngineError::Broken { tried, message },
-    }
-}
-
-/// Errors below HTTP: nobody there, not for us, or gone in the middle.
-fn transport(socket: &Path, tried: String, error: &BollardError) -> EngineError {
-    let mut cause = error.source();
-    let mut kind = match error {
-        BollardError::IOError { err } => Some(err.kind()),
-        _ => None,
-    };
-    let through_http = matches!(
-        error,
-        BollardError::HyperResponseError { .. } | BollardError::HyperLegacyError { .. }
-    );
-    while let Some(error) = cause {
-        if let Some(io) = error.downcast_ref::<io::Error>() {
-            kind = Some(io.kind());
-        }
-        cause = error.source();
-    }
-    match kind {
-        Some(io::ErrorKind::PermissionDenied) => EngineError::Denied {
-            socket: socket.to_owned(),
-        },
-        Some(kind) => EngineError::Unreachable {
-            socket: socket.to_owned(),
-            cause: kind.into(),
-        },
-        // The connection ended in the middle of an answer: the engine is stopping.
-        None if through_http => EngineError::Unreachable {
-            socket: socket.to_owned(),
-            cause: io::ErrorKind::ConnectionReset.into(),
-        },
-        None => EngineError::Broken {
-            tried,
-            message: error.to_string(),
-        },
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::deckies::{
-        form::{BaseImage, forms},
-        plan::tests::{owner, shard},
-    };
-
-    fn bodies() -> Vec<ContainerCreateBody> {
-        let forms = forms(&shard(1), &owner(), &BaseImage::default());
-        let base = ContainerId("abc".to_owned());
-        let decky = forms.deckies.values().next().unwrap();
-        decky
-            .containers()
-            .map(|form| container_body(form, Some(&base), Image { read_only: true }))
-            .collect()
-    }
-
-    #[test]
-    fn no_container_has_a_capability_or_a_way_to_the_host() {
-        for body in bodies() {
-            let host = body.host_config.unwrap();
-            assert_eq!(host.cap_drop, Some(vec!["ALL".to_owned()]));
-            assert_eq!(host.cap_add, None);
-            assert_eq!(host.privileged, Some(false));
-            assert_eq!(host.security_opt, Some(vec!["no-new-privileges:true".to_owned()]));
-            assert_eq!((host.binds, host.mounts, host.devices), (None, None, None));
-            assert_eq!(
-                (host.pid_mode, host.uts_mode, host.userns_mode),
-                (None, None, None)
-            );
-            assert!(host.memory.is_some_and(|bytes| bytes > 0) && host.memory == host.memory_swap);
-            assert!(host.pids_limit.is_some_and(|pids| pids > 0));
-            assert!(host.network_mode.is_some_and(|mode| mode != "host"));
-        }
-    }
-
-    #[test]
-    fn a_service_sets_nothing_that_the_engine_refuses_in_a_joined_namespace() {
-        for body in &bodies()[1..] {
-            assert_eq!(
-                (&body.hostname, &body.exposed_ports, &body.networking_config),
-                (&None, &None, &None)
-            );
-            assert_eq!(
-                body.host_config.as_ref().unwrap().network_mode.as_deref(),
-                Some("container:abc")
-            );
-        }
-    }
+    use crate::deckies::plan::tests::owner;
 
     #[tokio::test]
     async fn a_socket_that_is_not_there_is_an_engine_that_is_unreachable() {
@@ -769,23 +536,6 @@ mod tests {
         let engine = DockerEngine::new(socket, Clock::system());
         let error = engine.inventory(&owner()).await.unwrap_err();
         assert!(matches!(error, EngineError::TimedOut { .. }), "{error:?}");
-    }
-
-    #[test]
-    fn answers_are_told_apart_by_whether_asking_again_may_help() {
-        let answer = |status_code, message: &str| {
-            let error = BollardError::DockerResponseServerError {
-                status_code,
-                message: message.to_owned(),
-            };
-            translate(Path::new("/s"), "start x", error).may_pass()
-        };
-        assert!(!answer(400, "executable file not found in $PATH"));
-        assert!(!answer(403, "Address already in use"));
-        assert!(!answer(404, "No such image: x:latest"));
-        assert!(answer(404, "No such container: x"));
-        assert!(answer(409, "cannot join network of a non running container: x"));
-        assert!(answer(500, "driver failed"));
     }
 
     #[test]

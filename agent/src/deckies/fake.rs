@@ -51,7 +51,7 @@ struct State {
     registry: BTreeSet<String>,
     pulls: BTreeMap<String, u32>,
     containers: BTreeMap<ContainerId, Held>,
-    networks: BTreeMap<EngineNetworkId, HeldNetwork>,
+    networks: BTreeMap<EngineNetworkId, NetworkForm>,
     counter: u64,
 }
 
@@ -64,11 +64,6 @@ struct Held {
     run: Run,
     started: Option<Timestamp>,
     namespace: Option<u64>,
-}
-
-struct HeldNetwork {
-    docker_name: String,
-    form: Option<NetworkForm>,
 }
 
 impl Default for FakeEngine {
@@ -457,8 +452,7 @@ impl State {
                 }),
             }
         }
-        for (id, held) in &self.networks {
-            let Some(form) = held.form.as_ref() else { continue };
+        for (id, form) in &self.networks {
             if let Ok((of, name, hash)) = inventory::network_labels(&form.labels)
                 && of == owner
             {
@@ -502,11 +496,9 @@ impl Engine for FakeEngine {
     fn create_network<'a>(&'a self, form: &'a NetworkForm) -> BoxFuture<'a, Result<(), EngineError>> {
         let owner = form.labels.get(label::OWNER).cloned();
         self.answer(owner.as_deref(), |state| {
-            let overlaps = |held: &HeldNetwork| {
-                held.form.as_ref().is_some_and(|other| {
-                    let (one, two) = (other.network.subnet, form.network.subnet);
-                    one.contains(&two) || two.contains(&one)
-                })
+            let overlaps = |other: &NetworkForm| {
+                let (one, two) = (other.network.subnet, form.network.subnet);
+                one.contains(&two) || two.contains(&one)
             };
             if state
                 .networks
@@ -519,11 +511,7 @@ impl Engine for FakeEngine {
                 });
             }
             let id = EngineNetworkId(state.new_id());
-            let held = HeldNetwork {
-                docker_name: form.docker_name.clone(),
-                form: Some(form.clone()),
-            };
-            state.networks.insert(id, held);
+            state.networks.insert(id, form.clone());
             Ok(())
         })
     }

@@ -10,8 +10,7 @@ use std::{
     time::Duration,
 };
 
-use futures::{FutureExt as _, StreamExt as _, stream, stream::BoxStream};
-use picket_backoff::Backoff;
+use futures::{StreamExt as _, stream};
 use picket_clock::{Clock, Instant};
 use picket_proto::{
     document::{OutcomeStatus, Problem},
@@ -19,12 +18,13 @@ use picket_proto::{
     shard::Shard,
     status::{DeckiesStatus, DeckyState},
 };
-use tokio::{sync::watch, time};
+use tokio::sync::watch;
 use tracing::{debug, info, warn};
 
 use super::{
     Owner,
     allow::{Allowed, permit},
+    changes::Changes,
     engine::{Engine, EngineError, Image},
     form::{BaseImage, Forms, forms},
     inventory::{ContainerId, Inventory},
@@ -35,12 +35,7 @@ use super::{
 /// Deckies acted upon at the same time. An engine serialises much of its work; more only lengthens every call.
 const AT_ONCE: usize = 4;
 /// After this long, refused content is tried once more.
-pub const FORGET_AFTER: Duration = Duration::from_mins(10);
-/// Between attempts to listen to an engine that went away.
-const FIRST_WAIT: Duration = Duration::from_millis(500);
-const MOST_WAIT: Duration = Duration::from_secs(5);
-/// Changes that are there already and told as one.
-const MOST_AT_ONCE: usize = 1024;
+pub const FORGET_AFTER: Duration = Duration::from_secs(600);
 /// Complaints about objects that make no sense, in one report.
 const MOST_SKIPPED: usize = 16;
 
@@ -533,63 +528,6 @@ fn skipped(have: &Inventory) -> Vec<Problem> {
         .take(MOST_SKIPPED)
         .map(|(name, why)| Problem::new(name, why))
         .collect()
-}
-
-/// Tells when something of ours changed in Docker, or Docker itself went or came.
-pub struct Changes {
-    engine: Arc<dyn Engine>,
-    owner: Owner,
-    stream: Option<BoxStream<'static, Result<(), EngineError>>>,
-    backoff: Backoff,
-    again: Option<time::Instant>,
-    /// Docker answered when it was last listened to, or nobody has listened yet.
-    answering: bool,
-}
-
-impl Changes {
-    /// Listens to `engine` about the objects of `owner`, from the first [`Changes::changed`] on.
-    #[must_use]
-    pub fn new(engine: Arc<dyn Engine>, owner: Owner) -> Self {
-        let backoff = Backoff::new(FIRST_WAIT, MOST_WAIT);
-        Self {
-            engine,
-            owner,
-            stream: None,
-            backoff,
-            again: None,
-            answering: true,
-        }
-    }
-
-    /// Returns when something changed; several changes at once are one. Can be dropped and called again.
-    pub async fn changed(&mut self) {
-        loop {
-            if let Some(again) = self.again {
-                time::sleep_until(again).await;
-                self.again = None;
-            }
-            let stream = match &mut self.stream {
-                Some(stream) => stream,
-                None => self.stream.insert(self.engine.events(&self.owner)),
-            };
-            if let Some(Ok(())) = stream.next().await {
-                self.backoff.reset();
-                self.answering = true;
-                for _ in 0..MOST_AT_ONCE {
-                    if !matches!(stream.next().now_or_never(), Some(Some(Ok(())))) {
-                        break;
-                    }
-                }
-                return;
-            }
-            self.stream = None;
-            self.again = Some(time::Instant::now() + self.backoff.next_wait());
-            if std::mem::replace(&mut self.answering, false) {
-                // Docker went away: that is a change. That it is still away is none.
-                return;
-            }
-        }
-    }
 }
 
 #[cfg(test)]

@@ -177,7 +177,7 @@ async fn an_image_that_cannot_be_had_is_tried_once_and_the_old_form_goes_on() {
         assert_eq!(ids(&engine).await, before);
         assert_eq!(engine.pulls("missing:1"), 1);
     }
-    time::advance(FORGET_AFTER).await;
+    tokio::time::advance(FORGET_AFTER).await;
     deckies.pass(&want).await;
     assert_eq!(engine.pulls("missing:1"), 2);
     engine.load_image("missing:1");
@@ -271,39 +271,4 @@ async fn an_object_of_ours_that_makes_no_sense_is_skipped_named_and_counted() {
     assert_eq!((report.outcome, report.skipped_count), (OutcomeStatus::Done, 1));
     assert_eq!(report.skipped[0].to_string(), "odd: label picket.role is missing");
     assert!(engine.container_names().contains(&"odd".to_owned()));
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_change_behind_our_back_is_told_and_somebody_elses_is_not() {
-    let (engine, mut deckies) = house();
-    let mut changes = deckies.changes();
-    assert!(changes.changed().now_or_never().is_none());
-    deckies.pass(&shard(1)).await;
-    changes
-        .changed()
-        .now_or_never()
-        .expect("our own steps are changes too");
-    assert!(changes.changed().now_or_never().is_none(), "and told once");
-    engine.run_foreign("nextcloud");
-    engine.kill("nextcloud");
-    assert!(changes.changed().now_or_never().is_none());
-    engine.kill(SSH);
-    changes.changed().now_or_never().expect("a service died");
-    engine.go_away();
-    changes.changed().now_or_never().expect("Docker went away");
-    assert!(
-        time::timeout(Duration::from_secs(60), changes.changed())
-            .await
-            .is_err(),
-        "that is told once"
-    );
-    engine.come_back();
-    let kill_when_listening = async {
-        time::sleep(MOST_WAIT).await;
-        engine.kill("picket-6f1c2a52-decky-00_http");
-    };
-    let told = time::timeout(MOST_WAIT * 3, async {
-        tokio::join!(changes.changed(), kill_when_listening)
-    });
-    told.await.expect("it listens again");
 }
