@@ -76,20 +76,53 @@ pub(super) async fn enroll(
         }
         answer => answer?,
     };
-    place.fill(&answer.bundle).map_err(|cause| {
-        Fault::Failed(format!(
-            "the host {name} is enrolled, and its bundle could not be kept: {}; make room, run `picketctl host retire {name} --reason 'bundle lost' --yes`, and enroll again",
-            chain(&cause)
-        ))
-    })?;
+    keep(place, &name, &answer.bundle)?;
     let enrolled = Enrolled {
         host: Host::from(answer.host.unwrap_or_default()),
         bundle_file: Some(out.to_owned()),
         authority_fingerprint: filled(answer.authority_fingerprint),
         bundle_expires_at: answer.bundle_expires_at.as_ref().and_then(from_wire_time),
     };
-    let sentence = told(&enrolled, out);
+    let sentence = told(&enrolled, out, "is enrolled; its bundle is");
     desk.print.done(&enrolled, &sentence)
+}
+
+/// Makes another bundle for a host that exists.
+pub(super) async fn bundle(desk: &mut Desk, name: String, cut: bool, out: &Path) -> Result<(), Fault> {
+    let about = About::changing(
+        format!("make another bundle for the host {name}"),
+        format!("picketctl host show {name}"),
+    );
+    let place = Place::take(out)?;
+    let mut hosts = desk.hosts().await?;
+    let request = wire::BundleHostRequest {
+        name: name.clone(),
+        cut,
+    };
+    let answer = desk.call(&about, hosts.bundle_host(request)).await?;
+    keep(place, &name, &answer.bundle)?;
+    let enrolled = Enrolled {
+        host: Host::from(answer.host.unwrap_or_default()),
+        bundle_file: Some(out.to_owned()),
+        authority_fingerprint: filled(answer.authority_fingerprint),
+        bundle_expires_at: answer.bundle_expires_at.as_ref().and_then(from_wire_time),
+    };
+    let what = if cut {
+        "is cut off until it is enrolled with its new bundle"
+    } else {
+        "has another bundle, and the one before it opens nothing; it is"
+    };
+    let sentence = told(&enrolled, out, what);
+    desk.print.done(&enrolled, &sentence)
+}
+
+fn keep(place: Place<'_>, name: &str, bundle: &[u8]) -> Result<(), Fault> {
+    place.fill(bundle).map_err(|cause| {
+        Fault::Failed(format!(
+            "the master made a bundle for the host {name}, and it could not be kept: {}; make room, and run `picketctl host bundle {name} --out FILE`",
+            chain(&cause)
+        ))
+    })
 }
 
 async fn existing(desk: &mut Desk, name: &str) -> Result<Option<Host>, Fault> {
@@ -124,7 +157,7 @@ fn absent_is_done(desk: &mut Desk, host: Host) -> Result<(), Fault> {
     desk.print.done(&enrolled, &sentence)
 }
 
-fn told(enrolled: &Enrolled, out: &Path) -> String {
+fn told(enrolled: &Enrolled, out: &Path, what: &str) -> String {
     let name = &enrolled.host.name;
     let file = quoted(&out.display().to_string());
     let fingerprint = enrolled
@@ -134,7 +167,7 @@ fn told(enrolled: &Enrolled, out: &Path) -> String {
     let expires = enrolled.bundle_expires_at;
     let expires = expires.map_or_else(|| "at a time the master did not say".to_owned(), to_the_second);
     format!(
-        "host {name} is enrolled; its bundle is {file}: secret, for one use, until {expires}\n\
+        "host {name} {what} {file}: secret, for one use, until {expires}\n\
          CA fingerprint (compare it with what `picket-agent enroll` shows):\n  {}\n\
          next:\n  scp -p {file} root@{name}:/root/{name}.bundle\n  \
          ssh root@{name} picket-agent enroll /root/{name}.bundle\n  rm {file}\n  picketctl host show {name}",

@@ -217,6 +217,38 @@ async fn a_ban_says_whether_a_session_was_cut() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_banned_host_is_let_in_again_with_a_reason() {
+    let office = with_hosts().await;
+    office.types("host ban edge-07 --reason stolen").await.done();
+    assert_snapshot!("unban", office.types("host unban edge-07 --reason found").await);
+    assert_snapshot!("unban_without_reason", office.types("host unban edge-07").await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_bundle_is_written_and_says_what_the_first_is_worth() {
+    let office = with_hosts().await;
+    let out = office.path("again");
+    assert_snapshot!(
+        "bundle",
+        office
+            .types(&format!("host bundle edge-07 --out {}", out.display()))
+            .await
+    );
+    let cut = office.path("cut");
+    assert_snapshot!(
+        "bundle_cut",
+        office
+            .types(&format!("host bundle edge-07 --cut --out {}", cut.display()))
+            .await
+    );
+    assert_ne!(std::fs::read(out).unwrap(), std::fs::read(cut).unwrap());
+    assert_snapshot!(
+        "bundle_unknown",
+        office.types("host bundle nobody --out nobody.bundle").await
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn retiring_asks_first_and_needs_yes_where_nobody_can_answer() {
     let mut office = with_hosts().await;
     assert_snapshot!(

@@ -35,28 +35,41 @@ impl host::HostService for FakeMaster {
             ..wire::Host::default()
         };
         state.hosts.insert(name.clone(), host.clone());
-        let key = Key::generate().unwrap();
-        let holder = Holder::Host {
-            id: host.id.parse().unwrap(),
-            name,
-        };
-        let issued = self
-            .authority
-            .issue(key.public(), &holder.identity(), lifetime::BUNDLE, now)
-            .unwrap();
-        let bundle = Bundle {
-            holder,
-            trust_domain: self.authority.trust_domain().clone(),
-            masters: vec![MASTER.replace("7444", "7443")],
-            authorities: vec![self.authority.certificate().to_vec()],
-            certificate: issued.der,
-            key,
-        };
+        let (bundle, expires) = self.bundle_for(&host);
         Ok(Response::new(wire::EnrollHostResponse {
             host: Some(host),
-            bundle: bundle.encode().unwrap().as_bytes().to_vec().into(),
+            bundle,
             authority_fingerprint: self.authority.fingerprint().to_string(),
-            bundle_expires_at: Some(to_wire_time(issued.not_after)),
+            bundle_expires_at: expires,
+        }))
+    }
+
+    async fn unban_host(&self, request: Request<wire::UnbanHostRequest>) -> Answer<wire::UnbanHostResponse> {
+        let request = request.into_inner();
+        reason(&request.reason)?;
+        let mut state = self.open().await?;
+        let host = state.host(&request.name)?;
+        if host.state() == wire::HostState::Banned {
+            host.set_state(wire::HostState::Offline);
+        }
+        Ok(Response::new(wire::UnbanHostResponse {
+            host: Some(host.clone()),
+        }))
+    }
+
+    async fn bundle_host(
+        &self,
+        request: Request<wire::BundleHostRequest>,
+    ) -> Answer<wire::BundleHostResponse> {
+        let request = request.into_inner();
+        let mut state = self.open().await?;
+        let host = state.host(&request.name)?.clone();
+        let (bundle, expires) = self.bundle_for(&host);
+        Ok(Response::new(wire::BundleHostResponse {
+            host: Some(host),
+            bundle,
+            authority_fingerprint: self.authority.fingerprint().to_string(),
+            bundle_expires_at: expires,
         }))
     }
 
@@ -326,5 +339,34 @@ impl member::MemberService for FakeMaster {
             .await?
             .decide(&request.network_id, &request.node, false, because)?;
         Ok(Response::new(wire::RevokeMemberResponse { member: Some(member) }))
+    }
+}
+
+impl FakeMaster {
+    fn bundle_for(&self, host: &wire::Host) -> (prost::bytes::Bytes, Option<prost_types::Timestamp>) {
+        let key = Key::generate().unwrap();
+        let holder = Holder::Host {
+            id: host.id.parse().unwrap(),
+            name: host.name.clone(),
+        };
+        let issued = self
+            .authority
+            .issue(
+                key.public(),
+                &holder.identity(),
+                lifetime::BUNDLE,
+                self.clock.now(),
+            )
+            .unwrap();
+        let bundle = Bundle {
+            holder,
+            trust_domain: self.authority.trust_domain().clone(),
+            masters: vec![MASTER.replace("7444", "7443")],
+            authorities: vec![self.authority.certificate().to_vec()],
+            certificate: issued.der,
+            key,
+        };
+        let text = bundle.encode().unwrap().as_bytes().to_vec();
+        (text.into(), Some(to_wire_time(issued.not_after)))
     }
 }
