@@ -1,13 +1,13 @@
 //! Files that survive a crash and that others cannot read.
 //!
-//! [`write`] replaces a file whole or not at all, across power loss too. [`read_private`] refuses a secret that
+//! [`write()`] replaces a file whole or not at all, across power loss too. [`read_private`] refuses a secret that
 //! somebody else on the machine could have read. This crate knows paths and bytes and nothing of what they mean.
 
 use std::{
     ffi::OsString,
     fs::{self, DirBuilder, File, OpenOptions},
     io::{self, Read, Write},
-    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
@@ -51,14 +51,6 @@ pub enum FileError {
         path: PathBuf,
         /// Its permission bits.
         mode: u32,
-    },
-    /// The file belongs to an account that is neither ours nor root.
-    #[error("{} belongs to user {owner}; run `chown` so that it belongs to the user of this process", path.display())]
-    Foreign {
-        /// The file of somebody else.
-        path: PathBuf,
-        /// The user id it belongs to.
-        owner: u32,
     },
     /// The path names something other than a plain file.
     #[error("{} is not a plain file", path.display())]
@@ -104,10 +96,13 @@ pub enum FileError {
 /// [`FileError::Write`]; no temporary file stays behind.
 pub fn write(path: impl AsRef<Path>, bytes: &[u8], mode: u32) -> Result<(), FileError> {
     let path = path.as_ref();
-    replace(path, bytes, mode).map_err(|cause| FileError::Write { path: path.to_owned(), cause })
+    replace(path, bytes, mode).map_err(|cause| FileError::Write {
+        path: path.to_owned(),
+        cause,
+    })
 }
 
-/// Replaces the file at `path` by `bytes` as [`write`] does, for its owner alone (0600).
+/// Replaces the file at `path` by `bytes` as [`write()`] does, for its owner alone (0600).
 ///
 /// # Errors
 ///
@@ -116,7 +111,7 @@ pub fn write_private(path: impl AsRef<Path>, bytes: &[u8]) -> Result<(), FileErr
     write(path, bytes, PRIVATE)
 }
 
-/// Writes a new file as [`write`] does, for its owner alone, and fails with [`io::ErrorKind::AlreadyExists`] as cause
+/// Writes a new file as [`write()`] does, for its owner alone, and fails with [`io::ErrorKind::AlreadyExists`] as cause
 /// when there is one of that name.
 ///
 /// # Errors
@@ -124,18 +119,24 @@ pub fn write_private(path: impl AsRef<Path>, bytes: &[u8]) -> Result<(), FileErr
 /// [`FileError::Write`].
 pub fn create_private(path: impl AsRef<Path>, bytes: &[u8]) -> Result<(), FileError> {
     let path = path.as_ref();
-    create(path, bytes).map_err(|cause| FileError::Write { path: path.to_owned(), cause })
+    create(path, bytes).map_err(|cause| FileError::Write {
+        path: path.to_owned(),
+        cause,
+    })
 }
 
 /// Reads a secret of at most `limit` bytes.
 ///
 /// # Errors
 ///
-/// [`FileError::Exposed`] when group or others have any permission on it, [`FileError::Foreign`] when it belongs to
-/// another user, [`FileError::NotAFile`], [`FileError::TooLong`], [`FileError::Read`].
+/// [`FileError::Exposed`] when group or others have any permission on it, [`FileError::NotAFile`],
+/// [`FileError::TooLong`], [`FileError::Read`].
 pub fn read_private(path: impl AsRef<Path>, limit: u64) -> Result<Vec<u8>, FileError> {
     let path = path.as_ref();
-    let failed = |cause| FileError::Read { path: path.to_owned(), cause };
+    let failed = |cause| FileError::Read {
+        path: path.to_owned(),
+        cause,
+    };
     // Nonblocking, so that a named pipe at this path cannot hold us; permissions are those of the opened file, so
     // that nobody can exchange it between the check and the read.
     let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
@@ -146,20 +147,27 @@ pub fn read_private(path: impl AsRef<Path>, limit: u64) -> Result<Vec<u8>, FileE
         .map_err(failed)?;
     let about = file.metadata().map_err(failed)?;
     if !about.is_file() {
-        return Err(FileError::NotAFile { path: path.to_owned() });
+        return Err(FileError::NotAFile {
+            path: path.to_owned(),
+        });
     }
     let mode = about.permissions().mode() & 0o7777;
     if mode & 0o077 != 0 {
-        return Err(FileError::Exposed { path: path.to_owned(), mode });
-    }
-    let owner = about.uid();
-    if owner != 0 && owner != rustix::process::geteuid().as_raw() {
-        return Err(FileError::Foreign { path: path.to_owned(), owner });
+        return Err(FileError::Exposed {
+            path: path.to_owned(),
+            mode,
+        });
     }
     let mut bytes = Vec::new();
-    (&mut file).take(limit.saturating_add(1)).read_to_end(&mut bytes).map_err(failed)?;
+    (&mut file)
+        .take(limit.saturating_add(1))
+        .read_to_end(&mut bytes)
+        .map_err(failed)?;
     if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > limit {
-        return Err(FileError::TooLong { path: path.to_owned(), limit });
+        return Err(FileError::TooLong {
+            path: path.to_owned(),
+            limit,
+        });
     }
     Ok(bytes)
 }
@@ -172,7 +180,10 @@ pub fn read_private(path: impl AsRef<Path>, limit: u64) -> Result<Vec<u8>, FileE
 /// [`FileError::Directory`], or [`FileError::OpenDirectory`] when it is there and others may enter it.
 pub fn create_private_dir(path: impl AsRef<Path>) -> Result<(), FileError> {
     let path = path.as_ref();
-    let failed = |cause| FileError::Directory { path: path.to_owned(), cause };
+    let failed = |cause| FileError::Directory {
+        path: path.to_owned(),
+        cause,
+    };
     match DirBuilder::new().mode(0o700).create(path) {
         Ok(()) => sync_parent(path).map_err(failed),
         Err(cause) if cause.kind() == io::ErrorKind::AlreadyExists => check_private_dir(path),
@@ -188,13 +199,23 @@ pub fn create_private_dir(path: impl AsRef<Path>) -> Result<(), FileError> {
 }
 
 fn check_private_dir(path: &Path) -> Result<(), FileError> {
-    let failed = |cause| FileError::Directory { path: path.to_owned(), cause };
+    let failed = |cause| FileError::Directory {
+        path: path.to_owned(),
+        cause,
+    };
     let about = fs::metadata(path).map_err(failed)?;
     if !about.is_dir() {
         return Err(failed(io::ErrorKind::NotADirectory.into()));
     }
     let mode = about.permissions().mode() & 0o7777;
-    if mode & 0o077 == 0 { Ok(()) } else { Err(FileError::OpenDirectory { path: path.to_owned(), mode }) }
+    if mode & 0o077 == 0 {
+        Ok(())
+    } else {
+        Err(FileError::OpenDirectory {
+            path: path.to_owned(),
+            mode,
+        })
+    }
 }
 
 fn replace(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
@@ -238,9 +259,16 @@ impl Temporary {
             hidden.push(name);
             hidden.push(format!(".{}-{attempt}", std::process::id()));
             let path = directory(target).join(hidden);
-            match OpenOptions::new().write(true).create_new(true).mode(PRIVATE).open(&path) {
+            match OpenOptions::new()
+                .write(true)
+                .create_new(true)
+                .mode(PRIVATE)
+                .open(&path)
+            {
                 Ok(file) => break (file, Self { path, placed: false }),
-                Err(cause) if cause.kind() == io::ErrorKind::AlreadyExists && attempt < ATTEMPTS => attempt += 1,
+                Err(cause) if cause.kind() == io::ErrorKind::AlreadyExists && attempt < ATTEMPTS => {
+                    attempt += 1
+                }
                 Err(cause) => return Err(cause),
             }
         };
@@ -308,7 +336,9 @@ mod tests {
         let path = dir.path().join("bundle");
         create_private(&path, b"first").unwrap();
         let error = create_private(&path, b"second").unwrap_err();
-        let FileError::Write { cause, .. } = error else { panic!("{error}") };
+        let FileError::Write { cause, .. } = error else {
+            panic!("{error}")
+        };
         assert_eq!(cause.kind(), io::ErrorKind::AlreadyExists);
         assert_eq!(fs::read(&path).unwrap(), b"first");
         assert_eq!(mode(&path), 0o600);
@@ -322,8 +352,16 @@ mod tests {
         for open in [0o601, 0o604, 0o620, 0o640, 0o644, 0o610, 0o602] {
             write(&path, b"secret", open).unwrap();
             let error = read_private(&path, 100).unwrap_err();
-            assert!(matches!(error, FileError::Exposed { mode, .. } if mode == open), "{error}");
-            assert!(error.to_string().contains(&format!("chmod 600 {}", path.display())), "{error}");
+            assert!(
+                matches!(error, FileError::Exposed { mode, .. } if mode == open),
+                "{error}"
+            );
+            assert!(
+                error
+                    .to_string()
+                    .contains(&format!("chmod 600 {}", path.display())),
+                "{error}"
+            );
         }
         for closed in [0o600, 0o400] {
             write(&path, b"secret", closed).unwrap();
@@ -337,17 +375,36 @@ mod tests {
         let path = dir.path().join("key");
         write_private(&path, &[7; 10]).unwrap();
         assert_eq!(read_private(&path, 10).unwrap().len(), 10);
-        assert!(matches!(read_private(&path, 9).unwrap_err(), FileError::TooLong { limit: 9, .. }));
+        assert!(matches!(
+            read_private(&path, 9).unwrap_err(),
+            FileError::TooLong { limit: 9, .. }
+        ));
     }
 
     #[test]
     fn a_directory_or_a_pipe_is_not_read_as_a_secret() {
         let dir = tempfile::tempdir().unwrap();
-        assert!(matches!(read_private(dir.path(), 9).unwrap_err(), FileError::NotAFile { .. }));
+        assert!(matches!(
+            read_private(dir.path(), 9).unwrap_err(),
+            FileError::NotAFile { .. }
+        ));
         let pipe = dir.path().join("pipe");
-        rustix::fs::mknodat(CWD, &pipe, rustix::fs::FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
-        assert!(matches!(read_private(&pipe, 9).unwrap_err(), FileError::NotAFile { .. }));
-        assert!(matches!(read_private(dir.path().join("none"), 9).unwrap_err(), FileError::Read { .. }));
+        rustix::fs::mknodat(
+            CWD,
+            &pipe,
+            rustix::fs::FileType::Fifo,
+            Mode::from_raw_mode(0o600),
+            0,
+        )
+        .unwrap();
+        assert!(matches!(
+            read_private(&pipe, 9).unwrap_err(),
+            FileError::NotAFile { .. }
+        ));
+        assert!(matches!(
+            read_private(dir.path().join("none"), 9).unwrap_err(),
+            FileError::Read { .. }
+        ));
     }
 
     #[test]

@@ -94,8 +94,9 @@ pub async fn accept(
     let handshake = TlsAcceptor::from(config).accept(Plain(io)).into_fallible();
     match time::timeout(deadline, handshake).await {
         Ok(Ok(stream)) => {
-            let peer = peer(&stream, address)
-                .ok_or_else(|| AcceptError::Broken(io::Error::other("the verified certificate cannot be read")))?;
+            let peer = peer(&stream, address).ok_or_else(|| {
+                AcceptError::Broken(io::Error::other("the verified certificate cannot be read"))
+            })?;
             Ok(TlsServerIo { stream, peer })
         }
         Ok(Err((cause, io))) => {
@@ -116,7 +117,10 @@ async fn part(mut io: Plain) -> io::Result<u64> {
 }
 
 fn explain(cause: io::Error) -> AcceptError {
-    match cause.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+    match cause
+        .get_ref()
+        .and_then(|inner| inner.downcast_ref::<rustls::Error>())
+    {
         Some(rustls::Error::AlertReceived(_)) => AcceptError::Distrusted(cause),
         Some(tls) => Refusal::ours(tls).map_or(AcceptError::Broken(cause), AcceptError::Refused),
         None => AcceptError::Broken(cause),
@@ -125,8 +129,18 @@ fn explain(cause: io::Error) -> AcceptError {
 
 fn peer(stream: &TlsStream<Plain>, address: SocketAddr) -> Option<Peer> {
     let leaf = stream.get_ref().1.peer_certificates()?.first()?;
-    let Certificate { identity, fingerprint, not_after, .. } = Certificate::parse(leaf).ok()?;
-    Some(Peer { identity, fingerprint, not_after, address })
+    let Certificate {
+        identity,
+        fingerprint,
+        not_after,
+        ..
+    } = Certificate::parse(leaf).ok()?;
+    Some(Peer {
+        identity,
+        fingerprint,
+        not_after,
+        address,
+    })
 }
 
 impl TlsServerIo {
@@ -146,7 +160,11 @@ impl Connected for TlsServerIo {
 }
 
 impl AsyncRead for TlsServerIo {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_read(cx, buf)
     }
 }
@@ -187,7 +205,11 @@ impl std::fmt::Debug for Plain {
 }
 
 impl AsyncRead for Plain {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         Pin::new(&mut self.0).poll_read(cx, buf)
     }
 }
@@ -203,5 +225,17 @@ impl AsyncWrite for Plain {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        parts: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write_vectored(cx, parts)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.0.is_write_vectored()
     }
 }

@@ -15,7 +15,7 @@ use crate::{Dial, Io, replay::Replay};
 /// How long things may take.
 #[derive(Debug, Clone, Copy)]
 pub struct Options {
-    /// For one address: to dial it, shake hands and hear the first byte.
+    /// For one address, twice: to dial it, and then to shake hands and hear the first byte.
     pub deadline: Duration,
     /// How often an idle connection is tried with a ping.
     pub ping_every: Duration,
@@ -49,7 +49,7 @@ pub enum LinkError {
     #[error("no master answers at {}; check the addresses, the network between and whether the master runs", listed(.0))]
     Unreachable(Vec<Failure>),
     /// What answered is not our master.
-    #[error("at {address}")]
+    #[error("did not connect to {address}")]
     NotTheMaster {
         /// Where.
         address: String,
@@ -58,7 +58,7 @@ pub enum LinkError {
         cause: Distrust,
     },
     /// The master does not accept us.
-    #[error("the master at {address} refuses this certificate")]
+    #[error("the master at {address} refused the connection")]
     Refused {
         /// Where.
         address: String,
@@ -116,17 +116,16 @@ pub async fn connect(
     let mut unreachable = Vec::new();
     let mut telling: Option<LinkError> = None;
     for address in addresses {
-        let error = match time::timeout(options.deadline, open(dial, address, &config)).await {
-            Ok(Ok(opened)) => match serve(opened, address, options).await {
-                Ok(connected) => return Ok(connected),
-                Err(error) => error,
-            },
-            Ok(Err(error)) => error,
-            Err(_) => LinkError::TimedOut { address: address.clone(), after: options.deadline },
+        let error = match one(dial, address, &config, options).await {
+            Ok(connected) => return Ok(connected),
+            Err(error) => error,
         };
         if let LinkError::Unreachable(mut failures) = error {
             unreachable.append(&mut failures);
-        } else if telling.as_ref().is_none_or(|before| weight(&error) > weight(before)) {
+        } else if telling
+            .as_ref()
+            .is_none_or(|before| weight(&error) > weight(before))
+        {
             telling = Some(error);
         }
     }
@@ -146,16 +145,47 @@ fn weight(error: &LinkError) -> u8 {
     }
 }
 
+async fn one(
+    dial: &dyn Dial,
+    address: &str,
+    config: &Arc<ClientConfig>,
+    options: Options,
+) -> Result<Connected, LinkError> {
+    let io = match time::timeout(options.deadline, dial.dial(address)).await {
+        Ok(dialled) => dialled.map_err(|cause| lost(address, cause))?,
+        Err(elapsed) => return Err(lost(address, elapsed.into())),
+    };
+    let silent = || LinkError::TimedOut {
+        address: address.to_owned(),
+        after: options.deadline,
+    };
+    let opened = time::timeout(options.deadline, open(io, address, config))
+        .await
+        .map_err(|_| silent())??;
+    time::timeout(options.deadline, serve(opened, address, options))
+        .await
+        .map_err(|_| silent())?
+}
+
+fn lost(address: &str, cause: io::Error) -> LinkError {
+    LinkError::Unreachable(vec![Failure {
+        address: address.to_owned(),
+        cause,
+    }])
+}
+
 type Opened = Replay<TlsStream<Box<dyn Io>>>;
 
-/// Dials, shakes hands, and waits for the first decrypted byte. In TLS 1.3 a client is done before the server has seen
+/// Shakes hands, and waits for the first decrypted byte. In TLS 1.3 a client is done before the server has seen
 /// its certificate; only what the server says next, its HTTP/2 settings or an alert, tells whether it is accepted.
-async fn open(dial: &dyn Dial, address: &str, config: &Arc<ClientConfig>) -> Result<Opened, LinkError> {
+async fn open(io: Box<dyn Io>, address: &str, config: &Arc<ClientConfig>) -> Result<Opened, LinkError> {
     let failed = |cause: io::Error| explain(address, cause);
-    let io = dial.dial(address).await.map_err(failed)?;
     // The verifier ignores the name and the configuration does not send it.
     let name = ServerName::try_from("master").expect("a plain word is a valid DNS name");
-    let mut stream = TlsConnector::from(config.clone()).connect(name, io).await.map_err(failed)?;
+    let mut stream = TlsConnector::from(config.clone())
+        .connect(name, io)
+        .await
+        .map_err(failed)?;
     let mut first = [0; 1];
     match stream.read(&mut first).await {
         Ok(0) => Err(failed(io::ErrorKind::UnexpectedEof.into())),
@@ -165,25 +195,32 @@ async fn open(dial: &dyn Dial, address: &str, config: &Arc<ClientConfig>) -> Res
 }
 
 fn explain(address: &str, cause: io::Error) -> LinkError {
-    let tls = cause.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
-    let address = address.to_owned();
+    let tls = cause
+        .get_ref()
+        .and_then(|inner| inner.downcast_ref::<rustls::Error>());
     if let Some(cause) = tls.and_then(Distrust::of) {
-        return LinkError::NotTheMaster { address, cause };
+        return LinkError::NotTheMaster {
+            address: address.to_owned(),
+            cause,
+        };
     }
     // On this side everything else that goes wrong in TLS means that the two do not speak the same.
     if let Some(cause) = tls.and_then(Refusal::of) {
-        return LinkError::Refused { address, cause };
+        return LinkError::Refused {
+            address: address.to_owned(),
+            cause,
+        };
     }
-    LinkError::Unreachable(vec![Failure { address, cause }])
+    lost(address, cause)
 }
 
 /// Puts a gRPC channel on this one stream.
 async fn serve(stream: Opened, address: &str, options: Options) -> Result<Connected, LinkError> {
-    let lost = |cause: io::Error| LinkError::Unreachable(vec![Failure { address: address.to_owned(), cause }]);
+    let failed = |cause| lost(address, cause);
     let (_, session) = stream.get_ref().get_ref();
     let leaf = session.peer_certificates().and_then(|chain| chain.first());
     let master_der = leaf.map(|der| der.to_vec()).unwrap_or_default();
-    let master = Certificate::parse(&master_der).map_err(|cause| lost(io::Error::other(cause)))?;
+    let master = Certificate::parse(&master_der).map_err(|cause| failed(io::Error::other(cause)))?;
 
     let endpoint = Endpoint::from_static("https://master")
         .http2_keep_alive_interval(options.ping_every)
@@ -193,16 +230,27 @@ async fn serve(stream: Opened, address: &str, options: Options) -> Result<Connec
     let only = Arc::new(Mutex::new(Some(TokioIo::new(stream))));
     let connector = tower::service_fn(move |_: http::Uri| {
         let only = only.clone();
-        async move { only.lock().await.take().ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected)) }
+        async move {
+            only.lock()
+                .await
+                .take()
+                .ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected))
+        }
     });
-    let channel = time::timeout(options.deadline, endpoint.connect_with_connector(connector))
-        .await
-        .map_err(|_| LinkError::TimedOut { address: address.to_owned(), after: options.deadline })?
-        .map_err(|cause| lost(io::Error::other(cause)))?;
-    Ok(Connected { channel, address: address.to_owned(), master, master_der })
+    let channel = endpoint.connect_with_connector(connector).await;
+    let channel = channel.map_err(|cause| failed(io::Error::other(cause)))?;
+    Ok(Connected {
+        channel,
+        address: address.to_owned(),
+        master,
+        master_der,
+    })
 }
 
 fn listed(failures: &[Failure]) -> String {
-    let each: Vec<String> = failures.iter().map(|one| format!("{} ({})", one.address, one.cause)).collect();
+    let each: Vec<String> = failures
+        .iter()
+        .map(|one| format!("{} ({})", one.address, one.cause))
+        .collect();
     each.join(", ")
 }

@@ -30,7 +30,9 @@ pub struct Tcp {
 impl Default for Tcp {
     /// Five seconds: longer than a lost first packet and its second attempt (1 s and 2 s later).
     fn default() -> Self {
-        Self { deadline: Duration::from_secs(5) }
+        Self {
+            deadline: Duration::from_secs(5),
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use std::{
     net::SocketAddr,
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
 };
 
 use futures::{Stream, future::BoxFuture};
@@ -52,7 +52,11 @@ impl Pipes {
     /// A wire into this network for somebody whose address is `from`. It can be cut by itself.
     #[must_use]
     pub fn wire(&self, from: SocketAddr) -> Wire {
-        Wire { pipes: self.clone(), from, cable: Cable::default() }
+        Wire {
+            pipes: self.clone(),
+            from,
+            cable: Cable::default(),
+        }
     }
 
     /// Breaks every open pipe at both ends, and refuses new ones until [`Self::mend`].
@@ -71,17 +75,26 @@ impl Pipes {
 
     async fn open(&self, address: &str, from: SocketAddr, own: &Cable) -> io::Result<Box<dyn Io>> {
         let (whole, wire) = (self.cable.current()?, own.current()?);
-        let listener = self.lock().get(address).cloned().ok_or(io::ErrorKind::ConnectionRefused)?;
+        let listener = self
+            .lock()
+            .get(address)
+            .cloned()
+            .ok_or(io::ErrorKind::ConnectionRefused)?;
         let (here, there) = tokio::io::duplex(BUFFER);
         let there: Box<dyn Io> = Box::new(Pipe::new(there, &whole, &wire));
-        listener.send((there, from)).await.map_err(|_| io::ErrorKind::ConnectionRefused)?;
+        listener
+            .send((there, from))
+            .await
+            .map_err(|_| io::ErrorKind::ConnectionRefused)?;
         Ok(Box::new(Pipe::new(here, &whole, &wire)))
     }
 }
 
 impl fmt::Debug for Pipes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Pipes").field("listeners", &self.lock().keys()).finish_non_exhaustive()
+        f.debug_struct("Pipes")
+            .field("listeners", &self.lock().keys())
+            .finish_non_exhaustive()
     }
 }
 
@@ -145,7 +158,11 @@ struct Laid {
 impl Cable {
     fn current(&self) -> io::Result<CancellationToken> {
         let broken = self.lock().broken.clone();
-        if broken.is_cancelled() { Err(io::ErrorKind::NetworkUnreachable.into()) } else { Ok(broken) }
+        if broken.is_cancelled() {
+            Err(io::ErrorKind::NetworkUnreachable.into())
+        } else {
+            Ok(broken)
+        }
     }
 
     fn cut(&self) {
@@ -165,50 +182,192 @@ impl Cable {
 }
 
 /// One end of a pipe. After a cut every read and every write fails, those that were waiting too.
+///
+/// Reading and writing wait for the cut separately, since one task may read while another one writes.
 struct Pipe {
     io: DuplexStream,
-    broken: [Pin<Box<WaitForCancellationFutureOwned>>; 2],
-    is_broken: bool,
+    reading: Cut,
+    writing: Cut,
+}
+
+/// The cut of either cable that a pipe runs through.
+struct Cut {
+    cables: [Pin<Box<WaitForCancellationFutureOwned>>; 2],
+    seen: bool,
 }
 
 impl Pipe {
     fn new(io: DuplexStream, whole: &CancellationToken, wire: &CancellationToken) -> Self {
+        Self {
+            io,
+            reading: Cut::new(whole, wire),
+            writing: Cut::new(whole, wire),
+        }
+    }
+}
+
+impl Cut {
+    fn new(whole: &CancellationToken, wire: &CancellationToken) -> Self {
         let wait = |token: &CancellationToken| Box::pin(token.clone().cancelled_owned());
-        Self { io, broken: [wait(whole), wait(wire)], is_broken: false }
+        Self {
+            cables: [wait(whole), wait(wire)],
+            seen: false,
+        }
     }
 
-    fn check(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
-        self.is_broken = self.is_broken || self.broken.iter_mut().any(|cut| cut.as_mut().poll(cx).is_ready());
-        if self.is_broken { Poll::Ready(io::ErrorKind::ConnectionReset.into()) } else { Poll::Pending }
+    fn check(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        self.seen = self.seen || self.cables.iter_mut().any(|cut| cut.as_mut().poll(cx).is_ready());
+        if self.seen {
+            Err(io::ErrorKind::ConnectionReset.into())
+        } else {
+            Ok(())
+        }
     }
 }
 
 impl AsyncRead for Pipe {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match self.check(cx) {
-            Poll::Ready(cut) => Poll::Ready(Err(cut)),
-            Poll::Pending => Pin::new(&mut self.io).poll_read(cx, buf),
-        }
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.reading.check(cx)?;
+        Pin::new(&mut self.io).poll_read(cx, buf)
     }
 }
 
 impl AsyncWrite for Pipe {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        match self.check(cx) {
-            Poll::Ready(cut) => Poll::Ready(Err(cut)),
-            Poll::Pending => Pin::new(&mut self.io).poll_write(cx, bytes),
-        }
+        self.writing.check(cx)?;
+        Pin::new(&mut self.io).poll_write(cx, bytes)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.check(cx) {
-            Poll::Ready(cut) => Poll::Ready(Err(cut)),
-            Poll::Pending => Pin::new(&mut self.io).poll_flush(cx),
-        }
+        self.writing.check(cx)?;
+        Pin::new(&mut self.io).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(Pin::new(&mut self.io).poll_shutdown(cx))?;
-        Poll::Ready(Ok(()))
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+
+    // A last alert is written once, together with what lay before it; piecemeal it would be lost.
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        parts: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.writing.check(cx)?;
+        Pin::new(&mut self.io).poll_write_vectored(cx, parts)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        time::timeout,
+    };
+
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(5);
+
+    #[tokio::test(start_paused = true)]
+    async fn bytes_go_both_ways_and_the_listener_learns_where_they_come_from() {
+        let pipes = Pipes::new();
+        let (mut here, mut there, from) = pair(&pipes, &pipes.wire(address())).await;
+        here.write_all(b"ping").await.unwrap();
+        there.write_all(b"pong").await.unwrap();
+        let (mut ping, mut pong) = ([0; 4], [0; 4]);
+        there.read_exact(&mut ping).await.unwrap();
+        here.read_exact(&mut pong).await.unwrap();
+        assert_eq!((&ping, &pong, from), (b"ping", b"pong", address()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_cut_breaks_both_ends_even_while_one_reads_and_another_task_writes() {
+        let pipes = Pipes::new();
+        let (here, there, _) = pair(&pipes, &pipes.wire(address())).await;
+        let (mut reads, mut writes) = tokio::io::split(here);
+        let (mut reads_there, _kept) = tokio::io::split(there);
+        let mut tasks = tokio::task::JoinSet::new();
+        tasks.spawn(async move { reads.read_u8().await.map(drop) });
+        tasks.spawn(async move { writes.write_all(&[0; 3 * BUFFER]).await });
+        tasks.spawn(async move { tokio::io::copy(&mut reads_there, &mut Stuck).await.map(drop) });
+        tokio::task::yield_now().await;
+        pipes.cut();
+        for _ in 0..2 {
+            let ended = timeout(PATIENCE, tasks.join_next())
+                .await
+                .unwrap()
+                .unwrap()
+                .unwrap();
+            assert_eq!(ended.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_cut_wire_takes_no_other_with_it_and_can_be_mended() {
+        let pipes = Pipes::new();
+        let (oslo, bern) = (pipes.wire(address()), pipes.wire(address()));
+        let (mut cut, mut cut_there, _) = pair(&pipes, &oslo).await;
+        let (mut whole, mut whole_there, _) = pair(&pipes, &bern).await;
+        oslo.cut();
+        assert!(cut.read_u8().await.is_err() && cut_there.read_u8().await.is_err());
+        whole.write_u8(7).await.unwrap();
+        assert_eq!(whole_there.read_u8().await.unwrap(), 7);
+        assert!(oslo.dial("m").await.is_err());
+        oslo.mend();
+        pair(&pipes, &oslo).await;
+        assert!(cut.read_u8().await.is_err(), "what was cut stays cut");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_listening_is_a_refused_connection() {
+        let pipes = Pipes::new();
+        let wire = pipes.wire(address());
+        let refused = |dialled: io::Result<Box<dyn Io>>| dialled.err().map(|cause| cause.kind());
+        assert_eq!(
+            refused(wire.dial("m").await),
+            Some(io::ErrorKind::ConnectionRefused)
+        );
+        drop(pipes.listen("m"));
+        assert_eq!(
+            refused(wire.dial("m").await),
+            Some(io::ErrorKind::ConnectionRefused)
+        );
+    }
+
+    async fn pair(pipes: &Pipes, wire: &Wire) -> (Box<dyn Io>, Box<dyn Io>, SocketAddr) {
+        let mut incoming = pipes.listen("m");
+        let here = wire.dial("m").await.unwrap();
+        let (there, from) = incoming.accept().await.unwrap();
+        (here, there, from)
+    }
+
+    fn address() -> SocketAddr {
+        "192.0.2.1:1".parse().unwrap()
+    }
+
+    /// Takes nothing, so that a pipe fills up.
+    struct Stuck;
+
+    impl AsyncWrite for Stuck {
+        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, _: &[u8]) -> Poll<io::Result<usize>> {
+            Poll::Pending
+        }
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
     }
 }

@@ -16,7 +16,10 @@ pub(crate) struct Replay<T> {
 
 impl<T> Replay<T> {
     pub(crate) fn new(first: u8, io: T) -> Self {
-        Self { first: Some(first), io }
+        Self {
+            first: Some(first),
+            io,
+        }
     }
 
     pub(crate) fn get_ref(&self) -> &T {
@@ -25,7 +28,11 @@ impl<T> Replay<T> {
 }
 
 impl<T: AsyncRead + Unpin> AsyncRead for Replay<T> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         if buf.remaining() > 0
             && let Some(first) = self.first.take()
         {

@@ -225,7 +225,9 @@ impl Liveness {
         let heard = self.seen.values().filter(|seen| matches!(seen.presence, Presence::Online | Presence::Late)).count();
         let of = heard + silent;
         let mass = of >= MASS_SILENCE_LEAST && silent * 100 >= of * MASS_SILENCE_PERCENT;
-        (mass && !std::mem::replace(&mut self.alarmed, mass || self.alarmed)).then_some((silent, of))
+        let already = self.alarmed;
+        self.alarmed |= mass;
+        (mass && !already).then_some((silent, of))
     }
 
     /// How a host is, and the wall time of its last beat.

@@ -12,6 +12,7 @@
 //! Private keys have no place here: every value stands in the journal for ever.
 
 use std::{
+    fmt,
     ops::Bound,
     path::{Path, PathBuf},
     sync::{Arc, PoisonError, RwLock, RwLockReadGuard},
@@ -31,7 +32,10 @@ mod journal;
 mod lock;
 mod record;
 mod recover;
+mod restore;
 mod snapshot;
+mod tail;
+mod verify;
 mod watch;
 mod writer;
 
@@ -46,7 +50,9 @@ pub use self::{
     index::IndexError,
     lock::LockError,
     record::Hash,
-    snapshot::{Snapshot, SnapshotError},
+    restore::{RestoreError, Restored, accept, restore},
+    snapshot::{Snapshot, SnapshotError, snapshot},
+    verify::{IndexStanding, JournalReport, Report, VerifyError, verify},
     watch::{Change, Compacted, End, Watch},
 };
 use self::{
@@ -59,7 +65,7 @@ use self::{
 
 /// A handle on the store. Clones are handles on the same one. When the last is gone, the store closes by itself;
 /// [`Store::close`] waits for that.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Store {
     shared: Arc<Shared>,
     requests: mpsc::Sender<Request>,
@@ -67,7 +73,6 @@ pub struct Store {
     clock: Clock,
 }
 
-#[derive(Debug)]
 struct Shared {
     layout: Layout,
     lineage: Lineage,
@@ -354,6 +359,18 @@ impl Store {
         drop(self.requests.send(Request::Close).await);
         drop(self.requests);
         self.tasks.wait().await;
+    }
+}
+
+impl fmt::Debug for Store {
+    /// Which store it is, not what is in it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "Store({} at {})",
+            self.lineage(),
+            self.shared.layout.data.display()
+        )
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use rustls::CertificateError;
+use rustls::{CertificateError, crypto::WebPkiSupportedAlgorithms};
 use rustls_pki_types::{CertificateDer, TrustAnchor, UnixTime};
 use webpki::{EndEntityCert, ExtendedKeyUsageValidator, KeyPurposeIdIter};
 
@@ -57,7 +57,10 @@ impl Authorities {
     /// [`AuthoritiesError`].
     pub fn new(trust_domain: TrustDomain, certificates: Vec<Vec<u8>>) -> Result<Self, AuthoritiesError> {
         let roots = Roots::new(&trust_domain, certificates)?;
-        Ok(Self { roots: ArcSwap::from_pointee(roots), trust_domain })
+        Ok(Self {
+            roots: ArcSwap::from_pointee(roots),
+            trust_domain,
+        })
     }
 
     /// Trusts these from the next handshake on, instead of those before.
@@ -66,7 +69,8 @@ impl Authorities {
     ///
     /// [`AuthoritiesError`]; then nothing changes.
     pub fn replace(&self, certificates: Vec<Vec<u8>>) -> Result<(), AuthoritiesError> {
-        self.roots.store(Arc::new(Roots::new(&self.trust_domain, certificates)?));
+        self.roots
+            .store(Arc::new(Roots::new(&self.trust_domain, certificates)?));
         Ok(())
     }
 
@@ -88,31 +92,44 @@ impl Authorities {
         &self,
         leaf: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
+        algorithms: &WebPkiSupportedAlgorithms,
     ) -> Result<(), CertificateError> {
         let entity = EndEntityCert::try_from(leaf).map_err(|_| CertificateError::BadEncoding)?;
         // The chain is checked at a time inside the leaf's own validity; a leaf never outlives its CA.
         let validity = crate::certificate::read(leaf)
             .and_then(|leaf| crate::certificate::validity(&leaf))
             .map_err(|_| CertificateError::BadEncoding)?;
-        let time = u64::try_from(validity.not_after.as_second()).map_err(|_| CertificateError::BadEncoding)?;
+        let time =
+            u64::try_from(validity.not_after.as_second()).map_err(|_| CertificateError::BadEncoding)?;
         let time = UnixTime::since_unix_epoch(std::time::Duration::from_secs(time));
-        let algorithms = crate::tls::provider().signature_verification_algorithms;
         let roots = self.roots.load();
         entity
-            .verify_for_usage(algorithms.all, &roots.anchors, intermediates, time, AnyPurpose, None, None)
+            .verify_for_usage(
+                algorithms.all,
+                &roots.anchors,
+                intermediates,
+                time,
+                AnyPurpose,
+                None,
+                None,
+            )
             .map(drop)
             .map_err(|_| CertificateError::UnknownIssuer)
     }
 
     /// Whether one of these CAs signed this certificate.
     pub(crate) fn signed(&self, leaf: &[u8]) -> bool {
-        self.check_chain(&CertificateDer::from(leaf), &[]).is_ok()
+        let algorithms = crate::tls::provider().signature_verification_algorithms;
+        self.check_chain(&CertificateDer::from(leaf), &[], &algorithms)
+            .is_ok()
     }
 
     /// Reads a certificate whose chain has been checked; one that is not as we write them names no role.
     pub(crate) fn read(leaf: &CertificateDer<'_>) -> Result<Certificate, CertificateError> {
         Certificate::parse(leaf).map_err(|cause| match cause {
-            crate::CertificateError::Unreadable | crate::CertificateError::Key => CertificateError::BadEncoding,
+            crate::CertificateError::Unreadable | crate::CertificateError::Key => {
+                CertificateError::BadEncoding
+            }
             crate::CertificateError::NotOneName(_)
             | crate::CertificateError::Identity(_)
             | crate::CertificateError::Purpose => CertificateError::InvalidPurpose,
@@ -141,7 +158,10 @@ impl Roots {
                 .map_err(|_| AuthoritiesError::Unreadable(ca, AuthorityError::NotAnAuthority))?;
             anchors.push(anchor.to_owned());
         }
-        Ok(Self { certificates, anchors })
+        Ok(Self {
+            certificates,
+            anchors,
+        })
     }
 }
 
@@ -151,5 +171,82 @@ struct AnyPurpose;
 impl ExtendedKeyUsageValidator for AnyPurpose {
     fn validate(&self, _: KeyPurposeIdIter<'_, '_>) -> Result<(), webpki::Error> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Authority, Identity, Key, lifetime};
+
+    #[test]
+    fn a_certificate_with_any_byte_changed_was_signed_by_nobody() {
+        let authority = authority("example.org");
+        let trust = Authorities::new(domain("example.org"), vec![authority.certificate().to_vec()]).unwrap();
+        let der = authority
+            .issue(key().public(), &Identity::Master, lifetime::MASTER, now())
+            .unwrap()
+            .der;
+        assert!(trust.signed(&der));
+        for at in 0..der.len() {
+            let mut changed = der.clone();
+            changed[at] ^= 0x01;
+            assert!(!trust.signed(&changed), "byte {at}");
+        }
+    }
+
+    #[test]
+    fn replaced_cas_are_trusted_from_then_on_and_those_before_no_more() {
+        let (one, two) = (authority("example.org"), authority("example.org"));
+        let trust = Authorities::new(domain("example.org"), vec![one.certificate().to_vec()]).unwrap();
+        let sign = |by: &Authority| {
+            by.issue(key().public(), &Identity::Master, lifetime::MASTER, now())
+                .unwrap()
+                .der
+        };
+        let (old, new) = (sign(&one), sign(&two));
+        assert!(trust.signed(&old) && !trust.signed(&new));
+        trust.replace(vec![two.certificate().to_vec()]).unwrap();
+        assert!(trust.signed(&new) && !trust.signed(&old));
+        trust.replace(Vec::new()).unwrap_err();
+        assert!(trust.signed(&new), "a refused replacement changes nothing");
+    }
+
+    #[test]
+    fn what_is_no_ca_of_this_domain_is_not_trusted() {
+        let (ours, theirs) = (authority("example.org"), authority("example.com"));
+        let new = |certificates| Authorities::new(domain("example.org"), certificates).unwrap_err();
+        assert!(matches!(new(vec![]), AuthoritiesError::None));
+        assert!(matches!(
+            new(vec![theirs.certificate().to_vec()]),
+            AuthoritiesError::OtherTrustDomain { .. }
+        ));
+        let many = vec![ours.certificate().to_vec(); MOST + 1];
+        assert!(matches!(new(many), AuthoritiesError::TooMany(_)));
+        let leaf = ours
+            .issue(key().public(), &Identity::Master, lifetime::MASTER, now())
+            .unwrap()
+            .der;
+        assert!(matches!(new(vec![leaf]), AuthoritiesError::Unreadable(..)));
+        assert!(matches!(
+            new(vec![b"x".to_vec()]),
+            AuthoritiesError::Unreadable(..)
+        ));
+    }
+
+    fn authority(name: &str) -> Authority {
+        Authority::create(&domain(name), now()).unwrap()
+    }
+
+    fn domain(name: &str) -> TrustDomain {
+        name.parse().unwrap()
+    }
+
+    fn key() -> Key {
+        Key::generate().unwrap()
+    }
+
+    fn now() -> jiff::Timestamp {
+        "2026-01-01T00:00:00Z".parse().unwrap()
     }
 }

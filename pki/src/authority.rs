@@ -4,15 +4,15 @@ use std::net::IpAddr;
 
 use jiff::{SignedDuration, Timestamp};
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, SanType, SerialNumber, date_time_ymd, string::Ia5String,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
+    KeyPair, KeyUsagePurpose, SanType, SerialNumber, date_time_ymd, string::Ia5String,
 };
 use rustls_pki_types::CertificateDer;
 use zeroize::Zeroizing;
 
 use crate::{
-    Certificate, CertificateError, Fingerprint, Identity, IdentityError, Key, KeyError, PublicKey, TrustDomain,
-    certificate,
+    Certificate, CertificateError, Fingerprint, Identity, IdentityError, Key, KeyError, PublicKey,
+    TrustDomain, certificate,
     lifetime::{self, Validity},
     pem,
 };
@@ -87,7 +87,10 @@ impl Authority {
         // domain, so that verifiers which look an issuer up by name find the right one.
         let unique: String = key.public().fingerprint().to_string().chars().take(8).collect();
         let domain: String = trust_domain.as_str().chars().take(44).collect();
-        let mut params = params(&format!("Picket CA {domain} {unique}"), Validity::starting(now, lifetime::CA))?;
+        let mut params = params(
+            &format!("Picket CA {domain} {unique}"),
+            Validity::starting(now, lifetime::CA),
+        )?;
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         params.subject_alt_names = vec![SanType::URI(ascii(&format!("spiffe://{trust_domain}"))?)];
@@ -101,7 +104,9 @@ impl Authority {
     ///
     /// [`AuthorityError`], when they are not a CA of ours that belong together.
     pub fn load(certificate: &[u8], key: &[u8]) -> Result<Self, AuthorityError> {
-        let mut certificates = pem::certificates_from_pem(certificate).unwrap_or_default().into_iter();
+        let mut certificates = pem::certificates_from_pem(certificate)
+            .unwrap_or_default()
+            .into_iter();
         let (Some(der), None) = (certificates.next(), certificates.next()) else {
             return Err(CertificateError::Unreadable.into());
         };
@@ -109,13 +114,23 @@ impl Authority {
     }
 
     fn load_der(der: Vec<u8>, key: Key) -> Result<Self, AuthorityError> {
-        let Root { trust_domain, validity, public_key } = Root::parse(&der)?;
+        let Root {
+            trust_domain,
+            validity,
+            public_key,
+        } = Root::parse(&der)?;
         if &public_key != key.public() {
             return Err(AuthorityError::KeyDoesNotMatch(Fingerprint::of(&der)));
         }
         let issuer = Issuer::from_ca_cert_der(&CertificateDer::from(der.as_slice()), key.pair())
             .map_err(AuthorityError::Sign)?;
-        Ok(Self { key, der, trust_domain, validity, issuer })
+        Ok(Self {
+            key,
+            der,
+            trust_domain,
+            validity,
+            issuer,
+        })
     }
 
     /// The CA's certificate (DER).
@@ -193,8 +208,11 @@ impl Authority {
         lifetime: SignedDuration,
         now: Timestamp,
     ) -> Result<IssuedCertificate, AuthorityError> {
-        let out_of_time = AuthorityError::OutOfTime { now, validity: self.validity };
-        if now < self.validity.not_before {
+        let out_of_time = AuthorityError::OutOfTime {
+            now,
+            validity: self.validity,
+        };
+        if now < self.validity.not_before || now >= self.validity.not_after {
             return Err(out_of_time);
         }
         let Some(validity) = Validity::starting(now, lifetime).within(&self.validity) else {
@@ -212,7 +230,9 @@ impl Authority {
         for name in names {
             params.subject_alt_names.push(server_name(name)?);
         }
-        let certificate = params.signed_by(&key.info(), &self.issuer).map_err(AuthorityError::Sign)?;
+        let certificate = params
+            .signed_by(&key.info(), &self.issuer)
+            .map_err(AuthorityError::Sign)?;
         let der = certificate.der().to_vec();
         Ok(IssuedCertificate {
             fingerprint: Fingerprint::of(&der),
@@ -289,10 +309,244 @@ fn server_name(name: &str) -> Result<SanType, AuthorityError> {
     if let Ok(address) = name.parse::<IpAddr>() {
         return Ok(SanType::IpAddress(address));
     }
-    let plain = rustls_pki_types::DnsName::try_from(name).map_err(|_| AuthorityError::Name(name.to_owned()))?;
+    let plain =
+        rustls_pki_types::DnsName::try_from(name).map_err(|_| AuthorityError::Name(name.to_owned()))?;
     Ok(SanType::DnsName(ascii(plain.as_ref())?))
 }
 
 fn ascii(text: &str) -> Result<Ia5String, AuthorityError> {
     Ia5String::try_from(text).map_err(|_| AuthorityError::Name(text.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+    use x509_parser::extensions::{GeneralName, ParsedExtension};
+
+    use super::*;
+    use crate::{Authorities, Csr, Purpose};
+
+    #[test]
+    fn a_hosts_certificate_is_for_a_client_of_one_name_and_signs_nothing() {
+        let authority = authority();
+        let key = Key::generate().unwrap();
+        let host = Identity::Host(Uuid::from_u128(7));
+        let issued = authority
+            .issue(key.public(), &host, lifetime::HOST, now())
+            .unwrap();
+        let parsed = issued.parse().unwrap();
+        assert_eq!(
+            (&parsed.identity, &parsed.trust_domain),
+            (&host, authority.trust_domain())
+        );
+        assert_eq!(
+            (parsed.purpose, &parsed.public_key),
+            (Purpose::Client, key.public())
+        );
+        assert_eq!(parsed.not_before, now() - SignedDuration::from_mins(5));
+        assert_eq!(parsed.not_after, now() + SignedDuration::from_hours(7 * 24));
+        assert_eq!(parsed.fingerprint, issued.fingerprint);
+
+        let x509 = certificate::read(&issued.der).unwrap();
+        let usage = x509.key_usage().unwrap().unwrap();
+        assert!(usage.critical);
+        assert_eq!(usage.value.flags, 1, "digital signature alone");
+        assert!(!x509.basic_constraints().unwrap().unwrap().value.ca);
+        let names = &x509
+            .subject_alternative_name()
+            .unwrap()
+            .unwrap()
+            .value
+            .general_names;
+        assert!(matches!(names[..], [GeneralName::URI(_)]), "{names:?}");
+    }
+
+    #[test]
+    fn the_masters_certificate_is_for_a_server_and_carries_its_names() {
+        let authority = authority();
+        let names = [
+            "master.example.org".to_owned(),
+            "192.0.2.1".to_owned(),
+            "2001:db8::1".to_owned(),
+        ];
+        let issued = authority
+            .issue_master(Key::generate().unwrap().public(), &names, now())
+            .unwrap();
+        let parsed = issued.parse().unwrap();
+        assert_eq!(
+            (parsed.identity, parsed.purpose),
+            (Identity::Master, Purpose::Server)
+        );
+        let x509 = certificate::read(&issued.der).unwrap();
+        assert_eq!(
+            x509.subject_alternative_name()
+                .unwrap()
+                .unwrap()
+                .value
+                .general_names
+                .len(),
+            4
+        );
+        let error = authority.issue_master(Key::generate().unwrap().public(), &["a b".to_owned()], now());
+        assert!(matches!(error.unwrap_err(), AuthorityError::Name(_)));
+    }
+
+    #[test]
+    fn what_the_ca_signs_names_the_ca_and_has_a_serial_of_its_own() {
+        let authority = authority();
+        let root = certificate::read(authority.certificate()).unwrap();
+        let mut serials = std::collections::BTreeSet::new();
+        for _ in 0..20 {
+            let issued = authority
+                .issue_master(Key::generate().unwrap().public(), &[], now())
+                .unwrap();
+            let x509 = certificate::read(&issued.der).unwrap();
+            assert_eq!(x509.issuer().as_raw(), root.subject().as_raw());
+            assert_eq!(authority_key(&x509), subject_key(&root));
+            x509.verify_signature(Some(root.public_key())).unwrap();
+            assert!(
+                x509.raw_serial().len() <= 17,
+                "128 bits and perhaps a leading zero"
+            );
+            serials.insert(x509.raw_serial().to_vec());
+        }
+        assert_eq!(serials.len(), 20);
+    }
+
+    #[test]
+    fn the_ca_may_sign_certificates_and_no_further_ca() {
+        let authority = authority();
+        let root = certificate::read(authority.certificate()).unwrap();
+        let constraints = root.basic_constraints().unwrap().unwrap();
+        assert!(constraints.critical && constraints.value.ca);
+        assert_eq!(constraints.value.path_len_constraint, Some(0));
+        let usage = root.key_usage().unwrap().unwrap().value;
+        assert!(usage.key_cert_sign() && usage.crl_sign() && !usage.digital_signature());
+        assert!(subject_key(&root).is_some());
+        assert!(
+            Certificate::parse(authority.certificate()).is_err(),
+            "a CA is nobody's identity"
+        );
+    }
+
+    #[test]
+    fn nothing_outlives_the_ca_and_an_ended_ca_signs_nothing() {
+        let authority = authority();
+        let key = Key::generate().unwrap();
+        let end = authority.validity().not_after;
+        let late = end - SignedDuration::from_hours(1);
+        let issued = authority
+            .issue(key.public(), &Identity::Master, lifetime::MASTER, late)
+            .unwrap();
+        assert_eq!(issued.not_after, end);
+        for outside in [
+            end,
+            end + SignedDuration::from_hours(1),
+            now() - SignedDuration::from_hours(1),
+        ] {
+            let error = authority
+                .issue(key.public(), &Identity::Master, lifetime::MASTER, outside)
+                .unwrap_err();
+            assert!(
+                matches!(error, AuthorityError::OutOfTime { .. }),
+                "{outside}: {error}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_ca_reads_back_from_its_files_and_not_with_the_key_of_another() {
+        let (one, other) = (authority(), authority());
+        let back = Authority::load(one.certificate_pem().as_bytes(), one.key_pem().as_bytes()).unwrap();
+        assert_eq!(
+            (back.fingerprint(), back.trust_domain()),
+            (one.fingerprint(), one.trust_domain())
+        );
+        let signed = back
+            .issue(
+                Key::generate().unwrap().public(),
+                &Identity::Master,
+                lifetime::MASTER,
+                now(),
+            )
+            .unwrap();
+        let trust = Authorities::new(one.trust_domain().clone(), vec![one.certificate().to_vec()]).unwrap();
+        assert!(trust.signed(&signed.der));
+        let error =
+            Authority::load(one.certificate_pem().as_bytes(), other.key_pem().as_bytes()).unwrap_err();
+        assert!(matches!(error, AuthorityError::KeyDoesNotMatch(_)), "{error}");
+        let leaf = pem::certificate_to_pem(&signed.der);
+        assert!(Authority::load(leaf.as_bytes(), one.key_pem().as_bytes()).is_err());
+    }
+
+    #[test]
+    fn two_cas_of_one_domain_have_different_names() {
+        let (one, other) = (authority(), authority());
+        let subject = |authority: &Authority| {
+            certificate::read(authority.certificate())
+                .unwrap()
+                .subject()
+                .to_string()
+        };
+        assert_ne!(subject(&one), subject(&other));
+    }
+
+    #[test]
+    fn a_certificate_is_signed_for_the_key_of_a_request() {
+        let key = Key::generate().unwrap();
+        let csr = Csr::parse(&key.csr().unwrap()).unwrap();
+        let ana = Identity::Operator("ana".parse().unwrap());
+        let issued = authority()
+            .issue(csr.public_key(), &ana, lifetime::OPERATOR, now())
+            .unwrap();
+        assert_eq!(issued.parse().unwrap().public_key, *key.public());
+    }
+
+    #[test]
+    fn the_longest_trust_domain_and_operator_still_give_certificates() {
+        let domain: TrustDomain = "d".repeat(128).parse().unwrap();
+        let authority = Authority::create(&domain, now()).unwrap();
+        let ana = Identity::Operator("o".repeat(48).parse().unwrap());
+        let issued = authority
+            .issue(Key::generate().unwrap().public(), &ana, lifetime::OPERATOR, now())
+            .unwrap();
+        assert_eq!(issued.parse().unwrap().identity, ana);
+        for der in [authority.certificate(), &issued.der] {
+            let x509 = certificate::read(der).unwrap();
+            let name = x509
+                .subject()
+                .iter_common_name()
+                .next()
+                .unwrap()
+                .as_str()
+                .unwrap();
+            assert!(name.len() <= 64, "{name}");
+        }
+    }
+
+    fn subject_key(x509: &x509_parser::certificate::X509Certificate<'_>) -> Option<Vec<u8>> {
+        x509.iter_extensions().find_map(|extension| {
+            let ParsedExtension::SubjectKeyIdentifier(id) = extension.parsed_extension() else {
+                return None;
+            };
+            Some(id.0.to_vec())
+        })
+    }
+
+    fn authority_key(x509: &x509_parser::certificate::X509Certificate<'_>) -> Option<Vec<u8>> {
+        x509.iter_extensions().find_map(|extension| {
+            let ParsedExtension::AuthorityKeyIdentifier(id) = extension.parsed_extension() else {
+                return None;
+            };
+            id.key_identifier.as_ref().map(|id| id.0.to_vec())
+        })
+    }
+
+    fn authority() -> Authority {
+        Authority::create(&"example.org".parse().unwrap(), now()).unwrap()
+    }
+
+    fn now() -> Timestamp {
+        "2026-01-01T00:00:00Z".parse().unwrap()
+    }
 }

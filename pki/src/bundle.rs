@@ -9,14 +9,15 @@ use std::fmt::{self, Write as _};
 use data_encoding::BASE64;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 use uuid::Uuid;
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::{
-    Authorities, AuthoritiesError, Certificate, CertificateError, Fingerprint, Identity, Key, KeyError, OperatorName,
-    TrustDomain,
+    Authorities, AuthoritiesError, Certificate, CertificateError, Fingerprint, Identity, Key, KeyError,
+    OperatorName, TrustDomain,
 };
+
+mod seal;
 
 /// The longest bundle that is read. One has about 4 KiB.
 pub const LONGEST: usize = 64 * 1024;
@@ -24,8 +25,6 @@ pub const LONGEST: usize = 64 * 1024;
 /// The newest version of the format that this program reads, and the one that it writes.
 pub const VERSION: u32 = 1;
 
-const MAGIC: &str = "# picket bundle, version ";
-const SEAL: &str = "sha256 ";
 const MOST_ADDRESSES: usize = 16;
 const LONGEST_NAME: usize = 253;
 
@@ -42,10 +41,14 @@ pub enum BundleError {
     #[error("the bundle has been edited or damaged: its checksum does not fit; copy it again, unchanged")]
     Edited,
     /// A newer master wrote it.
-    #[error("the bundle has version {0} and this program reads up to {VERSION}; install the version of the master")]
+    #[error(
+        "the bundle has version {0} and this program reads up to {VERSION}; install the version of the master"
+    )]
     NewerVersion(u64),
     /// Its certificate has ended.
-    #[error("the bundle has expired at {0}; get a new one with `picketctl host bundle NAME` (an operator's: `picket-master admin-bundle`), or set this machine's clock if that is wrong")]
+    #[error(
+        "the bundle has expired at {0}; get a new one with `picketctl host bundle NAME` (an operator's: `picket-master admin-bundle`), or set this machine's clock if that is wrong"
+    )]
     Expired(Timestamp),
     /// Its certificate has not begun.
     #[error("the bundle is valid from {not_before}, and the clock here says {now}; set this machine's clock")]
@@ -56,13 +59,19 @@ pub enum BundleError {
         now: Timestamp,
     },
     /// Key and certificate are not a pair.
-    #[error("the key in the bundle is not the one its certificate is for; get a new one with `picketctl host bundle NAME`")]
+    #[error(
+        "the key in the bundle is not the one its certificate is for; get a new one with `picketctl host bundle NAME`"
+    )]
     KeyDoesNotMatch,
     /// The certificate is of another CA than the one in the bundle.
-    #[error("the certificate in the bundle is not of the CA in the bundle; get a new one with `picketctl host bundle NAME`")]
+    #[error(
+        "the certificate in the bundle is not of the CA in the bundle; get a new one with `picketctl host bundle NAME`"
+    )]
     WrongAuthority,
     /// The certificate speaks for somebody else than the bundle says.
-    #[error("the bundle says it is for {says}, and its certificate is for {certificate}; get a new one with `picketctl host bundle NAME`")]
+    #[error(
+        "the bundle says it is for {says}, and its certificate is for {certificate}; get a new one with `picketctl host bundle NAME`"
+    )]
     OtherIdentity {
         /// Whom the bundle names.
         says: Identity,
@@ -73,7 +82,9 @@ pub enum BundleError {
     #[error("the certificate in the bundle is of no use; get a new one with `picketctl host bundle NAME`")]
     Certificate(#[source] CertificateError),
     /// The CA certificates cannot be read.
-    #[error("the CA certificates in the bundle are of no use; get a new one with `picketctl host bundle NAME`")]
+    #[error(
+        "the CA certificates in the bundle are of no use; get a new one with `picketctl host bundle NAME`"
+    )]
     Authorities(#[source] AuthoritiesError),
     /// The key cannot be read.
     #[error("the key in the bundle is of no use; get a new one with `picketctl host bundle NAME`")]
@@ -173,19 +184,22 @@ impl Bundle {
         };
         // A text that grows would leave copies of the key behind.
         let mut text = Zeroizing::new(String::with_capacity(LONGEST));
-        let json = Zeroizing::new(serde_json::to_string_pretty(&data).map_err(|_| BundleError::NotABundle)?);
-        let written = self.describe(&mut text, certificate.not_after).and_then(|()| {
-            writeln!(text, "{}", *json)?;
-            let seal = data_encoding::HEXLOWER.encode(&Sha256::digest(text.as_bytes()));
-            writeln!(text, "{SEAL}{seal}")
-        });
-        written.map_err(|_| BundleError::NotABundle)?;
+        let mut json = Zeroizing::new(Vec::with_capacity(LONGEST));
+        serde_json::to_writer_pretty(&mut *json, &data).expect("plain strings are written to memory");
+        self.describe(&mut text, certificate.not_after)
+            .expect("a string takes all text");
+        text.push_str(str::from_utf8(&json).expect("JSON is text"));
+        text.push('\n');
+        seal::close(&mut text);
         Ok(text)
     }
 
     fn describe(&self, text: &mut String, expires: Timestamp) -> fmt::Result {
-        writeln!(text, "{MAGIC}{VERSION}")?;
-        writeln!(text, "# It holds a private key: keep it secret (chmod 600), do not edit it, delete it after use.")?;
+        writeln!(text, "{}{VERSION}", seal::MAGIC)?;
+        writeln!(
+            text,
+            "# It holds a private key: keep it secret (chmod 600) and do not edit it."
+        )?;
         match &self.holder {
             Holder::Host { id, name } => writeln!(text, "# for host:      {name} ({id})")?,
             Holder::Operator { name } => writeln!(text, "# for operator:  {name}")?,
@@ -193,7 +207,10 @@ impl Bundle {
         writeln!(text, "# trust domain:  {}", self.trust_domain)?;
         writeln!(text, "# master:        {}", self.masters.join(", "))?;
         writeln!(text, "# expires:       {expires}")?;
-        writeln!(text, "# CA fingerprint (SHA-256), to be compared with the one the master shows:")?;
+        writeln!(
+            text,
+            "# CA fingerprint (SHA-256), to be compared with the one the master shows:"
+        )?;
         for der in &self.authorities {
             let grouped = Fingerprint::of(der).grouped();
             let (first, second) = grouped.split_at(grouped.len() / 2);
@@ -210,14 +227,14 @@ impl Bundle {
     ///
     /// [`BundleError`].
     pub fn parse(bytes: &[u8]) -> Result<Self, BundleError> {
-        let version = version(bytes)?;
+        let version = seal::version(bytes)?;
         if version > u64::from(VERSION) {
             return Err(BundleError::NewerVersion(version));
         }
         if version != u64::from(VERSION) || bytes.len() > LONGEST {
             return Err(BundleError::NotABundle);
         }
-        let text = unseal(bytes)?;
+        let text = seal::open(bytes)?;
         let start = text.find("\n{").ok_or(BundleError::Edited)?;
         let data: Data = serde_json::from_str(&text[start..]).map_err(|_| BundleError::Edited)?;
         let der = |text: &str| BASE64.decode(text.as_bytes()).map_err(|_| BundleError::Edited);
@@ -226,12 +243,20 @@ impl Bundle {
             holder: data.holder.clone(),
             trust_domain: data.trust_domain.clone(),
             masters: data.masters.clone(),
-            authorities: data.authorities.iter().map(|text| der(text)).collect::<Result<_, _>>()?,
+            authorities: data
+                .authorities
+                .iter()
+                .map(|text| der(text))
+                .collect::<Result<_, _>>()?,
             certificate: der(&data.certificate)?,
             key: Key::from_pkcs8(&key).map_err(BundleError::Key)?,
         };
         // The lines for people must say what the data says, or comparing fingerprints would be for show.
-        if bundle.encode()?.as_bytes() == bytes { Ok(bundle) } else { Err(BundleError::Edited) }
+        if bundle.encode()?.as_bytes() == bytes {
+            Ok(bundle)
+        } else {
+            Err(BundleError::Edited)
+        }
     }
 
     /// Checks that everything in the bundle belongs together and that it is good at `now`, and returns the certificate
@@ -243,12 +268,18 @@ impl Bundle {
     pub fn check(&self, now: Timestamp) -> Result<Certificate, BundleError> {
         let certificate = Certificate::parse(&self.certificate).map_err(BundleError::Certificate)?;
         let authorities = Authorities::new(self.trust_domain.clone(), self.authorities.clone());
-        if !authorities.map_err(BundleError::Authorities)?.signed(&self.certificate) {
+        if !authorities
+            .map_err(BundleError::Authorities)?
+            .signed(&self.certificate)
+        {
             return Err(BundleError::WrongAuthority);
         }
         let says = self.holder.identity();
         if certificate.identity != says || certificate.trust_domain != self.trust_domain {
-            return Err(BundleError::OtherIdentity { says, certificate: certificate.identity });
+            return Err(BundleError::OtherIdentity {
+                says,
+                certificate: certificate.identity,
+            });
         }
         if &certificate.public_key != self.key.public() {
             return Err(BundleError::KeyDoesNotMatch);
@@ -257,14 +288,23 @@ impl Bundle {
             return Err(BundleError::Expired(certificate.not_after));
         }
         if now < certificate.not_before {
-            return Err(BundleError::NotYetValid { not_before: certificate.not_before, now });
+            return Err(BundleError::NotYetValid {
+                not_before: certificate.not_before,
+                now,
+            });
         }
         Ok(certificate)
     }
 
     /// A line break in a name would put words into the lines for people.
     fn check_values(&self) -> Result<(), BundleError> {
-        let refused = |what, value: &str, wanted| Err(BundleError::Value { what, value: value.to_owned(), wanted });
+        let refused = |what, value: &str, wanted| {
+            Err(BundleError::Value {
+                what,
+                value: value.to_owned(),
+                wanted,
+            })
+        };
         if let Holder::Host { name, .. } = &self.holder
             && !shown(name)
         {
@@ -276,11 +316,16 @@ impl Bundle {
         }
         for address in &self.masters {
             let port = address.rsplit_once(':').and_then(|(host, port)| {
-                (!host.is_empty()).then_some(())?;
+                let bracketed = host.starts_with('[') && host.ends_with(']');
+                (!host.is_empty() && (bracketed || !host.contains(':'))).then_some(())?;
                 port.parse::<u16>().ok().filter(|port| *port != 0)
             });
             if !shown(address) || port.is_none() {
-                return refused("the master address", address, "HOST:PORT, such as `master.example.org:7443`");
+                return refused(
+                    "the master address",
+                    address,
+                    "HOST:PORT, such as `master.example.org:7443`",
+                );
             }
         }
         Ok(())
@@ -299,33 +344,244 @@ impl fmt::Debug for Bundle {
 }
 
 fn shown(text: &str) -> bool {
-    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b':' | b'[' | b']' | b'%');
+    let plain =
+        |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b':' | b'[' | b']' | b'%');
     !text.is_empty() && text.len() <= LONGEST_NAME && text.bytes().all(plain)
 }
 
-/// The version in the first line.
-fn version(bytes: &[u8]) -> Result<u64, BundleError> {
-    let Some(rest) = bytes.strip_prefix(MAGIC.as_bytes()) else {
-        let cut_short = !bytes.is_empty() && MAGIC.as_bytes().starts_with(bytes);
-        return Err(if cut_short { BundleError::Truncated } else { BundleError::NotABundle });
-    };
-    let line = rest.split(|byte| *byte == b'\n').next().unwrap_or_default();
-    if line.len() == rest.len() {
-        return Err(BundleError::Truncated);
-    }
-    let digits = str::from_utf8(line).map_err(|_| BundleError::NotABundle)?;
-    digits.parse().map_err(|_| BundleError::NotABundle)
-}
+#[cfg(test)]
+mod tests {
+    use jiff::SignedDuration;
 
-/// The text above the checksum line, once that fits.
-fn unseal(bytes: &[u8]) -> Result<&str, BundleError> {
-    let whole = bytes.strip_suffix(b"\n").ok_or(BundleError::Truncated)?;
-    let start = whole.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
-    let (text, last) = bytes.split_at(start);
-    let last = last.strip_suffix(b"\n").unwrap_or(last);
-    let seal = last.strip_prefix(SEAL.as_bytes()).filter(|seal| seal.len() == 64).ok_or(BundleError::Truncated)?;
-    if data_encoding::HEXLOWER.encode(&Sha256::digest(text)).as_bytes() != seal {
-        return Err(BundleError::Edited);
+    use super::*;
+    use crate::{Authority, lifetime};
+
+    #[test]
+    fn a_bundle_reads_back_as_it_was_written() {
+        let bundle = bundle();
+        let text = bundle.encode().unwrap();
+        let back = Bundle::parse(text.as_bytes()).unwrap();
+        assert_eq!(back.encode().unwrap(), text);
+        assert_eq!((&back.holder, &back.masters), (&bundle.holder, &bundle.masters));
+        let certificate = back.check(now()).unwrap();
+        assert_eq!(certificate.identity, bundle.holder.identity());
     }
-    str::from_utf8(text).map_err(|_| BundleError::Edited)
+
+    #[test]
+    fn an_operators_bundle_reads_back_too() {
+        let bundle = operators();
+        let back = Bundle::parse(bundle.encode().unwrap().as_bytes()).unwrap();
+        assert_eq!(
+            back.check(now()).unwrap().identity,
+            Identity::Operator("ana".parse().unwrap())
+        );
+    }
+
+    #[test]
+    fn the_first_lines_tell_a_person_what_it_is_for_whom_and_whose() {
+        let text = bundle().encode().unwrap();
+        let lines: Vec<&str> = text.lines().take_while(|line| line.starts_with('#')).collect();
+        let head = lines.join("\n");
+        let id = Uuid::from_u128(7);
+        for wanted in [
+            "picket bundle, version 1",
+            "edge-07",
+            &id.to_string(),
+            "example.org",
+            "2026-01-04T00:00:00Z",
+        ] {
+            assert!(head.contains(wanted), "{wanted} is not in\n{head}");
+        }
+        let digits = head.replace(['\n', ' ', '#'], "");
+        assert!(
+            digits.contains(&Fingerprint::of(&bundle().authorities[0]).to_string()),
+            "{head}"
+        );
+    }
+
+    #[test]
+    fn a_bundle_cut_off_at_any_length_is_never_accepted() {
+        let text = bundle().encode().unwrap();
+        for length in 1..text.len() {
+            let error = Bundle::parse(&text.as_bytes()[..length]).unwrap_err();
+            assert!(matches!(error, BundleError::Truncated), "{length}: {error}");
+        }
+        assert!(matches!(Bundle::parse(b"").unwrap_err(), BundleError::NotABundle));
+    }
+
+    #[test]
+    fn a_bundle_with_any_byte_changed_is_never_accepted() {
+        let text = bundle().encode().unwrap();
+        for at in 0..text.len() {
+            for bits in [0x01, 0x20, 0x80] {
+                let mut bytes = text.as_bytes().to_vec();
+                bytes[at] ^= bits;
+                assert!(
+                    Bundle::parse(&bytes).is_err(),
+                    "byte {at} with {bits:#x} changed was accepted"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_changed_byte_in_the_middle_is_called_an_edit() {
+        let text = bundle().encode().unwrap().replace("edge-07", "edge-08");
+        assert!(matches!(
+            Bundle::parse(text.as_bytes()).unwrap_err(),
+            BundleError::Edited
+        ));
+    }
+
+    #[test]
+    fn lines_for_people_that_differ_from_the_data_are_refused_even_under_a_right_checksum() {
+        let text = bundle().encode().unwrap();
+        let body = text[..text.rfind("sha256 ").unwrap()]
+            .replace("# for host:      edge-07", "# for host:      edge-99");
+        let mut forged = body;
+        seal::close(&mut forged);
+        assert!(matches!(
+            Bundle::parse(forged.as_bytes()).unwrap_err(),
+            BundleError::Edited
+        ));
+    }
+
+    #[test]
+    fn a_newer_version_and_another_file_are_told_apart() {
+        let text = bundle().encode().unwrap().replace("version 1\n", "version 2\n");
+        assert!(matches!(
+            Bundle::parse(text.as_bytes()).unwrap_err(),
+            BundleError::NewerVersion(2)
+        ));
+        assert!(matches!(
+            Bundle::parse(b"[Unit]\n").unwrap_err(),
+            BundleError::NotABundle
+        ));
+        assert!(matches!(
+            Bundle::parse(&[0xff; 4096]).unwrap_err(),
+            BundleError::NotABundle
+        ));
+    }
+
+    #[test]
+    fn an_expired_bundle_says_when_and_an_early_one_blames_the_clock() {
+        let bundle = bundle();
+        let end = now() + lifetime::BUNDLE;
+        assert!(bundle.check(end).is_ok());
+        let late = bundle.check(end + SignedDuration::from_secs(1)).unwrap_err();
+        assert!(matches!(late, BundleError::Expired(at) if at == end), "{late}");
+        let early = bundle.check(now() - SignedDuration::from_mins(6)).unwrap_err();
+        assert!(matches!(early, BundleError::NotYetValid { .. }), "{early}");
+    }
+
+    #[test]
+    fn a_key_a_ca_and_a_holder_that_do_not_belong_together_are_each_named() {
+        let mut other_key = bundle();
+        other_key.key = Key::generate().unwrap();
+        assert!(matches!(
+            other_key.check(now()).unwrap_err(),
+            BundleError::KeyDoesNotMatch
+        ));
+
+        let mut other_ca = bundle();
+        let stranger = Authority::create(&other_ca.trust_domain, now()).unwrap();
+        other_ca.authorities = vec![stranger.certificate().to_vec()];
+        assert!(matches!(
+            other_ca.check(now()).unwrap_err(),
+            BundleError::WrongAuthority
+        ));
+
+        let mut other_holder = bundle();
+        other_holder.holder = Holder::Host {
+            id: Uuid::from_u128(8),
+            name: "edge-07".into(),
+        };
+        assert!(matches!(
+            other_holder.check(now()).unwrap_err(),
+            BundleError::OtherIdentity { .. }
+        ));
+    }
+
+    #[test]
+    fn a_name_or_an_address_that_would_write_its_own_lines_is_refused() {
+        let mut named = bundle();
+        named.holder = Holder::Host {
+            id: Uuid::from_u128(7),
+            name: "a\n# CA".into(),
+        };
+        assert!(matches!(
+            named.encode().unwrap_err(),
+            BundleError::Value {
+                what: "the host name",
+                ..
+            }
+        ));
+        for address in [
+            "",
+            "master",
+            "master:0",
+            ":7443",
+            "a b:7443",
+            "master:99999",
+            "2001:db8::1:7443",
+        ] {
+            let mut placed = bundle();
+            placed.masters = vec![address.into()];
+            assert!(
+                matches!(placed.encode().unwrap_err(), BundleError::Value { .. }),
+                "{address:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_bundle_shows_no_key_when_it_is_printed() {
+        let bundle = bundle();
+        let shown = format!("{bundle:?}{:?}", bundle.key);
+        assert!(!shown.contains(&BASE64.encode(bundle.key.as_pkcs8())));
+        assert!(!shown.contains(&format!("{:?}", bundle.key.as_pkcs8())));
+        assert!(shown.contains("edge-07"));
+    }
+
+    fn now() -> Timestamp {
+        "2026-01-01T00:00:00Z".parse().unwrap()
+    }
+
+    fn bundle() -> Bundle {
+        sealed(Holder::Host {
+            id: Uuid::from_u128(7),
+            name: "edge-07".into(),
+        })
+    }
+
+    fn operators() -> Bundle {
+        sealed(Holder::Operator {
+            name: "ana".parse().unwrap(),
+        })
+    }
+
+    fn sealed(holder: Holder) -> Bundle {
+        let trust_domain: TrustDomain = "example.org".parse().unwrap();
+        let authority = authority(&trust_domain);
+        let key = Key::generate().unwrap();
+        let issued = authority
+            .issue(key.public(), &holder.identity(), lifetime::BUNDLE, now())
+            .unwrap();
+        let masters = vec!["master.example.org:7443".into(), "[2001:db8::1]:7443".into()];
+        let authorities = vec![authority.certificate().to_vec()];
+        Bundle {
+            holder,
+            trust_domain,
+            masters,
+            authorities,
+            certificate: issued.der,
+            key,
+        }
+    }
+
+    /// One CA for all tests, so that bundles of one domain have one.
+    fn authority(domain: &TrustDomain) -> &'static Authority {
+        static ONE: std::sync::OnceLock<Authority> = std::sync::OnceLock::new();
+        ONE.get_or_init(|| Authority::create(domain, now()).unwrap())
+    }
 }

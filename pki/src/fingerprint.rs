@@ -73,7 +73,9 @@ impl Serialize for Fingerprint {
 
 impl<'de> Deserialize<'de> for Fingerprint {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(D::Error::custom)
     }
 }
 
@@ -88,13 +90,21 @@ mod tests {
         assert_eq!(seen.to_string(), digits);
         assert_eq!(digits.parse(), Ok(seen));
         assert_eq!(seen.grouped().replace(' ', ""), digits);
-        assert_eq!(serde_json::from_str::<Fingerprint>(&format!("{digits:?}")).unwrap(), seen);
+        assert_eq!(
+            serde_json::from_str::<Fingerprint>(&format!("{digits:?}")).unwrap(),
+            seen
+        );
     }
 
     #[test]
     fn a_fingerprint_has_one_spelling() {
         let digits = Fingerprint::of(b"abc").to_string();
-        for other in [digits.to_uppercase(), digits[..62].to_owned(), format!("{digits}00"), format!(" {digits}")] {
+        for other in [
+            digits.to_uppercase(),
+            digits[..62].to_owned(),
+            format!("{digits}00"),
+            format!(" {digits}"),
+        ] {
             assert!(other.parse::<Fingerprint>().is_err(), "{other}");
         }
     }

@@ -18,10 +18,14 @@ const LONGEST_OPERATOR: usize = 48;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum IdentityError {
     /// The trust domain has a letter it may not have, or none.
-    #[error("{0:?} is no trust domain; use lower-case letters, digits, `.`, `-` and `_`, such as `example.org`")]
+    #[error(
+        "{0:?} is no trust domain; use lower-case letters, digits, `.`, `-` and `_`, such as `example.org`"
+    )]
     TrustDomain(String),
     /// The operator name has a letter it may not have, or none.
-    #[error("{0:?} is no operator name; use up to 48 lower-case letters, digits, `.`, `-` and `_`, such as `ana`")]
+    #[error(
+        "{0:?} is no operator name; use up to 48 lower-case letters, digits, `.`, `-` and `_`, such as `ana`"
+    )]
     OperatorName(String),
     /// The URI is none of the three forms.
     #[error("{0:?} is none of spiffe://DOMAIN/master, /host/UUID, /operator/NAME")]
@@ -152,7 +156,10 @@ impl Identity {
     /// [`IdentityError::Uri`], or that of the part that is wrong.
     pub fn parse_uri(uri: &str) -> Result<(TrustDomain, Self), IdentityError> {
         let other = || IdentityError::Uri(shortened(uri));
-        let (domain, path) = uri.strip_prefix("spiffe://").and_then(|rest| rest.split_once('/')).ok_or_else(other)?;
+        let (domain, path) = uri
+            .strip_prefix("spiffe://")
+            .and_then(|rest| rest.split_once('/'))
+            .ok_or_else(other)?;
         let domain = domain.parse()?;
         let identity = match path.split_once('/') {
             None if path == "master" => Self::Master,
@@ -161,7 +168,11 @@ impl Identity {
             None | Some(_) => return Err(other()),
         };
         // The UUID parser accepts braces, capitals and missing hyphens; a second spelling would be a second name.
-        if identity.uri(&domain) == uri { Ok((domain, identity)) } else { Err(other()) }
+        if identity.uri(&domain) == uri {
+            Ok((domain, identity))
+        } else {
+            Err(other())
+        }
     }
 }
 
@@ -181,7 +192,9 @@ fn plain_name(text: &str, longest: usize) -> bool {
     text.len() <= longest
         && edge(text.as_bytes().first())
         && edge(text.as_bytes().last())
-        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'-' | b'_'))
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'-' | b'_'))
 }
 
 /// What a stranger sent is shown only as far as it helps.
@@ -199,7 +212,11 @@ mod tests {
     fn every_identity_reads_back_from_its_uri() {
         let domain: TrustDomain = "example.org".parse().unwrap();
         let host = Identity::Host(Uuid::from_u128(7));
-        for identity in [Identity::Master, host, Identity::Operator("ana.b-c_1".parse().unwrap())] {
+        for identity in [
+            Identity::Master,
+            host,
+            Identity::Operator("ana.b-c_1".parse().unwrap()),
+        ] {
             let uri = identity.uri(&domain);
             assert_eq!(Identity::parse_uri(&uri), Ok((domain.clone(), identity)), "{uri}");
         }

@@ -2,7 +2,10 @@
 
 use std::{fmt, sync::Arc};
 
-use rcgen::{CertificateParams, DistinguishedName, KeyPair, PKCS_ECDSA_P256_SHA256, PublicKeyData, SubjectPublicKeyInfo};
+use rcgen::{
+    CertificateParams, DistinguishedName, KeyPair, PKCS_ECDSA_P256_SHA256, PublicKeyData,
+    SubjectPublicKeyInfo,
+};
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer, pem::PemObject};
 use zeroize::{Zeroize, Zeroizing};
 
@@ -12,7 +15,9 @@ use crate::{Fingerprint, pem};
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
     /// The bytes are no PKCS#8 key on P-256.
-    #[error("this is no private key of ours (PKCS#8, ECDSA on P-256); restore the file or make a new identity")]
+    #[error(
+        "this is no private key of ours (PKCS#8, ECDSA on P-256); restore the file or make a new identity"
+    )]
     Unreadable,
     /// The public key is on another curve, or no key at all.
     #[error("this is no public key of ours (ECDSA on P-256)")]
@@ -36,7 +41,8 @@ impl Key {
     ///
     /// [`KeyError::Library`] when the system gives no randomness.
     pub fn generate() -> Result<Self, KeyError> {
-        let pair = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(|_| KeyError::Library("make a key"))?;
+        let pair =
+            KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(|_| KeyError::Library("make a key"))?;
         Ok(Self::from_pair(pair))
     }
 
@@ -89,7 +95,11 @@ impl Key {
         let mut params = CertificateParams::default();
         params.distinguished_name = DistinguishedName::new();
         let failed = |_| KeyError::Library("sign a certificate request");
-        Ok(params.serialize_request(&self.pair()).map_err(failed)?.der().to_vec())
+        Ok(params
+            .serialize_request(&self.pair())
+            .map_err(failed)?
+            .der()
+            .to_vec())
     }
 
     pub(crate) fn pair(&self) -> KeyPair {
@@ -101,7 +111,9 @@ impl Key {
     }
 
     fn from_pair(mut pair: KeyPair) -> Self {
-        let public = PublicKey { spki: pair.subject_public_key_info() };
+        let public = PublicKey {
+            spki: pair.subject_public_key_info(),
+        };
         let pkcs8 = Arc::new(Zeroizing::new(pair.serialized_der().to_vec()));
         pair.zeroize();
         Self { pkcs8, public }
@@ -154,12 +166,50 @@ impl PublicKey {
     }
 
     pub(crate) fn info(&self) -> SubjectPublicKeyInfo {
-        SubjectPublicKeyInfo::from_der(&self.spki).expect("these bytes were read as a key when this value was made")
+        SubjectPublicKeyInfo::from_der(&self.spki)
+            .expect("these bytes were read as a key when this value was made")
     }
 }
 
 impl fmt::Debug for PublicKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "PublicKey({})", self.fingerprint())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_reads_back_from_its_text() {
+        let key = Key::generate().unwrap();
+        let back = Key::from_pem(key.to_pem().as_bytes()).unwrap();
+        assert_eq!((back.public(), back.as_pkcs8()), (key.public(), key.as_pkcs8()));
+        assert_eq!(
+            PublicKey::from_spki(key.public().as_spki()).unwrap(),
+            *key.public()
+        );
+    }
+
+    #[test]
+    fn a_key_is_never_printed() {
+        let key = Key::generate().unwrap();
+        let shown = format!("{key:?}");
+        assert_eq!(shown, format!("Key({})", key.public().fingerprint()));
+    }
+
+    #[test]
+    fn other_keys_and_damaged_ones_are_refused() {
+        let other = KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
+        assert!(matches!(
+            Key::from_pkcs8(other.serialized_der()).unwrap_err(),
+            KeyError::Unreadable
+        ));
+        let key = Key::generate().unwrap();
+        for length in 0..key.as_pkcs8().len() {
+            assert!(Key::from_pkcs8(&key.as_pkcs8()[..length]).is_err(), "{length}");
+        }
+        assert!(Key::from_pem(b"").is_err());
     }
 }

@@ -44,7 +44,10 @@ impl Validity {
     pub fn within(&self, outer: &Self) -> Option<Self> {
         let not_before = self.not_before.max(outer.not_before);
         let not_after = self.not_after.min(outer.not_after);
-        (not_before < not_after).then_some(Self { not_before, not_after })
+        (not_before < not_after).then_some(Self {
+            not_before,
+            not_after,
+        })
     }
 }
 

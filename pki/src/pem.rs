@@ -26,5 +26,7 @@ pub fn certificate_to_pem(der: &[u8]) -> String {
 /// Reads all certificates of a PEM text, in their order, or `None` when a block is damaged.
 #[must_use]
 pub fn certificates_from_pem(text: &[u8]) -> Option<Vec<Vec<u8>>> {
-    CertificateDer::pem_slice_iter(text).map(|block| block.ok().map(|der| der.to_vec())).collect()
+    CertificateDer::pem_slice_iter(text)
+        .map(|block| block.ok().map(|der| der.to_vec()))
+        .collect()
 }

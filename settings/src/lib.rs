@@ -88,6 +88,14 @@ impl Settings {
         Self::from_layers(&text, file, environment, flags)
     }
 
+    /// As [`Settings::load`], from a file's text alone.
+    ///
+    /// # Errors
+    /// When the text is no TOML.
+    pub fn from_text(text: &str, file: &Path) -> Result<Self, SettingsError> {
+        Self::from_layers(text, file, Toml::string(""), &[])
+    }
+
     /// As [`Settings::load`], from a file's text and any environment.
     ///
     /// # Errors

@@ -463,6 +463,25 @@ mod tests {
     }
 
     #[test]
+    fn a_range_gives_out_every_address_but_the_first_and_the_last() {
+        let range: V4Range = "10.147.20.0/24".parse().unwrap();
+        assert_eq!(
+            (range.first.as_str(), range.end.as_str()),
+            ("10.147.20.1", "10.147.20.255")
+        );
+        for wrong in [
+            "10.147.20.0",
+            "10.147.20.7/24",
+            "10.147.20.0/31",
+            "10.0.0.0/7",
+            "fd00::/64",
+            "10.147.20.0/x",
+        ] {
+            assert!(wrong.parse::<V4Range>().unwrap_err().to_string().contains(wrong));
+        }
+    }
+
+    #[test]
     fn a_member_record_that_makes_no_sense_is_named_and_does_not_hide_the_others() {
         let network: NetworkId = "5350d87547c880cb".parse().unwrap();
         let members = Members::read(

@@ -3,6 +3,7 @@
 //! - [`ids`] and [`address`] are always there and know no socket.
 //! - Feature `client`: [`dial`], [`home`], [`service`], and the two clients [`node`] and [`controller`].
 //! - Feature `fake`: [`fake`], a simulated site whose nodes answer as real ones were recorded to.
+//! - Feature `real`: [`real`], a site of real `zerotier-one` processes in namespaces of their own.
 //!
 //! This crate knows nothing of hosts or grants.
 
@@ -24,5 +25,7 @@ pub mod service;
 
 #[cfg(feature = "fake")]
 pub mod fake;
+#[cfg(feature = "real")]
+pub mod real;
 
 pub use ids::{IdError, NetworkId, NodeId};

@@ -1,5 +1,7 @@
 //! The node side of a service: what it is, which networks it has joined, whom it knows.
 
+use std::fmt;
+
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -271,6 +273,12 @@ impl Admission {
             Self::LoginRequired => "AUTHENTICATION_REQUIRED",
             Self::Other(word) => word,
         }
+    }
+}
+
+impl fmt::Display for Admission {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.word())
     }
 }
 

@@ -196,7 +196,7 @@ impl Service {
         }
     }
 
-    /// Gives every call this long instead of [`DEADLINE`].
+    /// Gives every call this long instead of [`DEADLINE`], the wait for its turn among the others included.
     #[must_use]
     pub fn within(self, deadline: Duration) -> Self {
         Self { deadline, ..self }

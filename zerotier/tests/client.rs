@@ -161,6 +161,18 @@ async fn an_answer_over_the_limit_is_not_taken_in() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_answer_that_never_ends_is_given_up_in_time() {
+    let slow = "HTTP/1.1 200 OK\r\nContent-Length: 400\r\n\r\n{\"address\":";
+    let before = Instant::now();
+    let service = canned(slow).within(Duration::from_secs(3));
+    assert!(matches!(
+        service.node().status().await,
+        Err(Error::TimedOut { .. })
+    ));
+    assert_eq!(before.elapsed(), Duration::from_secs(3));
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_answer_that_breaks_off_is_not_taken_for_a_whole_one() {
     let half =
         "HTTP/1.1 200 OK\r\nContent-Length: 400\r\nConnection: close\r\n\r\n{\"address\":\"39966434ba\",";
@@ -238,6 +250,19 @@ async fn a_home_directory_leads_to_its_node_over_tcp() {
 
     lab.stop(node);
     assert!(matches!(calls.status().await, Err(Error::Unreachable { .. })));
+}
+
+#[tokio::test]
+async fn a_lab_that_is_gone_listens_no_more() {
+    let (lab, node) = lab();
+    let address = lab.listen(node, "127.0.0.1:0".parse().unwrap()).await.unwrap();
+    drop(tokio::net::TcpStream::connect(address).await.unwrap());
+    drop(lab);
+    let begun = Instant::now();
+    while tokio::net::TcpStream::connect(address).await.is_ok() {
+        assert!(begun.elapsed() < Duration::from_secs(10), "still listening");
+        time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -22,7 +22,7 @@ impl fmt::Display for Damage {
         write!(
             f,
             "the store is damaged: {} at byte {}: {}; nothing was changed; run \
-             `picket-master restore --data-dir {} --from SNAPSHOT`",
+             `picket-master restore --data-dir {} --from SNAPSHOT` (without --from it keeps what comes before the damage)",
             self.file.display(),
             self.offset,
             self.what,

@@ -326,3 +326,139 @@ fn files(dir: &Path) -> Result<Vec<PathBuf>, FileError> {
     found.sort();
     Ok(found)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(name: &str) -> Key {
+        Key::new(name).unwrap()
+    }
+
+    fn writes() -> Vec<(Revision, Write)> {
+        let put = |n: u64| (Revision(n), Write::Put(key(&format!("k/{n}")), vec![7; 100]));
+        (1..=40).map(put).collect()
+    }
+
+    fn head() -> (Revision, Hash) {
+        (Revision(40), Hash([9; 32]))
+    }
+
+    /// An index that was closed cleanly, and what belongs in it.
+    fn closed() -> (tempfile::TempDir, Layout, Stamps) {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout::of(dir.path());
+        file::make_dir(&layout.root).unwrap();
+        let index = Index::anew(&layout).unwrap();
+        let mut stamps = Stamps::new();
+        for (revision, write) in writes() {
+            stamp(&mut stamps, revision, &[write]);
+        }
+        index
+            .apply(
+                writes().iter().map(|(revision, write)| (*revision, write)),
+                head(),
+            )
+            .unwrap();
+        index.close(&layout, head()).unwrap();
+        (dir, layout, stamps)
+    }
+
+    /// Writes a seal that fits the files, whatever they are.
+    fn seal(layout: &Layout) {
+        let (revision, head) = head();
+        Seal {
+            revision,
+            head,
+            files: digest(&layout.index()).unwrap(),
+        }
+        .write(layout)
+        .unwrap();
+    }
+
+    #[test]
+    fn an_index_is_used_once_and_only_when_it_is_what_the_journal_says() {
+        let (_dir, layout, stamps) = closed();
+        let index = Index::reuse(&layout, &stamps, head()).unwrap();
+        index.close(&layout, head()).unwrap();
+        let differs = |change: &dyn Fn(&mut Stamps) -> Option<Stamp>, head| {
+            let mut other = stamps.clone();
+            change(&mut other);
+            seal(&layout);
+            Index::reuse(&layout, &other, head).map(drop).unwrap_err()
+        };
+        let stamp = |revision, value| Stamp::of(&key("k/5"), Revision(revision), value);
+        differs(&|stamps| stamps.remove("k/5"), head());
+        differs(&|stamps| stamps.insert(key("k/50"), stamp(5, &[7; 100])), head());
+        differs(&|stamps| stamps.insert(key("k/5"), stamp(6, &[7; 100])), head());
+        differs(&|stamps| stamps.insert(key("k/5"), stamp(5, &[8; 100])), head());
+        differs(&|_| None, (Revision(40), Hash([8; 32])));
+        differs(&|_| None, (Revision(41), Hash([9; 32])));
+        seal(&layout);
+        drop(Index::reuse(&layout, &stamps, head()).unwrap());
+        assert!(
+            Index::reuse(&layout, &stamps, head())
+                .unwrap_err()
+                .contains("not closed cleanly")
+        );
+    }
+
+    #[test]
+    fn a_value_that_is_not_what_was_committed_is_an_error_and_no_answer() {
+        let (_dir, layout, stamps) = closed();
+        let index = Index::reuse(&layout, &stamps, head()).unwrap();
+        let (lost, other, old) = (key("k/1"), key("k/2"), key("k/3"));
+        index.db.remove(lost.as_str()).unwrap();
+        index
+            .db
+            .insert(other.as_str(), encode(&old, Revision(2), &[7; 100]))
+            .unwrap();
+        index
+            .db
+            .insert(old.as_str(), encode(&old, Revision(1), &[7; 100]))
+            .unwrap();
+        for key in [lost, other, old] {
+            let answer = index.read(&key, stamps[&key]);
+            assert!(
+                matches!(answer, Err(IndexError::Value { .. })),
+                "{key}: {answer:?}"
+            );
+        }
+        assert_eq!(index.read(&key("k/4"), stamps["k/4"]).unwrap(), [7; 100]);
+    }
+
+    #[test]
+    fn even_a_seal_over_damaged_files_does_not_make_them_believed() {
+        let (dir, layout, stamps) = closed();
+        let template = tempfile::tempdir().unwrap();
+        let kept: Vec<_> = files(&layout.index()).unwrap();
+        let bytes: Vec<_> = kept.iter().map(|path| fs::read(path).unwrap()).collect();
+        let seed = fastrand::u64(..);
+        let mut random = fastrand::Rng::with_seed(seed);
+        for round in 0..60 {
+            let making = Layout::of(&template.path().join(round.to_string()));
+            let victim = random.usize(..kept.len());
+            for (n, (path, bytes)) in kept.iter().zip(&bytes).enumerate() {
+                let mut bytes = bytes.clone();
+                // What sled wrote is at the front of its file; the rest is room.
+                if n == victim && !bytes.is_empty() {
+                    let at = random.usize(..bytes.len().min(8192));
+                    bytes[at] ^= random.u8(1..);
+                }
+                let path = making.data.join(path.strip_prefix(dir.path()).unwrap());
+                fs::create_dir_all(path.parent().unwrap()).unwrap();
+                fs::write(path, bytes).unwrap();
+            }
+            seal(&making);
+            if let Ok(index) = Index::reuse(&making, &stamps, head()) {
+                for (key, stamp) in &stamps {
+                    assert_eq!(
+                        index.read(key, *stamp).unwrap(),
+                        [7; 100],
+                        "seed {seed}, round {round}, {key}"
+                    );
+                }
+            }
+        }
+    }
+}

@@ -4,8 +4,8 @@
 //! first 8 bytes of the SHA-256 of those. It is moved into place whole, so that one without a header is damaged and not
 //! torn.
 //!
-//! Only the end of the last segment can be torn: the file ends before the record does, or is zeros from the record's
-//! checksum to its end. Whatever else does not fit is damage, and nobody guesses.
+//! Only the end of the last segment can be torn: the file ends before the record does, or is zeros from a sector in
+//! the record to its end. Whatever else does not fit is damage, and nobody guesses.
 
 use std::{
     fs::{self, File},
@@ -25,6 +25,8 @@ use super::{
 /// a year of a busy site is a few dozen files.
 pub(super) const SEGMENT: u64 = 16 << 20;
 
+/// The smallest piece that disks write.
+const SECTOR: u64 = 512;
 const MAGIC: [u8; 8] = *b"PKTJRNL1";
 const SEGMENT_HEADER: usize = 8 + 16 + 8 + 32 + 8;
 
@@ -188,7 +190,7 @@ impl Segment {
         let mut front = [0; HEADER];
         self.reader.read_exact(&mut front).map_err(trouble())?;
         let Some(header) = Header::decode(&front) else {
-            let torn = front.ends_with(&[0; 8]) && self.zeros_to_the_end().map_err(trouble())?;
+            let torn = self.torn_before(self.at + HEADER as u64).map_err(trouble())?;
             return if torn {
                 Ok(Read::Torn)
             } else {
@@ -216,7 +218,7 @@ impl Segment {
         self.reader.read_exact(&mut trailer).map_err(trouble())?;
         let seen = hash(&[&before.0, &front, &body]);
         if seen.0 != trailer {
-            let torn = trailer == [0; TRAILER] && self.zeros_to_the_end().map_err(trouble())?;
+            let torn = self.torn_before(self.at + whole).map_err(trouble())?;
             let what =
                 format!("the record of revision {revision} does not have the hash it was written with");
             return if torn {
@@ -237,15 +239,23 @@ impl Segment {
         layout.damage(&self.path, self.at, what).into()
     }
 
-    fn zeros_to_the_end(&mut self) -> io::Result<bool> {
+    /// Whether what should reach from here to `end` was never wholly written: the file is nothing but zeros, up to its
+    /// end, from this record on, or from the start of a sector in it. A disk writes sectors whole.
+    fn torn_before(&mut self, end: u64) -> io::Result<bool> {
+        let mut at = self.reader.seek(SeekFrom::Start(self.at))?;
+        let mut written = at;
         let mut piece = [0; 4096];
         loop {
-            match self.reader.read(&mut piece)? {
-                0 => return Ok(true),
-                read if piece.iter().take(read).any(|byte| *byte != 0) => return Ok(false),
-                _ => {}
+            let read = self.reader.read(&mut piece)?;
+            let Some(seen) = piece.get(..read).filter(|seen| !seen.is_empty()) else {
+                break;
+            };
+            if let Some(last) = seen.iter().rposition(|byte| *byte != 0) {
+                written = at + last as u64 + 1;
             }
+            at += read as u64;
         }
+        Ok(written == self.at || written.next_multiple_of(SECTOR) < end)
     }
 }
 

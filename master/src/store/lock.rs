@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io::{Read as _, Seek as _, Write as _},
+    io::{self, Read as _, Seek as _, Write as _},
     path::{Path, PathBuf},
 };
 
@@ -13,7 +13,16 @@ use super::file::{self, FileError};
 /// Held as long as it lives.
 #[derive(Debug)]
 pub(super) struct Lock {
-    _file: File,
+    file: File,
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // The pid means nothing from here on. The lock itself goes with the file.
+        if let Err(error) = self.file.set_len(0) {
+            tracing::debug!(%error, "a stale pid stays in the lock file");
+        }
+    }
 }
 
 /// Says why a data directory could not be locked.
@@ -55,6 +64,18 @@ pub enum LockError {
     },
 }
 
+impl LockError {
+    /// What it means for a data directory that one of its files does not work.
+    pub(super) fn of(dir: &Path, cause: FileError) -> Self {
+        let dir = dir.to_owned();
+        if cause.forbidden() {
+            Self::Forbidden { dir, cause }
+        } else {
+            Self::File { dir, cause }
+        }
+    }
+}
+
 impl Lock {
     /// Takes the lock of a data directory, without waiting.
     pub(super) fn take(dir: &Path) -> Result<Self, LockError> {
@@ -90,7 +111,21 @@ impl Lock {
             .and_then(|()| writeln!(file, "{}", std::process::id()))
             .map_err(FileError::on("write", &path))
             .map_err(trouble)?;
-        Ok(Self { _file: file })
+        Ok(Self { file })
+    }
+}
+
+/// Who holds the lock of a data directory, if someone does. Changes nothing.
+pub(super) fn held(dir: &Path) -> Result<Option<String>, FileError> {
+    let path = dir.join("master.lock");
+    let mut file = match File::open(&path) {
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(None),
+        file => file.map_err(FileError::on("open", &path))?,
+    };
+    match flock(&file, FlockOperation::NonBlockingLockShared) {
+        Ok(()) => Ok(None),
+        Err(rustix::io::Errno::WOULDBLOCK) => Ok(Some(holder(&mut file))),
+        Err(errno) => Err(FileError::on("look at the lock of", &path)(errno.into())),
     }
 }
 

@@ -246,3 +246,88 @@ impl<'a> Reader<'a> {
         std::str::from_utf8(self.take(len)?).ok()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn record() -> impl Strategy<Value = Record> {
+        let write = (
+            "[ -~]{1,20}",
+            prop::option::of(prop::collection::vec(any::<u8>(), 0..50)),
+        );
+        let writes = prop::collection::vec(write, 0..6);
+        (
+            any::<u64>(),
+            0_i64..1 << 50,
+            prop::array::uniform5(".{0,12}"),
+            writes,
+        )
+            .prop_map(
+                |(revision, time, [who, from, what, subject, why], writes)| Record {
+                    revision: Revision(revision),
+                    time: Timestamp::from_microsecond(time).unwrap(),
+                    audit: Audit {
+                        who,
+                        from,
+                        what,
+                        subject,
+                        why,
+                    },
+                    writes: writes
+                        .into_iter()
+                        .map(|(key, value)| {
+                            let key = Key::new(key).unwrap();
+                            value.map_or(Write::Delete(key.clone()), |value| Write::Put(key, value))
+                        })
+                        .collect(),
+                },
+            )
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn a_record_reads_back_as_it_was_written(record in record(), before in any::<[u8; 32]>()) {
+            let mut bytes = vec![1, 2, 3];
+            let after = record.encode(Hash(before), &mut bytes);
+            let (front, rest) = bytes[3..].split_at(HEADER);
+            let header = Header::decode(front.try_into().unwrap()).unwrap();
+            let (body, trailer) = rest.split_at(header.body);
+            prop_assert_eq!(trailer, after.0);
+            prop_assert_eq!(hash(&[&before, front, body]), after);
+            prop_assert_eq!(Record::decode(&header, body), Some(record));
+        }
+
+        #[test]
+        fn a_header_with_any_bit_flipped_is_none(record in record(), bit in 0..HEADER * 8) {
+            let mut bytes = Vec::new();
+            record.encode(Hash([0; 32]), &mut bytes);
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            prop_assert_eq!(Header::decode(bytes[..HEADER].try_into().unwrap()), None);
+        }
+
+        #[test]
+        fn a_body_that_is_cut_or_longer_is_none(record in record(), cut in any::<prop::sample::Index>()) {
+            let mut bytes = Vec::new();
+            record.encode(Hash([0; 32]), &mut bytes);
+            let header = Header::decode(bytes[..HEADER].try_into().unwrap()).unwrap();
+            let body = &bytes[HEADER..HEADER + header.body];
+            prop_assert_eq!(Record::decode(&header, &body[..cut.index(body.len())]), None);
+            prop_assert_eq!(Record::decode(&header, &[body, &[0]].concat()), None);
+        }
+
+        #[test]
+        fn no_bytes_at_all_make_a_body_panic(body in prop::collection::vec(any::<u8>(), 0..200)) {
+            let header = Header { revision: Revision(1), body: body.len(), version: 1 };
+            if let Some(record) = Record::decode(&header, &body) {
+                let mut bytes = Vec::new();
+                record.encode(Hash([0; 32]), &mut bytes);
+                prop_assert_eq!(&bytes[HEADER..HEADER + body.len()], &body[..]);
+            }
+        }
+    }
+}

@@ -13,23 +13,25 @@ use super::{
     head::{self, Head},
     index::{Index, IndexError, Seal, Stamp, Stamps, stamp},
     journal::{self, Journal, Torn, Walk},
-    lock::Lock,
+    lock::{Lock, LockError},
     record::Hash,
     snapshot,
     writer::Disk,
 };
 
-/// A rebuilt index is written in pieces of this many bytes.
-const PIECE: usize = 1 << 20;
+/// A rebuilt index is sorted in pieces of this many bytes of values: memory for time.
+const PIECE: usize = 16 << 20;
+/// So many writes of a rebuilt index are one batch for sled.
+const TOGETHER: usize = 64;
 
 /// Makes an empty store in a data directory.
 pub(super) fn create(dir: &Path) -> Result<(), CreateError> {
-    file::make_dir(dir)?;
-    let _lock = Lock::take(dir)?;
     let place = Layout::of(dir);
     if fs::symlink_metadata(&place.root).is_ok() {
         return Err(CreateError::Exists { dir: dir.to_owned() });
     }
+    file::make_dir(dir).map_err(|cause| LockError::of(dir, cause))?;
+    let _lock = Lock::take(dir)?;
     let making = Layout::in_the_making(dir);
     file::remove_dir(&making.root)?;
     file::make_dir(&making.journal())?;
@@ -170,20 +172,22 @@ pub(super) fn confirm(layout: &Layout, format: &Format, state: &State) -> Result
     Ok(())
 }
 
+/// The format of a store that is there.
+pub(super) fn intact(layout: &Layout) -> Result<Format, Unreadable> {
+    match Format::read(layout)? {
+        Some(format) => Ok(format),
+        None => Err(layout.damage(&layout.format(), 0, "the file is missing").into()),
+    }
+}
+
 /// Opens the store of a data directory. The lock is held from here on.
 pub(super) fn open(dir: &Path, clock: &Clock) -> Result<Recovered, OpenError> {
     let layout = Layout::of(dir);
-    if !dir.exists() {
+    if !layout.root.exists() {
         return Err(OpenError::Missing { dir: dir.to_owned() });
     }
     let lock = Lock::take(dir)?;
-    let Some(format) = Format::read(&layout)? else {
-        return Err(if layout.root.exists() {
-            Unreadable::from(layout.damage(&layout.format(), 0, "the file is missing")).into()
-        } else {
-            OpenError::Missing { dir: dir.to_owned() }
-        });
-    };
+    let format = intact(&layout)?;
     let started = clock.monotonic();
     let state = replay(&layout, &format, None)?;
     confirm(&layout, &format, &state)?;
@@ -232,20 +236,28 @@ fn rebuild(layout: &Layout, format: &Format, state: &State) -> Result<Index, Ope
     let head = (state.revision, state.head);
     let mut piece: Vec<(Revision, Write)> = Vec::new();
     let mut bytes = 0;
-    let put = |piece: &[(Revision, Write)]| -> Result<(), IndexError> {
-        index.apply(piece.iter().map(|(revision, write)| (*revision, write)), head)
+    let put = |piece: &mut Vec<(Revision, Write)>| -> Result<(), IndexError> {
+        // Neighbours share a page; in the order of the journal, each write would be another one.
+        piece.sort_by(|(_, one), (_, other)| one.key().cmp(other.key()));
+        for together in piece.chunks(TOGETHER) {
+            index.apply(together.iter().map(|(revision, write)| (*revision, write)), head)?;
+        }
+        piece.clear();
+        Ok(())
     };
     live::<OpenError>(layout, format, state, |key, revision, value| {
         bytes += value.len();
         piece.push((revision, Write::Put(key, value)));
         if bytes >= PIECE {
-            put(&piece)?;
-            piece.clear();
+            put(&mut piece)?;
             bytes = 0;
         }
         Ok(())
     })?;
-    put(&piece)?;
+    put(&mut piece)?;
+    if state.stamps.is_empty() {
+        index.apply(std::iter::empty(), head)?;
+    }
     Ok(index)
 }
 

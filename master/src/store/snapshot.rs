@@ -15,13 +15,15 @@ use std::{
 };
 
 use jiff::Timestamp;
+use picket_clock::Clock;
 use sha2::{Digest as _, Sha256};
 
 use super::{
     commit::{Key, Revision, VALUE_MAX},
     damage::Unreadable,
     file::{self, FileError},
-    format::{Format, Layout, Lineage},
+    format::{Layout, Lineage},
+    head, lock,
     record::{Hash, Reader, put_text},
     recover,
 };
@@ -74,6 +76,23 @@ impl From<FileError> for SnapshotError {
     }
 }
 
+/// Takes a snapshot of the store in a data directory into the directory `to`, and reads it back. A master may be running.
+///
+/// # Errors
+/// When there is no store, or it cannot be read, or the snapshot not be written.
+pub fn snapshot(dir: &Path, to: &Path, clock: &Clock) -> Result<Snapshot, SnapshotError> {
+    let layout = Layout::of(dir);
+    if !layout.root.exists() {
+        return Err(SnapshotError::Missing { dir: dir.to_owned() });
+    }
+    // What a running master is writing is not acknowledged, and may not last.
+    let acknowledged = match lock::held(dir)? {
+        Some(_) => head::read(&layout, recover::intact(&layout)?.lineage)?.map(|(revision, _)| revision),
+        None => None,
+    };
+    take(&layout, acknowledged, to, clock.now())
+}
+
 /// Takes a snapshot of the state at `upto`, or at the end of the journal, into the directory `to`.
 pub(super) fn take(
     layout: &Layout,
@@ -81,12 +100,19 @@ pub(super) fn take(
     to: &Path,
     now: Timestamp,
 ) -> Result<Snapshot, SnapshotError> {
-    let Some(format) = Format::read(layout)? else {
-        return Err(SnapshotError::Missing {
-            dir: layout.data.clone(),
-        });
-    };
+    let format = recover::intact(layout)?;
     let state = recover::replay(layout, &format, upto)?;
+    match upto {
+        None => recover::confirm(layout, &format, &state)?,
+        Some(upto) if state.revision < upto => {
+            let what = format!(
+                "it ends with revision {}, but revision {upto} was acknowledged",
+                state.revision
+            );
+            return Err(Unreadable::from(layout.damage(&layout.journal(), 0, what)).into());
+        }
+        Some(_) => {}
+    }
     file::make_dir(to)?;
     let lineage = format.lineage.to_string();
     let short = lineage.get(..8).unwrap_or(&lineage);

@@ -61,6 +61,9 @@ enum WriteError {
     Head(#[source] FileError),
 }
 
+/// What is left of the disk: all of it, or after a failure the lock, until the store is closed.
+type Held = Result<Disk, Option<Lock>>;
+
 /// Runs until the store is closed, or no handle is left.
 pub(super) async fn run(
     shared: Arc<Shared>,
@@ -68,25 +71,26 @@ pub(super) async fn run(
     clock: Clock,
     mut requests: mpsc::Receiver<Request>,
 ) {
-    let mut disk = Some(disk);
+    let mut held = Ok(disk);
     while let Some((commits, more)) = gather(&mut requests).await {
         let now = clock.now();
-        match disk.take() {
-            Some(held) if !commits.is_empty() => disk = write(&shared, held, commits, now).await,
-            Some(held) => disk = Some(held),
-            None => {
+        held = match held {
+            Ok(disk) if !commits.is_empty() => write(&shared, disk, commits, now).await,
+            Ok(disk) => Ok(disk),
+            Err(lock) => {
                 for (_, answer) in commits {
                     reply(answer, Err(shared.refusal()));
                 }
+                Err(lock)
             }
-        }
+        };
         if !more {
             break;
         }
     }
     requests.close();
     let closing = Arc::clone(&shared);
-    let closed = tokio::task::spawn_blocking(move || close(&closing, disk)).await;
+    let closed = tokio::task::spawn_blocking(move || close(&closing, held)).await;
     if let Err(error) = closed {
         tracing::warn!(%error, "the store's index did not close; it is rebuilt at the next start");
     }
@@ -117,13 +121,13 @@ async fn gather(
     }
 }
 
-/// Writes a batch and answers. Returns the disk, unless it failed.
+/// Writes a batch and answers.
 async fn write(
     shared: &Arc<Shared>,
     mut disk: Disk,
     commits: Vec<(Commit, oneshot::Sender<Answer>)>,
     now: Timestamp,
-) -> Option<Disk> {
+) -> Held {
     let (commits, answers): (Vec<_>, Vec<_>) = commits.into_iter().unzip();
     let blocking = Arc::clone(shared);
     let written = tokio::task::spawn_blocking(move || {
@@ -131,26 +135,26 @@ async fn write(
             let view = blocking.view.read().unwrap_or_else(PoisonError::into_inner);
             plan(&view, commits, now)
         };
-        let verdicts = put(&blocking, &mut disk, batch)?;
-        Ok::<_, WriteError>((disk, verdicts))
+        let verdicts = put(&blocking, &mut disk, batch);
+        (disk, verdicts)
     });
-    let reason = match written.await {
-        Ok(Ok((disk, verdicts))) => {
+    let (reason, lock) = match written.await {
+        Ok((disk, Ok(verdicts))) => {
             shared.history.announce(shared.revision());
             for (answer, verdict) in answers.into_iter().zip(verdicts) {
                 reply(answer, verdict);
             }
-            return Some(disk);
+            return Ok(disk);
         }
-        Ok(Err(error)) => chain(&error),
-        Err(error) => format!("the thread that writes the journal ended: {error}"),
+        Ok((disk, Err(error))) => (chain(&error), Some(disk.lock)),
+        Err(error) => (format!("the thread that writes the journal ended: {error}"), None),
     };
     tracing::error!(%reason, "the store takes no more commits");
     shared.history.end(End::Failed(reason.into()));
     for answer in answers {
         reply(answer, Err(shared.refusal()));
     }
-    None
+    Err(lock)
 }
 
 /// Nobody minds when the one who asked has left; the commit stands or not without them.
@@ -248,13 +252,20 @@ fn put(shared: &Shared, disk: &mut Disk, batch: Batch) -> Result<Vec<Answer>, Wr
     Ok(batch.verdicts)
 }
 
-fn close(shared: &Shared, disk: Option<Disk>) {
+fn close(shared: &Shared, held: Held) {
     let (index, head) = {
         let mut view = shared.view.write().unwrap_or_else(PoisonError::into_inner);
         (view.index.take(), (view.revision, view.head))
     };
-    // Without a disk there was an error, and the index may be ahead of what is known.
-    let Some(disk) = disk else { return };
+    let disk = match held {
+        Ok(disk) => disk,
+        // The index may be ahead of what was acknowledged; without a seal it is made anew.
+        Err(lock) => {
+            drop(index);
+            drop(lock);
+            return;
+        }
+    };
     let closed = index.map_or(Ok(()), |index| index.close(&disk.layout, head));
     if let Err(error) = closed {
         tracing::warn!(
@@ -280,4 +291,135 @@ pub(super) fn chain(error: &dyn std::error::Error) -> String {
         cause = error.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs::File, io::Read as _, os::fd::OwnedFd, path::Path};
+
+    use super::*;
+    use crate::store::{Audit, Guard, OpenError, Store, Write, recover};
+
+    fn commit(guards: Vec<Guard>, name: &str, value: &str) -> Commit {
+        let key = Key::new(name).unwrap();
+        Commit {
+            guards,
+            writes: vec![Write::Put(key, value.as_bytes().to_vec())],
+            audit: Audit::default(),
+        }
+    }
+
+    fn onto(dir: &Path, file: File) -> Result<Store, OpenError> {
+        let mut recovered = recover::open(dir, &Clock::system())?;
+        recovered.disk.journal.file = Some(file);
+        Ok(Store::start(recovered, Clock::system()))
+    }
+
+    async fn expect_failure(dir: &Path, store: Store, reason: &str) {
+        for _ in 0..2 {
+            let answer = store.commit(commit(vec![], "b", "2")).await;
+            let Err(CommitError::Failed { reason: told }) = answer else {
+                panic!("{answer:?}")
+            };
+            assert!(told.contains(reason), "{told}");
+        }
+        assert!(matches!(store.ended().await, End::Failed(_)));
+        assert_eq!(
+            store.revision(),
+            Revision(1),
+            "a commit that was not acknowledged can be seen"
+        );
+        store.close().await;
+        let store = Store::open(dir, Clock::system()).await.unwrap();
+        assert_eq!(store.get(&Key::new("a").unwrap()).unwrap().unwrap().value, b"1");
+        assert_eq!(store.get(&Key::new("b").unwrap()).unwrap(), None);
+    }
+
+    async fn with_one_commit(dir: &Path) {
+        Store::create(dir).unwrap();
+        let store = Store::open(dir, Clock::system()).await.unwrap();
+        store.commit(commit(vec![], "a", "1")).await.unwrap();
+        store.close().await;
+    }
+
+    #[tokio::test]
+    async fn a_full_disk_ends_the_store_and_acknowledges_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        with_one_commit(dir.path()).await;
+        let full = File::options().write(true).open("/dev/full").unwrap();
+        let store = onto(dir.path(), full).unwrap();
+        expect_failure(dir.path(), store, "append to").await;
+    }
+
+    #[tokio::test]
+    async fn a_flush_that_fails_ends_the_store_and_acknowledges_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        with_one_commit(dir.path()).await;
+        // A pipe takes what is written and cannot be flushed.
+        let (mut reader, writer) = std::io::pipe().unwrap();
+        let store = onto(dir.path(), OwnedFd::from(writer).into()).unwrap();
+        expect_failure(dir.path(), store, "flush").await;
+        let mut written = Vec::new();
+        reader.read_to_end(&mut written).unwrap();
+        assert!(!written.is_empty(), "nothing was written before the flush");
+    }
+
+    #[tokio::test]
+    async fn what_waits_is_one_batch_and_a_batch_is_bounded() {
+        let (requests, mut queue) = mpsc::channel(BATCH + 10);
+        for n in 0..BATCH + 3 {
+            let request = Request::Commit(commit(vec![], &format!("k{n}"), "v"), oneshot::channel().0);
+            requests.try_send(request).map_err(drop).unwrap();
+        }
+        let (first, more) = gather(&mut queue).await.unwrap();
+        assert_eq!((first.len(), more), (BATCH, true));
+        requests.try_send(Request::Close).map_err(drop).unwrap();
+        let (second, more) = gather(&mut queue).await.unwrap();
+        assert_eq!((second.len(), more), (3, false));
+        drop(requests);
+        assert!(gather(&mut queue).await.is_none());
+    }
+
+    #[test]
+    fn a_guard_sees_the_commits_before_it_in_the_same_batch() {
+        let view = View {
+            revision: Revision(7),
+            head: Hash([1; 32]),
+            stamps: BTreeMap::new(),
+            index: None,
+        };
+        let absent = || vec![Guard::Absent(Key::new("a").unwrap())];
+        let commits = vec![
+            commit(absent(), "a", "1"),
+            commit(absent(), "a", "2"),
+            commit(vec![], "b", "3"),
+        ];
+        let batch = plan(&view, commits, Timestamp::UNIX_EPOCH);
+        let conflict = CommitError::Conflict {
+            key: Key::new("a").unwrap(),
+            stands: Some(Revision(8)),
+        };
+        assert_eq!(batch.verdicts, [Ok(Revision(8)), Err(conflict), Ok(Revision(9))]);
+        assert_eq!(
+            (batch.first, batch.revision, batch.changes.len()),
+            (Revision(8), Revision(9), 2)
+        );
+    }
+
+    #[tokio::test]
+    async fn many_at_once_each_get_a_revision_of_their_own() {
+        let dir = tempfile::tempdir().unwrap();
+        Store::create(dir.path()).unwrap();
+        let store = Store::open(dir.path(), Clock::system()).await.unwrap();
+        let mut committers = tokio::task::JoinSet::new();
+        for n in 0..300 {
+            let store = store.clone();
+            committers
+                .spawn(async move { store.commit(commit(vec![], &format!("k{n}"), "v")).await.unwrap() });
+        }
+        let mut revisions = committers.join_all().await;
+        revisions.sort();
+        assert_eq!(revisions, (1..=300).map(Revision).collect::<Vec<_>>());
+        assert_eq!(store.load("k").unwrap().len(), 300);
+    }
 }

@@ -1,11 +1,24 @@
 //! Stories of the store, through its public interface and the files it leaves behind.
 
-use std::{collections::BTreeMap, path::Path};
+#![allow(
+    clippy::unwrap_used,
+    reason = "what a test cannot set up is a failure of the test"
+)]
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
 
 use picket_clock::Clock;
 use picket_master::store::{Audit, Commit, Guard, Key, OpenError, Revision, Store, Write};
 
 mod commits;
+mod damage;
+mod killed;
+mod model;
+mod restores;
 
 /// What should be in a store: each key's value and the revision that wrote it.
 type Expected = BTreeMap<String, (Vec<u8>, Revision)>;
@@ -51,4 +64,46 @@ async fn open(dir: &Path) -> Result<Store, OpenError> {
 async fn fresh(dir: &Path) -> Store {
     Store::create(dir).unwrap();
     open(dir).await.unwrap()
+}
+
+/// Every file below a directory with its bytes.
+fn tree(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(tree(&path));
+        } else {
+            found.insert(path.clone(), fs::read(&path).unwrap());
+        }
+    }
+    found
+}
+
+fn copy(from: &Path, to: &Path) {
+    for (path, bytes) in tree(from) {
+        let path = to.join(path.strip_prefix(from).unwrap());
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, bytes).unwrap();
+    }
+}
+
+fn segment(dir: &Path) -> PathBuf {
+    let mut segments: Vec<_> = fs::read_dir(dir.join("store/journal"))
+        .unwrap()
+        .map(|it| it.unwrap().path())
+        .collect();
+    segments.sort();
+    segments.pop().unwrap()
+}
+
+/// Some commits that write, overwrite and delete.
+async fn busy(store: &Store, count: u8) {
+    for n in 0..count {
+        let mut writes = vec![put(&format!("k/{}", n % 17), vec![n; usize::from(n) * 3])];
+        if n % 5 == 4 {
+            writes.push(delete(&format!("k/{}", (n + 3) % 17)));
+        }
+        store.commit(commit(vec![], writes)).await.unwrap();
+    }
 }

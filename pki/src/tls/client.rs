@@ -34,7 +34,10 @@ pub fn client_config(
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(TlsError::Library)?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(MasterVerifier { authorities, algorithms }))
+        .with_custom_certificate_verifier(Arc::new(MasterVerifier {
+            authorities,
+            algorithms,
+        }))
         .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(certified(certificate, key)?)));
     config.alpn_protocols = vec![ALPN.to_vec()];
     config.resumption = Resumption::disabled();
@@ -57,7 +60,8 @@ impl MasterVerifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<(), CertificateError> {
-        self.authorities.check_chain(leaf, intermediates)?;
+        self.authorities
+            .check_chain(leaf, intermediates, &self.algorithms)?;
         let certificate = Authorities::read(leaf)?;
         if certificate.purpose != Purpose::Server || certificate.identity != Identity::Master {
             return Err(CertificateError::InvalidPurpose);

@@ -3,7 +3,8 @@
 use std::{fmt, sync::Arc};
 
 use rustls::{
-    CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, ServerConfig, SignatureScheme,
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, ServerConfig,
+    SignatureScheme,
     client::danger::HandshakeSignatureValid,
     crypto::{WebPkiSupportedAlgorithms, verify_tls13_signature},
     server::{
@@ -31,7 +32,12 @@ pub fn server_config(
 ) -> Result<ServerConfig, TlsError> {
     let provider = Arc::new(provider());
     let algorithms = provider.signature_verification_algorithms;
-    let verifier = ClientVerifier { authorities, role, pins, algorithms };
+    let verifier = ClientVerifier {
+        authorities,
+        role,
+        pins,
+        algorithms,
+    };
     let mut config = ServerConfig::builder_with_details(provider, Arc::new(Told(time)))
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(TlsError::Library)?
@@ -59,7 +65,8 @@ impl ClientVerifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<(), CertificateError> {
-        self.authorities.check_chain(leaf, intermediates)?;
+        self.authorities
+            .check_chain(leaf, intermediates, &self.algorithms)?;
         let certificate = Authorities::read(leaf)?;
         if certificate.purpose != Purpose::Client || certificate.identity.role() != Some(self.role) {
             return Err(CertificateError::InvalidPurpose);
@@ -85,11 +92,16 @@ fn check_standing(standing: Standing, role: Role) -> Result<(), CertificateError
 
 pub(crate) fn check_time(certificate: &Certificate, now: UnixTime) -> Result<(), CertificateError> {
     let at = |time: jiff::Timestamp| {
-        UnixTime::since_unix_epoch(std::time::Duration::from_secs(u64::try_from(time.as_second()).unwrap_or(0)))
+        UnixTime::since_unix_epoch(std::time::Duration::from_secs(
+            u64::try_from(time.as_second()).unwrap_or(0),
+        ))
     };
     let (not_before, not_after) = (at(certificate.not_before), at(certificate.not_after));
     if now < not_before {
-        return Err(CertificateError::NotValidYetContext { time: now, not_before });
+        return Err(CertificateError::NotValidYetContext {
+            time: now,
+            not_before,
+        });
     }
     if now > not_after {
         return Err(CertificateError::ExpiredContext { time: now, not_after });
@@ -141,6 +153,8 @@ impl ClientCertVerifier for ClientVerifier {
 
 impl fmt::Debug for ClientVerifier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ClientVerifier").field("role", &self.role).finish_non_exhaustive()
+        f.debug_struct("ClientVerifier")
+            .field("role", &self.role)
+            .finish_non_exhaustive()
     }
 }

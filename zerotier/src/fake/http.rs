@@ -161,13 +161,15 @@ impl Lab {
         } else {
             Origin::Loopback6
         };
-        let lab = self.clone();
+        let lab = self.watch();
         self.spawn(async move {
             loop {
-                match listener.accept().await {
+                let accepted = listener.accept().await;
+                let Some(lab) = lab() else { return };
+                match accepted {
                     Ok((stream, _)) if lab.with(node, |machine| machine.running) => {
-                        let lab_of_connection = lab.clone();
-                        lab.spawn(async move { lab_of_connection.serve(node, origin, stream).await });
+                        let own = lab.clone();
+                        lab.spawn(async move { own.serve(node, origin, stream).await });
                     }
                     Ok(_) => {}
                     // Out of descriptors, say: what is open has to end first.

@@ -32,7 +32,7 @@ pub struct Lab(Arc<Inner>);
 struct Inner {
     state: Mutex<State>,
     started: Instant,
-    /// Connections and listeners; they end with the lab's last owner outside, or with the runtime.
+    /// Connections and listeners. A listener does not keep the lab alive; dropping the last owner ends it.
     tasks: Mutex<JoinSet<()>>,
 }
 
@@ -208,6 +208,12 @@ impl Lab {
             return false;
         };
         one.admits(b, other) && other.admits(a, one)
+    }
+
+    /// Returns the site for a task that must not keep it alive.
+    pub(super) fn watch(&self) -> impl Fn() -> Option<Lab> + Send + 'static {
+        let inner = Arc::downgrade(&self.0);
+        move || inner.upgrade().map(Lab)
     }
 
     /// Runs a task that lives as long as the lab.

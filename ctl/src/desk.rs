@@ -1,0 +1,202 @@
+//! The operator's desk: the bundle in hand, a connection to the master when one is needed, calls with a deadline.
+
+use std::{io::Read, path::PathBuf, sync::Arc, time::Duration};
+
+use picket_clock::Clock;
+use picket_link::{Dial, Options};
+use picket_pki::{Authorities, Bundle, Holder, bundle};
+use picket_proto::wire::admin::{
+    decky_service_client::DeckyServiceClient, deployment_service_client::DeploymentServiceClient,
+    event_service_client::EventServiceClient, host_service_client::HostServiceClient,
+    member_service_client::MemberServiceClient, network_service_client::NetworkServiceClient,
+};
+use tokio::time;
+use tonic::{Response, Status, transport::Channel};
+
+use crate::{
+    cli::Globals,
+    config::{self, World},
+    fault::{About, Fault},
+    print::{Print, Row},
+};
+
+/// The longest answer that is taken: a page of hosts has less than a tenth of it.
+const LONGEST_ANSWER: usize = 16 * 1024 * 1024;
+
+/// How long `--watch` leaves a list on the screen.
+const WATCH_EVERY: Duration = Duration::from_secs(2);
+
+/// As much of a reply to a question as is read.
+const LONGEST_REPLY: usize = 64;
+
+/// Everything a command works with.
+pub(crate) struct Desk {
+    pub(crate) print: Print,
+    pub(crate) clock: Clock,
+    pub(crate) stdin: Box<dyn Read + Send>,
+    pub(crate) someone_is_there: bool,
+    timeout: Duration,
+    bundle: Option<PathBuf>,
+    master: Option<String>,
+    home: Option<PathBuf>,
+    dial: Arc<dyn Dial>,
+    channel: Option<Channel>,
+}
+
+macro_rules! clients {
+    ($($noun:ident: $client:ident),* $(,)?) => {
+        $(pub(crate) async fn $noun(&mut self) -> Result<$client<Channel>, Fault> {
+            Ok($client::new(self.channel().await?).max_decoding_message_size(LONGEST_ANSWER))
+        })*
+    };
+}
+
+impl Desk {
+    pub(crate) fn new(world: World, globals: &Globals) -> Self {
+        let World {
+            stdin,
+            stdout,
+            stderr,
+            terminals,
+            no_color,
+            home,
+            clock,
+            dial,
+        } = world;
+        Self {
+            print: Print::new(stdout, stderr, terminals, no_color, globals.output),
+            clock,
+            stdin,
+            someone_is_there: terminals.stdin && terminals.stderr,
+            timeout: globals.timeout,
+            bundle: globals.bundle.clone(),
+            master: globals.master.clone(),
+            home,
+            dial,
+            channel: None,
+        }
+    }
+
+    clients! {
+        hosts: HostServiceClient,
+        networks: NetworkServiceClient,
+        members: MemberServiceClient,
+        deployments: DeploymentServiceClient,
+        deckies: DeckyServiceClient,
+        events: EventServiceClient,
+    }
+
+    /// Makes one call, within the deadline.
+    pub(crate) async fn call<T>(
+        &self,
+        about: &About,
+        call: impl Future<Output = Result<Response<T>, Status>>,
+    ) -> Result<T, Fault> {
+        match time::timeout(self.timeout, call).await {
+            Ok(Ok(response)) => Ok(response.into_inner()),
+            Ok(Err(status)) => Err(Fault::of(&status, about, self.timeout)),
+            Err(_) => Err(Fault::Silent {
+                about: about.clone(),
+                after: self.timeout,
+            }),
+        }
+    }
+
+    /// Puts a status in words that came in the middle of a stream.
+    pub(crate) fn fault(&self, status: &Status, about: &About) -> Fault {
+        Fault::of(status, about, self.timeout)
+    }
+
+    /// Prints a list, once or until interrupted.
+    pub(crate) async fn list<R: Row>(
+        &mut self,
+        watch: bool,
+        mut fetch: impl AsyncFnMut(&mut Self) -> Result<Vec<R>, Fault>,
+    ) -> Result<(), Fault> {
+        if !watch {
+            let rows = fetch(self).await?;
+            return self.print.list(&rows, self.clock.now());
+        }
+        loop {
+            let rows = fetch(self).await?;
+            self.print.list_again(&rows, self.clock.now())?;
+            time::sleep(WATCH_EVERY).await;
+        }
+    }
+
+    /// Asks whether to go on. Where nobody can be asked, nothing happens.
+    pub(crate) fn confirm(&mut self, question: &str) -> Result<(), Fault> {
+        if !self.someone_is_there {
+            return Err(Fault::Usage(
+                "there is nobody to ask whether this is meant; add `--yes`".to_owned(),
+            ));
+        }
+        self.print.ask(&format!("{question} [y/N] "));
+        let mut answer = Vec::new();
+        for byte in (&mut self.stdin).bytes().take(LONGEST_REPLY) {
+            match byte {
+                Ok(b'\n') | Err(_) => break,
+                Ok(byte) => answer.push(byte),
+            }
+        }
+        match answer.trim_ascii().to_ascii_lowercase().as_slice() {
+            b"y" | b"yes" => Ok(()),
+            _ => Err(Fault::Declined),
+        }
+    }
+
+    /// The connection, made when first needed and kept.
+    async fn channel(&mut self) -> Result<Channel, Fault> {
+        if let Some(channel) = &self.channel {
+            return Ok(channel.clone());
+        }
+        let bundle = self.bundle()?;
+        let addresses = self
+            .master
+            .clone()
+            .map_or_else(|| bundle.masters.clone(), |master| vec![master]);
+        let authorities = Authorities::new(bundle.trust_domain.clone(), bundle.authorities.clone());
+        let clock = self.clock.clone();
+        let config = picket_pki::client_config(
+            Arc::new(authorities.map_err(Fault::Authorities)?),
+            &bundle.certificate,
+            &bundle.key,
+            Arc::new(move || clock.unix()),
+        )
+        .map_err(Fault::Tls)?;
+        let options = Options {
+            deadline: self.timeout,
+            ..Options::default()
+        };
+        let connected = picket_link::connect(&*self.dial, &addresses, Arc::new(config), options).await;
+        let channel = connected.map_err(Fault::Link)?.channel;
+        self.channel = Some(channel.clone());
+        Ok(channel)
+    }
+
+    /// The operator's bundle, read and checked.
+    fn bundle(&self) -> Result<Bundle, Fault> {
+        let default = || self.home.as_deref().map(config::default_bundle);
+        let Some(path) = self.bundle.clone().or_else(default) else {
+            return Err(Fault::NoBundle(None));
+        };
+        if !path.exists() {
+            return Err(Fault::NoBundle(Some(path)));
+        }
+        let limit = u64::try_from(bundle::LONGEST).unwrap_or(u64::MAX);
+        let bytes = picket_durable::read_private(&path, limit)?;
+        let unusable = |cause| Fault::Bundle {
+            path: path.clone(),
+            cause,
+        };
+        let bundle = Bundle::parse(&bytes).map_err(unusable)?;
+        if let Holder::Host { name, .. } = &bundle.holder {
+            return Err(Fault::NotAnOperator {
+                path,
+                host: name.clone(),
+            });
+        }
+        bundle.check(self.clock.now()).map_err(unusable)?;
+        Ok(bundle)
+    }
+}

@@ -1,0 +1,290 @@
+//! Hosts: enrolling, looking, labelling, banning, retiring.
+
+use std::sync::Arc;
+
+use picket_proto::{
+    document::Kind,
+    host::{HostId, Labels},
+    status::JoinedNetwork,
+    to_wire_time,
+    wire::admin::{
+        self as wire, BanHostRequest, BanHostResponse, EnrollHostRequest, EnrollHostResponse, GetHostRequest,
+        GetHostResponse, LabelHostRequest, LabelHostResponse, ListHostsRequest, ListHostsResponse, NoteHostRequest,
+        NoteHostResponse, RetireHostRequest, RetireHostResponse, host_service_server::HostService,
+    },
+};
+use tonic::{Request, Response, Status};
+use uuid::Uuid;
+
+use super::{name, reason};
+use crate::{
+    caller::operator,
+    desk::Desk,
+    event::Severity,
+    liveness::Presence,
+    observed::Tried,
+    record::{HostRecord, HostStanding, Pin, Pins, Record as _, key},
+    refused::Refused,
+    signer::Bundled,
+    store::{CommitError, Guard, Write},
+};
+
+/// The most hosts on one page.
+const MOST_ON_A_PAGE: u32 = 1000;
+/// The longest note.
+const MOST_NOTE: usize = 1024;
+
+/// The service, over the desk.
+#[derive(Debug)]
+pub struct Hosts(pub Arc<Desk>);
+
+#[tonic::async_trait]
+impl HostService for Hosts {
+    async fn enroll_host(&self, request: Request<EnrollHostRequest>) -> Result<Response<EnrollHostResponse>, Status> {
+        let actor = operator(&self.0, &request)?;
+        let asked = request.into_inner();
+        let name = name("name", &asked.name)?;
+        let labels = Labels::new(asked.labels).map_err(Refused::Invalid)?;
+        let desk = &self.0;
+        let (id, now) = (HostId(Uuid::new_v4()), desk.now());
+        let Bundled { bundle, pin } =
+            desk.signer.host_bundle(id, &name, &desk.addresses, now).map_err(Refused::Authority)?;
+        let text = bundle.encode().map_err(Refused::Bundle)?;
+        let expires = pin.not_after;
+        let record = HostRecord {
+            id,
+            name: name.clone(),
+            labels,
+            note: String::new(),
+            enrolled_at: now,
+            standing: HostStanding::Active,
+            pins: Pins { bundle: Some(pin), ..Pins::default() },
+            node: None,
+        };
+        let claim = Write::Put(key::name(&name), id.to_string().into_bytes());
+        let audit = actor.does("host.enroll", &name, "");
+        match desk.commit(vec![Guard::Absent(key::name(&name))], vec![record.put(), claim], audit).await {
+            Ok(_) => {}
+            Err(CommitError::Conflict { .. }) => {
+                let exists = format!(
+                    "host {name} exists already; choose another name, or `picketctl host retire {name}` first"
+                );
+                return Err(Refused::Exists(exists).into());
+            }
+            Err(error) => return Err(Refused::Commit(error).into()),
+        }
+        desk.say(Severity::Notice, "host.enrolled", name.as_str(), &format!("enrolled by {}", actor.name()));
+        Ok(Response::new(EnrollHostResponse {
+            host: Some(shown(desk, id)?),
+            bundle: text.as_bytes().to_vec().into(),
+            authority_fingerprint: desk.signer.fingerprint().to_string(),
+            bundle_expires_at: Some(to_wire_time(expires)),
+        }))
+    }
+
+    async fn list_hosts(&self, request: Request<ListHostsRequest>) -> Result<Response<ListHostsResponse>, Status> {
+        operator(&self.0, &request)?;
+        let asked = request.into_inner();
+        let wanted = Labels::new(asked.labels).map_err(Refused::Invalid)?;
+        let after = match asked.page_token.as_str() {
+            "" => None,
+            token => Some(name("page_token", token)?),
+        };
+        let size = match asked.page_size {
+            0 => MOST_ON_A_PAGE,
+            size => size.min(MOST_ON_A_PAGE),
+        };
+        let size = usize::try_from(size).unwrap_or(usize::MAX);
+        let (page, more): (Vec<_>, bool) = {
+            let views = self.0.views.read();
+            let mut hosts = views.roster.hosts_after(after.as_ref()).filter(|host| host.record.labels.include(&wanted));
+            let page = hosts.by_ref().take(size).map(|host| (host.record.id, host.record.name.clone())).collect();
+            (page, hosts.next().is_some())
+        };
+        let next_page_token = page.last().filter(|_| more).map(|(_, name)| name.to_string()).unwrap_or_default();
+        // One that was retired since is left out.
+        let hosts = page.iter().filter_map(|(id, _)| shown(&self.0, *id).ok()).collect();
+        Ok(Response::new(ListHostsResponse { hosts, next_page_token }))
+    }
+
+    async fn get_host(&self, request: Request<GetHostRequest>) -> Result<Response<GetHostResponse>, Status> {
+        operator(&self.0, &request)?;
+        let id = self.0.host_named(&name("name", &request.into_inner().name)?)?;
+        Ok(Response::new(detailed(&self.0, id)?))
+    }
+
+    async fn label_host(&self, request: Request<LabelHostRequest>) -> Result<Response<LabelHostResponse>, Status> {
+        let actor = operator(&self.0, &request)?;
+        let asked = request.into_inner();
+        let name = name("name", &asked.name)?;
+        let set = Labels::new(asked.set).map_err(Refused::Invalid)?;
+        let id = self.0.host_named(&name)?;
+        let change = |host: &mut HostRecord| {
+            let labels = host.labels.changed(&set, &asked.remove)?;
+            let differs = labels != host.labels;
+            host.labels = labels;
+            Ok(differs)
+        };
+        self.0.change_host(id, actor.does("host.label", &name, ""), change).await?;
+        Ok(Response::new(LabelHostResponse { host: Some(shown(&self.0, id)?) }))
+    }
+
+    async fn note_host(&self, request: Request<NoteHostRequest>) -> Result<Response<NoteHostResponse>, Status> {
+        let actor = operator(&self.0, &request)?;
+        let asked = request.into_inner();
+        let name = name("name", &asked.name)?;
+        if asked.note.chars().count() > MOST_NOTE || asked.note.contains(|c: char| c.is_control() && c != '\n') {
+            return Err(Refused::invalid("note", format_args!("use plain text of at most {MOST_NOTE} characters")).into());
+        }
+        let id = self.0.host_named(&name)?;
+        let change = |host: &mut HostRecord| {
+            let differs = host.note != asked.note;
+            host.note.clone_from(&asked.note);
+            Ok(differs)
+        };
+        self.0.change_host(id, actor.does("host.note", &name, ""), change).await?;
+        Ok(Response::new(NoteHostResponse { host: Some(shown(&self.0, id)?) }))
+    }
+
+    async fn ban_host(&self, request: Request<BanHostRequest>) -> Result<Response<BanHostResponse>, Status> {
+        let actor = operator(&self.0, &request)?;
+        let asked = request.into_inner();
+        let (name, reason) = (name("name", &asked.name)?, reason(&asked.reason)?);
+        let id = self.0.host_named(&name)?;
+        let had_session = self.0.sessions.has(id);
+        let at = self.0.now();
+        let ban = |host: &mut HostRecord| {
+            let active = host.standing == HostStanding::Active;
+            if active {
+                host.standing = HostStanding::Banned { at, reason: reason.clone() };
+            }
+            Ok(active)
+        };
+        let (_, changed) = self.0.change_host(id, actor.does("host.ban", &name, &reason), ban).await?;
+        if changed {
+            let message = format!("banned by {}: {reason}", actor.name());
+            self.0.say(Severity::Alert, "host.banned", name.as_str(), &message);
+        }
+        Ok(Response::new(BanHostResponse { host: Some(shown(&self.0, id)?), session_cut: had_session && changed }))
+    }
+
+    async fn retire_host(&self, request: Request<RetireHostRequest>) -> Result<Response<RetireHostResponse>, Status> {
+        let actor = operator(&self.0, &request)?;
+        let asked = request.into_inner();
+        let (name, reason) = (name("name", &asked.name)?, reason(&asked.reason)?);
+        let id = self.0.host_named(&name)?;
+        let told = self.0.sessions.has(id);
+        let at = self.0.now();
+        let retire = |host: &mut HostRecord| {
+            let standing = !matches!(host.standing, HostStanding::Retired { .. });
+            if standing {
+                host.standing = HostStanding::Retired { at, reason: reason.clone() };
+            }
+            Ok(standing)
+        };
+        let (_, changed) = self.0.change_host(id, actor.does("host.retire", &name, &reason), retire).await?;
+        if changed {
+            let message = format!("retired by {}: {reason}", actor.name());
+            self.0.say(Severity::Notice, "host.retired", name.as_str(), &message);
+        }
+        Ok(Response::new(RetireHostResponse { host: Some(shown(&self.0, id)?), told }))
+    }
+}
+
+/// A host as lists show it.
+fn shown(desk: &Desk, id: HostId) -> Result<wire::Host, Refused> {
+    let record = {
+        let views = desk.views.read();
+        views.roster.host(id).map(|host| host.record.clone()).ok_or_else(|| Refused::no_host(id))?
+    };
+    let (presence, last_seen) = desk.liveness().of(id);
+    let mut host = wire::Host {
+        id: id.to_string(),
+        name: record.name.to_string(),
+        labels: record.labels.iter().map(|(key, value)| (key.clone(), value.clone())).collect(),
+        note: record.note,
+        state: state(&record.standing, presence).into(),
+        enrolled_at: Some(to_wire_time(record.enrolled_at)),
+        last_seen_at: last_seen.map(to_wire_time),
+        node_id: record.node.map(|node| node.to_string()).unwrap_or_default(),
+        ..wire::Host::default()
+    };
+    if let Some(seen) = desk.observed.get(id) {
+        let summary = seen.summary();
+        (host.deckies, host.deckies_running) = summary.decky_counts();
+        host.agent_version = summary.agent_version.to_string();
+        host.address = seen.connection().0.map(|address| address.to_string()).unwrap_or_default();
+        host.conditions = seen.conditions();
+        match (summary.node, record.node) {
+            (Some(said), Some(known)) if said != known => {
+                host.conditions.push(format!("zerotier: says it is node {said} and was {known}; not believed"));
+            }
+            (Some(said), None) => {
+                host.conditions.push(format!("zerotier: says it is node {said}, which is not kept; not believed"));
+            }
+            (Some(_), Some(_)) | (None, _) => {}
+        }
+    }
+    Ok(host)
+}
+
+fn state(standing: &HostStanding, presence: Presence) -> wire::HostState {
+    match (standing, presence) {
+        (HostStanding::Banned { .. }, _) => wire::HostState::Banned,
+        (HostStanding::Retired { .. }, _) => wire::HostState::Retired,
+        (HostStanding::Active, Presence::NeverSeen) => wire::HostState::NeverSeen,
+        (HostStanding::Active, Presence::Online) => wire::HostState::Online,
+        (HostStanding::Active, Presence::Late) => wire::HostState::Late,
+        (HostStanding::Active, Presence::Offline) => wire::HostState::Offline,
+    }
+}
+
+fn detailed(desk: &Desk, id: HostId) -> Result<GetHostResponse, Refused> {
+    let host = shown(desk, id)?;
+    let pins = {
+        let views = desk.views.read();
+        views.roster.host(id).map(|host| host.record.pins.clone()).ok_or_else(|| Refused::no_host(id))?
+    };
+    let pin = |kind: &str, pin: &Option<Pin>| {
+        pin.as_ref().map(|pin| wire::Pin {
+            kind: kind.to_owned(),
+            fingerprint: pin.fingerprint.to_string(),
+            expires_at: Some(to_wire_time(pin.not_after)),
+        })
+    };
+    let kept = [pin("current", &pins.current), pin("pending", &pins.pending), pin("bundle", &pins.bundle)];
+    let spent = pins.spent.iter().map(|fingerprint| wire::Pin {
+        kind: "spent".to_owned(),
+        fingerprint: fingerprint.to_string(),
+        expires_at: None,
+    });
+    let mut answer = GetHostResponse {
+        host: Some(host),
+        pins: kept.into_iter().flatten().chain(spent).collect(),
+        ..GetHostResponse::default()
+    };
+    let Some(seen) = desk.observed.get(id) else { return Ok(answer) };
+    answer.machine_id = seen.connection().1;
+    answer.documents = Kind::ALL.map(|kind| document(kind, &seen.tried(kind))).to_vec();
+    let network = |network: JoinedNetwork| wire::HostNetwork {
+        network_id: network.id.to_string(),
+        status: network.status,
+        addresses: network.addresses,
+        managed: network.managed,
+    };
+    answer.networks = seen.zerotier().into_iter().flat_map(|status| status.networks).map(network).collect();
+    if let Some(machine) = seen.host() {
+        (answer.hostname, answer.os, answer.kernel) = (machine.hostname, machine.os, machine.kernel);
+    }
+    Ok(answer)
+}
+
+fn document(kind: Kind, tried: &Tried) -> wire::HostDocument {
+    wire::HostDocument {
+        kind: kind.to_string(),
+        wanted_generation: tried.wanted.map_or(0, |wanted| wanted.stamp.generation),
+        attempted_generation: tried.outcome.as_ref().map_or(0, |outcome| outcome.stamp.generation),
+        outcome: tried.outcome.as_ref().map(|outcome| outcome.status.to_string()).unwrap_or_default(),
+        problems: tried.outcome.iter().flat_map(|outcome| &outcome.problems).map(ToString::to_string).collect(),
+    }
+}

@@ -1,0 +1,168 @@
+//! `picket.agent.v1.AgentService`: what hosts call.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use picket_pki::{Csr, PinKind};
+use picket_proto::{
+    beat::{MOST_CHUNK_BYTES, section_kind},
+    document::kind,
+    wire::agent::{
+        FetchRequest, FetchResponse, RenewRequest, RenewResponse, ReportRequest, ReportResponse, SessionRequest,
+        SessionResponse, agent_service_server::AgentService,
+    },
+};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::{
+    caller::{HostCaller, host},
+    desired,
+    desk::Desk,
+    event::Severity,
+    record::HostRecord,
+    refused::Refused,
+    renewal::{self, Renewal},
+    session::{self, digest, needs_session},
+};
+
+/// The service, over the desk.
+#[derive(Debug)]
+pub struct Agents {
+    /// What the services share.
+    pub desk: Arc<Desk>,
+    /// Sessions run here.
+    pub tasks: TaskTracker,
+    /// Sessions end when it fires.
+    pub stop: CancellationToken,
+}
+
+#[tonic::async_trait]
+impl AgentService for Agents {
+    type SessionStream = ReceiverStream<Result<SessionResponse, Status>>;
+    type FetchStream = BoxStream<'static, Result<FetchResponse, Status>>;
+
+    async fn session(
+        &self,
+        request: Request<Streaming<SessionRequest>>,
+    ) -> Result<Response<Self::SessionStream>, Status> {
+        let caller = working(host(&self.desk, &request)?)?;
+        let (out, messages) = mpsc::channel(session::OUT);
+        let (desk, stop) = (Arc::clone(&self.desk), self.stop.clone());
+        self.tasks.spawn(session::serve(desk, caller, request.into_inner(), out, stop));
+        Ok(Response::new(ReceiverStream::new(messages)))
+    }
+
+    async fn renew(&self, request: Request<RenewRequest>) -> Result<Response<RenewResponse>, Status> {
+        let caller = host(&self.desk, &request)?;
+        let csr = Csr::parse(&request.into_inner().csr).map_err(Refused::Csr)?;
+        let certificate = self.renewed(&caller, &csr).await?;
+        let authorities = vec![Bytes::copy_from_slice(self.desk.signer.certificate())];
+        Ok(Response::new(RenewResponse { certificate: certificate.into(), authorities }))
+    }
+
+    async fn report(&self, request: Request<Streaming<ReportRequest>>) -> Result<Response<ReportResponse>, Status> {
+        let caller = working(host(&self.desk, &request)?)?;
+        needs_session(&self.desk, caller.id)?;
+        let seen = self.desk.observed.of(caller.id);
+        let mut chunks = request.into_inner();
+        let Some(first) = chunks.message().await? else {
+            return Err(Refused::invalid("report", "has no chunk").into());
+        };
+        let what = (
+            section_kind(first.kind).map_err(Refused::Invalid)?,
+            digest("report.sha256", &first.sha256)?,
+            usize::try_from(first.size).map_err(|_| Refused::invalid("report.size", "is too large"))?,
+        );
+        let mut next = Some(first);
+        let mut held = 0;
+        while let Some(chunk) = next {
+            let offset = usize::try_from(chunk.offset).map_err(|_| Refused::invalid("report.offset", "is too large"))?;
+            held = seen.chunk(what, offset, &chunk.chunk).map_err(Refused::Invalid)?;
+            next = chunks.message().await?;
+        }
+        Ok(Response::new(ReportResponse { held: u64::try_from(held).unwrap_or(u64::MAX) }))
+    }
+
+    async fn fetch(&self, request: Request<FetchRequest>) -> Result<Response<Self::FetchStream>, Status> {
+        let caller = working(host(&self.desk, &request)?)?;
+        let wanted = request.into_inner();
+        let (kind, digest) =
+            (kind(wanted.kind).map_err(Refused::Invalid)?, digest("fetch.sha256", &wanted.sha256)?);
+        let offered = self.desk.observed.of(caller.id).tried(kind).wanted.filter(|offered| offered.digest == digest);
+        let made = offered.map(|offered| {
+            let views = self.desk.views.read();
+            desired::document(&views, caller.id, kind, offered.since)
+        });
+        let Some(made) = made.filter(|made| made.digest == digest) else {
+            let refused = format!("this {kind} document is not offered any more; wait for the one that replaces it");
+            return Err(Refused::NotNow(refused).into());
+        };
+        let start = usize::try_from(wanted.offset).unwrap_or(usize::MAX).min(made.body.len());
+        let body = made.body;
+        let chunks = (start..body.len().max(start + 1)).step_by(MOST_CHUNK_BYTES).map(move |offset| {
+            let end = (offset + MOST_CHUNK_BYTES).min(body.len());
+            let chunk = body.slice(offset.min(end)..end);
+            Ok(FetchResponse { offset: u64::try_from(offset).unwrap_or(u64::MAX), chunk })
+        });
+        Ok(Response::new(Box::pin(futures::stream::iter(chunks.collect::<Vec<_>>()))))
+    }
+}
+
+/// The pin in a bundle may renew, and nothing else.
+fn working(caller: HostCaller) -> Result<HostCaller, Status> {
+    if caller.pin == PinKind::Bundle {
+        return Err(Refused::Denied("a bundle's certificate may only renew; enroll with it first".to_owned()).into());
+    }
+    Ok(caller)
+}
+
+impl Agents {
+    async fn renewed(&self, caller: &HostCaller, csr: &Csr) -> Result<Vec<u8>, Refused> {
+        let desk = &self.desk;
+        let key = csr.public_key().fingerprint();
+        let from = caller.peer.address.to_string();
+        let audit = caller.actor().does("host.renew", caller.id, "");
+        let mut answer = None;
+        let changed = desk
+            .change_host(caller.id, audit, |record: &mut HostRecord| {
+                let promoted = renewal::promote(record, &caller.fingerprint);
+                match renewal::renew(&record.pins, &caller.fingerprint, &key) {
+                    Renewal::Again(pin) => {
+                        answer = Some(pin);
+                        Ok(promoted)
+                    }
+                    Renewal::Issue => {
+                        let pin = desk.signer.host(caller.id, csr, &from, desk.now())?;
+                        renewal::offer(record, pin.clone());
+                        answer = Some(pin);
+                        Ok(true)
+                    }
+                    Renewal::BundleUsed { by } => Err(Refused::Denied(format!(
+                        "this bundle was used from {by} before, with another key; if that was not you, it was stolen: \
+                         `picketctl host retire {}` and enroll the machine again",
+                        record.name
+                    ))),
+                    Renewal::BundleKey => {
+                        Err(Refused::Denied("the key in a bundle travelled; renew with a key made here".to_owned()))
+                    }
+                    Renewal::NotPinned => {
+                        Err(Refused::Denied("the certificate of this call is not pinned any more".to_owned()))
+                    }
+                }
+            })
+            .await;
+        if let Err(Refused::Denied(why)) = &changed {
+            let message = format!("a renewal from {from} was refused: {why}");
+            desk.say(Severity::Alert, "renewal.refused", &desk.name_of(caller.id), &message);
+        }
+        changed?;
+        let pin = answer.ok_or_else(|| Refused::NotNow("no certificate was made; try again".to_owned()))?;
+        data_encoding::HEXLOWER
+            .decode(pin.certificate.as_bytes())
+            .map_err(|_| Refused::NotNow("the stored certificate cannot be read; run `picket-master verify`".to_owned()))
+    }
+}

@@ -1,0 +1,164 @@
+//! The settings of `picket-master`.
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use picket_settings::{Settings, SettingsError};
+
+use crate::liveness::Grace;
+
+/// Environment variables that begin so are settings: `PICKET_MASTER_LOG__LEVEL` is `log.level`.
+const PREFIX: &str = "PICKET_MASTER_";
+
+/// Everything that can be set, resolved.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// What this master is called in its log.
+    pub name: String,
+    /// The CA, the journal and its index.
+    pub data_dir: PathBuf,
+    /// Where agents dial, as written into new bundles. Empty: what `init` was told.
+    pub advertise: Vec<String>,
+    /// Between two beats of an agent, before jitter.
+    pub beat_interval: Duration,
+    /// The agents' listener.
+    pub agents: SocketAddr,
+    /// The operators' listener.
+    pub admin: SocketAddr,
+    /// The listener of metrics and health.
+    pub metrics: SocketAddr,
+    /// How long a host may be silent.
+    pub grace: Grace,
+    /// How the log is written.
+    pub log: Log,
+}
+
+/// How the log is written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Log {
+    /// error, warn, info, debug or trace.
+    pub level: tracing::Level,
+    /// How a line looks.
+    pub format: LogFormat,
+}
+
+/// How a line of the log looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One object a line.
+    Json,
+}
+
+impl std::str::FromStr for LogFormat {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "text" => Ok(Self::Text),
+            "json" => Ok(Self::Json),
+            other => Err(format!("`{other}` is neither text nor json")),
+        }
+    }
+}
+
+impl Config {
+    /// Resolves the settings: flags over environment over `file` over defaults.
+    ///
+    /// # Errors
+    /// Every problem at once.
+    pub fn load(file: &Path, flags: &[(&str, Option<String>)]) -> Result<Self, SettingsError> {
+        Self::resolve(Settings::load(file, PREFIX, flags)?)
+    }
+
+    /// Takes every setting.
+    ///
+    /// # Errors
+    /// Every problem at once.
+    pub fn resolve(mut from: Settings) -> Result<Self, SettingsError> {
+        let socket = |from: &mut Settings, key: &str, usual: &str| {
+            let found = from.parsed::<SocketAddr>(key, usual);
+            found.or_else(|| usual.parse().ok())
+        };
+        let name = from.text("name", "master").unwrap_or_else(|| "master".to_owned());
+        let data_dir = from.path("data_dir", "/var/lib/picket").unwrap_or_else(|| "/var/lib/picket".into());
+        let advertise = from.list::<String>("advertise", "[\"master.example.org:7443\"]").unwrap_or_default();
+        for address in &advertise {
+            if !dialable(address) {
+                from.problem("advertise", format_args!("`{address}` is no host:port, such as master.example.org:7443"));
+            }
+        }
+        let beat_interval = from.span("beat_interval", "30s").unwrap_or(Duration::from_secs(30));
+        if !(Duration::from_secs(1)..=Duration::from_secs(600)).contains(&beat_interval) {
+            from.problem("beat_interval", "is not between 1s and 10m; for example beat_interval = \"30s\"");
+        }
+        let agents = socket(&mut from, "agents.listen", "0.0.0.0:7443");
+        let admin = socket(&mut from, "admin.listen", "127.0.0.1:7444");
+        let metrics = socket(&mut from, "metrics.listen", "127.0.0.1:7445");
+        let usual = Grace::default();
+        let grace = Grace {
+            late: from.span("liveness.late_after", "45s").unwrap_or(usual.late),
+            offline: from.span("liveness.offline_after", "100s").unwrap_or(usual.offline),
+        };
+        if grace.late <= beat_interval {
+            from.problem("liveness.late_after", format_args!("is not longer than the beat interval of {} s", beat_interval.as_secs()));
+        }
+        if grace.offline <= grace.late {
+            from.problem("liveness.offline_after", "is not longer than late_after; for example offline_after = \"100s\"");
+        }
+        let level = from.parsed("log.level", "info").unwrap_or(tracing::Level::INFO);
+        let format = from.parsed("log.format", "text").unwrap_or(LogFormat::Text);
+        from.finish(|| {
+            Some(Self {
+                name,
+                data_dir,
+                advertise,
+                beat_interval,
+                agents: agents?,
+                admin: admin?,
+                metrics: metrics?,
+                grace,
+                log: Log { level, format },
+            })
+        })
+    }
+}
+
+/// Whether a text is `host:port`.
+#[must_use]
+pub fn dialable(address: &str) -> bool {
+    address.rsplit_once(':').is_some_and(|(host, port)| {
+        !host.is_empty() && !host.contains(char::is_whitespace) && port.parse::<u16>().is_ok_and(|port| port > 0)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use picket_settings::SettingsError;
+
+    use super::*;
+
+    fn resolve(text: &str) -> Result<Config, SettingsError> {
+        Config::resolve(Settings::from_text(text, Path::new("master.toml"))?)
+    }
+
+    #[test]
+    fn an_empty_file_is_a_complete_configuration() {
+        let config = resolve("").unwrap();
+        assert_eq!(config.agents.port(), 7443);
+        assert!(config.admin.ip().is_loopback() && config.metrics.ip().is_loopback());
+    }
+
+    #[test]
+    fn every_problem_is_named_at_once_with_a_value_that_would_do() {
+        let text = "beat_interval = \"30\"\nadvertise = [\"nowhere\"]\nbogus = 1\n[liveness]\nlate_after = \"10s\"";
+        let error = resolve(text).unwrap_err().to_string();
+        for wanted in ["4 problems", "beat_interval", "`nowhere` is no host:port", "bogus", "liveness.late_after"] {
+            assert!(error.contains(wanted), "{wanted} not in {error}");
+        }
+    }
+}

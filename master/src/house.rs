@@ -1,0 +1,436 @@
+//! The running master: its doors, its tasks, its clean stop.
+
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use futures::future::BoxFuture;
+use picket_clock::Clock;
+use picket_durable::FileError;
+use picket_pki::{Authorities, AuthoritiesError, Presented, Role, Time, TlsError, lifetime, server_config};
+use picket_proto::{
+    DESCRIPTORS,
+    beat::MOST_CHUNK_BYTES,
+    wire::{
+        admin::{
+            decky_service_server::DeckyServiceServer, deployment_service_server::DeploymentServiceServer,
+            event_service_server::EventServiceServer, host_service_server::HostServiceServer,
+            member_service_server::MemberServiceServer, network_service_server::NetworkServiceServer,
+        },
+        agent::agent_service_server::AgentServiceServer,
+    },
+};
+use rustls::ServerConfig;
+use tokio::{task::JoinSet, time};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tonic::{Request, Status, service::InterceptorLayer, transport::Server};
+
+use crate::{
+    admin::{
+        deckies::Deckies, deployments::Deployments, events::EventStreams, hosts::Hosts, members::Members,
+        networks::Networks,
+    },
+    agents::Agents,
+    caller, checkpoint,
+    config::Config,
+    desk::Desk,
+    event::{EventError, Events, Severity},
+    listen::{Door, Refusals, admit},
+    liveness::{Liveness, SCAN_EVERY},
+    local,
+    metrics::Metrics,
+    monitor,
+    observed::Observed,
+    record::{MasterRecord, Record as _, RecordError, key},
+    sessions::{LAST_WORD, Sessions},
+    signer::{Signer, SignerError},
+    store::{Compacted, End, OpenError, ReadError, Revision, Store, Watch},
+    views::Views,
+};
+
+/// A chunk of a body, and what is around it.
+const MOST_MESSAGE: usize = MOST_CHUNK_BYTES + 1024;
+/// The longest request of an operator: a site of 1,000 deckies has about 300 KiB.
+const MOST_ADMIN_MESSAGE: usize = 4 * 1024 * 1024;
+/// How many calls one agent's connection has open at once: its session, and a renewal or a body beside it.
+const AGENT_STREAMS: u32 = 16;
+/// Operators' connections are tried with a ping this often.
+const ADMIN_PING: Duration = Duration::from_secs(30);
+/// How long open connections have after a stop was asked for. Together with the checkpoint it stays under 10 s.
+const GOODBYE: Duration = Duration::from_secs(3);
+/// Then tasks have this long.
+const LAST: Duration = Duration::from_secs(3);
+
+/// Where connections come from.
+pub struct Doors {
+    /// Agents'.
+    pub agents: Door,
+    /// Operators'.
+    pub admin: Door,
+    /// Of metrics and health.
+    pub monitor: Door,
+    /// Whether `picket-master admin-bundle` may ask over a socket in the data directory.
+    pub local: bool,
+}
+
+/// Why a master does not run, or stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The store does not open.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// It cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// A record in it cannot be read.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    /// The data directory was never set up.
+    #[error("{} holds no master; run `picket-master init` first", .0.display())]
+    NotInitialised(PathBuf),
+    /// The CA cannot be used.
+    #[error(transparent)]
+    Signer(#[from] SignerError),
+    /// Nor its certificate.
+    #[error("the CA's certificate cannot be used")]
+    Authorities(#[from] AuthoritiesError),
+    /// TLS cannot be set up.
+    #[error("TLS cannot be set up")]
+    Tls(#[from] TlsError),
+    /// Events cannot be kept.
+    #[error(transparent)]
+    Events(#[from] EventError),
+    /// A descriptor of this program is broken.
+    #[error("server reflection cannot be set up; this is a fault of picket-master")]
+    Reflection(#[source] tonic_reflection::server::Error),
+    /// The socket for local requests cannot be made.
+    #[error("make a socket in the data directory; see that it is writable")]
+    Local(#[source] std::io::Error),
+    /// The checkpoint could not be written at the end.
+    #[error("the state hosts reported could not be kept; they report it again")]
+    Checkpoint(#[source] FileError),
+    /// The store failed while the master ran.
+    #[error("the store failed: {0}; look at the disk, then start again")]
+    Store(Arc<str>),
+    /// A task ended that must not.
+    #[error("the {0} task ended; this is a fault of picket-master")]
+    Task(&'static str),
+}
+
+/// Runs a master until `stop`, or until something fails that it cannot go on without. `ready` is called when its doors
+/// are open.
+///
+/// # Errors
+/// When the data directory cannot be used, or the store fails.
+pub async fn run(
+    config: Config,
+    doors: Doors,
+    clock: Clock,
+    ready: impl FnOnce() + Send,
+    stop: CancellationToken,
+) -> Result<(), RunError> {
+    let store = Store::open(&config.data_dir, clock.clone()).await?;
+    let result = serve(&config, doors, clock, ready, stop, store.clone()).await;
+    store.close().await;
+    result
+}
+
+async fn serve(
+    config: &Config,
+    doors: Doors,
+    clock: Clock,
+    ready: impl FnOnce() + Send,
+    stop: CancellationToken,
+    store: Store,
+) -> Result<(), RunError> {
+    let data_dir = config.data_dir.as_path();
+    if let Some(why) = store.healed() {
+        tracing::warn!(why, "the index was made anew from the journal");
+    }
+    if store.frozen() {
+        tracing::warn!("the store was restored without its latest changes and is frozen: nothing is changed or pushed");
+    }
+    let entry = store.get(&key::master())?.ok_or_else(|| RunError::NotInitialised(data_dir.to_owned()))?;
+    let record = MasterRecord::of(&entry)?;
+    let signer = Signer::load(data_dir)?;
+    let (entries, watch) = store.follow("")?;
+    let views = Arc::new(Views::load(&entries, watch.revision())?);
+    drop(entries);
+    let (events, event_file) = Events::open(data_dir)?;
+    let addresses = if config.advertise.is_empty() { &record.addresses } else { &config.advertise };
+    let desk = Arc::new(Desk {
+        liveness: Mutex::new(Liveness::new(config.grace, clock.monotonic())),
+        addresses: addresses.clone(),
+        beat_interval: config.beat_interval,
+        observed: Observed::default(),
+        sessions: Arc::new(Sessions::default()),
+        metrics: Metrics::new(),
+        clock,
+        store,
+        views,
+        signer,
+        events,
+    });
+    checkpoint::read(&desk, data_dir);
+    if desk.store.healed().is_some() {
+        desk.say(Severity::Warning, "store.healed", "store", "the index was made anew from the journal");
+    }
+
+    let mut house = House { desk: Arc::clone(&desk), tasks: JoinSet::new(), stop: CancellationToken::new() };
+    let sessions = TaskTracker::new();
+    let tls = Listeners::new(&desk, &record)?;
+    let refusals = Arc::new(Refusals::default());
+    house.keep("views", follow(Arc::clone(&desk), watch));
+    house.keep("events", event_file.run());
+    house.keep("liveness", watch_silence(Arc::clone(&desk), house.stop.clone()));
+    house.keep("checkpoints", write_checkpoints(Arc::clone(&desk), data_dir.to_owned(), house.stop.clone()));
+    house.keep("refusals", report_refusals(Arc::clone(&desk), Arc::clone(&refusals), house.stop.clone()));
+    house.keep("certificate", renew_certificate(Arc::clone(&desk), record.clone(), tls.presented, house.stop.clone()));
+    house.keep("monitor", monitor::serve(Arc::clone(&desk), doors.monitor, house.stop.clone()));
+    if doors.local {
+        let listener = local::listen(data_dir).map_err(RunError::Local)?;
+        house.keep("local", local::serve(Arc::clone(&desk), listener, record, house.stop.clone()));
+    }
+    let agents = admit("agents", doors.agents, tls.agents, Arc::clone(&desk), Arc::clone(&refusals), house.stop.clone(), &sessions);
+    house.keep("agents", serve_agents(Arc::clone(&desk), agents, sessions.clone(), house.stop.clone()));
+    let admin = admit("admin", doors.admin, tls.admin, Arc::clone(&desk), refusals, house.stop.clone(), &sessions);
+    house.keep("admin", serve_admin(Arc::clone(&desk), admin, house.stop.clone())?);
+    ready();
+    let result = house.until(stop).await;
+    house.close(&sessions).await;
+    checkpoint::write(&desk, data_dir).await.map_err(RunError::Checkpoint)?;
+    result
+}
+
+struct House {
+    desk: Arc<Desk>,
+    tasks: JoinSet<&'static str>,
+    /// Fires when the master stops.
+    stop: CancellationToken,
+}
+
+impl House {
+    /// Runs a task that must not end before the stop.
+    fn keep(&mut self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawn(async move {
+            task.await;
+            name
+        });
+    }
+
+    /// Waits for the stop, or for what the master cannot go on without.
+    async fn until(&mut self, stop: CancellationToken) -> Result<(), RunError> {
+        tokio::select! {
+            () = stop.cancelled() => Ok(()),
+            end = self.desk.store.ended() => Err(match end {
+                End::Failed(why) => RunError::Store(why),
+                End::Closed => RunError::Task("store"),
+            }),
+            ended = self.tasks.join_next() => Err(match ended {
+                Some(Ok(name)) => RunError::Task(name),
+                Some(Err(panic)) if panic.is_panic() => std::panic::resume_unwind(panic.into_panic()),
+                Some(Err(_)) | None => RunError::Task("unknown"),
+            }),
+        }
+    }
+
+    /// Says goodbye to sessions, then closes what is still open.
+    async fn close(mut self, sessions: &TaskTracker) {
+        self.stop.cancel();
+        sessions.close();
+        drop(time::timeout(GOODBYE, sessions.wait()).await);
+        self.desk.sessions.close_all();
+        let ending = async { while self.tasks.join_next().await.is_some() {} };
+        if time::timeout(LAST, ending).await.is_err() {
+            // The views and the event file end with the store and the desk, after this.
+            self.tasks.abort_all();
+        }
+    }
+}
+
+/// The TLS of the two doors, and the certificate both show.
+struct Listeners {
+    presented: Arc<Presented>,
+    agents: Arc<ServerConfig>,
+    admin: Arc<ServerConfig>,
+}
+
+impl Listeners {
+    fn new(desk: &Arc<Desk>, record: &MasterRecord) -> Result<Self, RunError> {
+        let (certificate, key) = desk.signer.master(&record.names, desk.now())?;
+        let presented = Arc::new(Presented::new(&certificate.der, &key)?);
+        let domain = desk.signer.trust_domain().clone();
+        let authorities = Arc::new(Authorities::new(domain, vec![desk.signer.certificate().to_vec()])?);
+        let clock = desk.clock.clone();
+        let time: Time = Arc::new(move || clock.unix());
+        let door = |role| {
+            let pins = Arc::clone(&desk.views);
+            server_config(Arc::clone(&presented), Arc::clone(&authorities), role, pins, Arc::clone(&time)).map(Arc::new)
+        };
+        Ok(Self { agents: door(Role::Host)?, admin: door(Role::Operator)?, presented })
+    }
+}
+
+/// Takes every commit into the views, and tells those whom it concerns.
+async fn follow(desk: Arc<Desk>, mut watch: Watch) {
+    let mut closing = JoinSet::new();
+    loop {
+        let next = tokio::select! {
+            Some(_) = closing.join_next() => continue,
+            next = watch.next() => next,
+        };
+        let taken = match next {
+            Ok(Some(change)) => desk.views.apply(&change.writes, change.revision),
+            Ok(None) => return,
+            Err(Compacted { .. }) => match desk.store.follow("") {
+                Ok((entries, again)) => {
+                    let revision: Revision = again.revision();
+                    watch = again;
+                    desk.views.reload(&entries, revision)
+                }
+                Err(error) => {
+                    tracing::error!(%error, "the views cannot be loaded again");
+                    return;
+                }
+            },
+        };
+        let affected = match taken {
+            Ok(affected) => affected,
+            Err(error) => {
+                tracing::error!(%error, "the views cannot take a commit in");
+                return;
+            }
+        };
+        let spent = desk.pass_on(&affected);
+        if !spent.is_empty() {
+            closing.spawn(async move {
+                time::sleep(LAST_WORD).await;
+                spent.iter().for_each(CancellationToken::cancel);
+            });
+        }
+    }
+}
+
+async fn watch_silence(desk: Arc<Desk>, stop: CancellationToken) {
+    while !slept(SCAN_EVERY, &stop).await {
+        let scan = desk.liveness().expire(desk.clock.monotonic());
+        for transition in scan.transitions {
+            desk.say_transition(transition, false);
+        }
+        if let Some((silent, of)) = scan.mass_silence {
+            let message = format!("{silent} of {of} hosts fell silent together; look at this master's network first");
+            desk.say(Severity::Alert, "hosts.mass-silence", "hosts", &message);
+        }
+    }
+}
+
+async fn write_checkpoints(desk: Arc<Desk>, data_dir: PathBuf, stop: CancellationToken) {
+    while !slept(checkpoint::EVERY, &stop).await {
+        if let Err(error) = checkpoint::write(&desk, &data_dir).await {
+            tracing::warn!(%error, "the state hosts reported could not be kept; tried again in a minute");
+        }
+    }
+}
+
+async fn report_refusals(desk: Arc<Desk>, refusals: Arc<Refusals>, stop: CancellationToken) {
+    while !slept(Refusals::EVERY, &stop).await {
+        refusals.report(&desk);
+    }
+    refusals.report(&desk);
+}
+
+/// Shows a new certificate at half the life of the one before.
+async fn renew_certificate(
+    desk: Arc<Desk>,
+    record: MasterRecord,
+    presented: Arc<Presented>,
+    stop: CancellationToken,
+) {
+    let half = Duration::try_from(lifetime::MASTER).unwrap_or_default() / 2;
+    let mut wait = half;
+    while !slept(wait, &stop).await {
+        let renewed = desk.signer.master(&record.names, desk.now());
+        let shown = renewed.map(|(certificate, key)| presented.replace(&certificate.der, &key));
+        wait = match shown {
+            Ok(Ok(())) => half,
+            Ok(Err(error)) => complain_of_certificate(&desk, &error),
+            Err(error) => complain_of_certificate(&desk, &error),
+        };
+    }
+}
+
+fn complain_of_certificate(desk: &Desk, error: &dyn std::error::Error) -> Duration {
+    let message = format!("the master's own certificate could not be renewed: {}", crate::status::chain(error));
+    desk.say(Severity::Alert, "master.certificate", "master", &message);
+    Duration::from_secs(3600)
+}
+
+async fn slept(span: Duration, stop: &CancellationToken) -> bool {
+    tokio::select! {
+        () = stop.cancelled() => true,
+        () = time::sleep(span) => false,
+    }
+}
+
+type Connections = tokio_stream::wrappers::ReceiverStream<Result<crate::listen::Guarded, std::io::Error>>;
+
+async fn serve_agents(desk: Arc<Desk>, connections: Connections, tasks: TaskTracker, stop: CancellationToken) {
+    let (health, health_service) = tonic_health::server::health_reporter();
+    let agents = Agents { desk: Arc::clone(&desk), tasks, stop: stop.clone() };
+    let service = AgentServiceServer::new(agents).max_decoding_message_size(MOST_MESSAGE);
+    health.set_serving::<AgentServiceServer<Agents>>().await;
+    let served = Server::builder()
+        .max_concurrent_streams(AGENT_STREAMS)
+        .layer(InterceptorLayer::new(gate(desk)))
+        .add_service(service)
+        .add_service(health_service)
+        .serve_with_incoming_shutdown(connections, stop.cancelled_owned())
+        .await;
+    if let Err(error) = served {
+        tracing::error!(%error, "the agents' listener failed");
+    }
+}
+
+fn serve_admin(
+    desk: Arc<Desk>,
+    connections: Connections,
+    stop: CancellationToken,
+) -> Result<BoxFuture<'static, ()>, RunError> {
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(DESCRIPTORS)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1()
+        .map_err(RunError::Reflection)?;
+    Ok(Box::pin(async move {
+        let (health, health_service) = tonic_health::server::health_reporter();
+        health.set_serving::<HostServiceServer<Hosts>>().await;
+        let events = EventStreams { desk: Arc::clone(&desk), stop: stop.clone() };
+        let deployments = DeploymentServiceServer::new(Deployments(Arc::clone(&desk)));
+        let served = Server::builder()
+            .http2_keepalive_interval(Some(ADMIN_PING))
+            .layer(InterceptorLayer::new(gate(Arc::clone(&desk))))
+            .add_service(HostServiceServer::new(Hosts(Arc::clone(&desk))))
+            .add_service(NetworkServiceServer::new(Networks(Arc::clone(&desk))))
+            .add_service(MemberServiceServer::new(Members(Arc::clone(&desk))))
+            .add_service(deployments.max_decoding_message_size(MOST_ADMIN_MESSAGE))
+            .add_service(DeckyServiceServer::new(Deckies(desk)))
+            .add_service(EventServiceServer::new(events))
+            .add_service(health_service)
+            .add_service(reflection)
+            .serve_with_incoming_shutdown(connections, stop.cancelled_owned())
+            .await;
+        if let Err(error) = served {
+            tracing::error!(%error, "the admin listener failed");
+        }
+    }))
+}
+
+/// Every call on every service passes here: the certificate of its connection must still be pinned.
+fn gate(desk: Arc<Desk>) -> impl Fn(Request<()>) -> Result<Request<()>, Status> + Clone {
+    move |request| {
+        caller::admitted(&desk, &request)?;
+        Ok(request)
+    }
+}

@@ -1,0 +1,310 @@
+//! The front door of `picket-master`.
+
+use std::{
+    io::Write as _,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use clap::{Parser, Subcommand};
+use picket_clock::Clock;
+use picket_master::{
+    Doors,
+    config::{Config, Log, LogFormat, dialable},
+    init::{Plan, init},
+    listen, local, run,
+    store::{self, accept, restore, verify},
+};
+use picket_pki::TrustDomain;
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+};
+use tokio_util::sync::CancellationToken;
+
+const CONFIG: &str = "/etc/picket/master.toml";
+const DATA_DIR: &str = "/var/lib/picket";
+/// Exit codes: 1 something failed, 2 the settings or arguments are wrong.
+const FAILED: u8 = 1;
+const USAGE: u8 = 2;
+
+/// Keeps a fleet of decoy hosts honest: enrolls agents, hears them, and tells them what is wanted.
+#[derive(Parser)]
+#[command(version, about, after_help = "Begin with `picket-master init`, then `picket-master run`.")]
+struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Makes a master: its CA, an empty store, and the first admin bundle.
+    Init {
+        /// Where it keeps everything; made when it is not there.
+        #[arg(long, value_name = "DIR", default_value = DATA_DIR)]
+        data_dir: PathBuf,
+        /// The trust domain of every identity, such as example.org.
+        #[arg(long, value_name = "DOMAIN")]
+        trust_domain: TrustDomain,
+        /// A DNS name or address of the master; repeat it for several.
+        #[arg(long = "name", value_name = "NAME", required = true)]
+        names: Vec<String>,
+        /// Where agents dial, as bundles say it [default: each NAME with port 7443].
+        #[arg(long = "advertise", value_name = "HOST:PORT", value_parser = address)]
+        addresses: Vec<String>,
+        /// Where operators dial, as admin bundles say it.
+        #[arg(long = "admin-address", value_name = "HOST:PORT", value_parser = address, default_value = "127.0.0.1:7444")]
+        admin_addresses: Vec<String>,
+    },
+    /// Runs the master until it is told to stop.
+    Run(Settings),
+    /// Says what is wrong with the configuration, all of it at once, and changes nothing.
+    CheckConfig(Settings),
+    /// Makes an admin bundle on the master's own machine; works beside a running master.
+    AdminBundle {
+        /// The master's data directory.
+        #[arg(long, value_name = "DIR", default_value = DATA_DIR)]
+        data_dir: PathBuf,
+        /// The operator it is for.
+        #[arg(long, value_name = "NAME", default_value = "admin")]
+        name: String,
+        /// Where to write it [default: DIR/admin.bundle].
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
+    /// Reads and checks all of the store; changes nothing, also beside a running master.
+    Verify {
+        /// The master's data directory.
+        #[arg(long, value_name = "DIR", default_value = DATA_DIR)]
+        data_dir: PathBuf,
+    },
+    /// Takes a verified snapshot of the store, also beside a running master.
+    Snapshot {
+        /// The master's data directory.
+        #[arg(long, value_name = "DIR", default_value = DATA_DIR)]
+        data_dir: PathBuf,
+        /// The directory to put it in.
+        #[arg(long, value_name = "DIR")]
+        to: PathBuf,
+    },
+    /// Brings the store back from a snapshot and what the journal still has after it; keeps what was there aside.
+    Restore {
+        /// The master's data directory.
+        #[arg(long, value_name = "DIR", default_value = DATA_DIR)]
+        data_dir: PathBuf,
+        /// The snapshot; without one, what the journal has before its first damage.
+        #[arg(long, value_name = "FILE", conflicts_with = "accept")]
+        from: Option<PathBuf>,
+        /// Accepts a store that was restored without its latest changes.
+        #[arg(long)]
+        accept: bool,
+    },
+}
+
+#[derive(clap::Args)]
+struct Settings {
+    /// The configuration file.
+    #[arg(long, value_name = "FILE", default_value = CONFIG)]
+    config: PathBuf,
+    /// Overrides `data_dir`.
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<String>,
+    /// Overrides `log.level`: error, warn, info, debug or trace.
+    #[arg(long, value_name = "LEVEL")]
+    log_level: Option<String>,
+}
+
+fn address(text: &str) -> Result<String, String> {
+    if dialable(text) { Ok(text.to_owned()) } else { Err("want host:port, such as master.example.org:7443".to_owned()) }
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let clock = Clock::system();
+    let done = match arguments.verb {
+        Verb::Run(settings) => return start(&settings, clock),
+        Verb::CheckConfig(settings) => match load(&settings) {
+            Ok(_) => say(&format!("{} is fine", settings.config.display())),
+            Err(error) => return fail(&error, USAGE),
+        },
+        Verb::Init { data_dir, trust_domain, names, addresses, admin_addresses } => {
+            let addresses =
+                if addresses.is_empty() { names.iter().map(|name| format!("{name}:7443")).collect() } else { addresses };
+            make(&Plan { data_dir, trust_domain, names, addresses, admin_addresses }, &clock)
+        }
+        Verb::AdminBundle { data_dir, name, out } => {
+            let out = out.unwrap_or_else(|| data_dir.join("admin.bundle"));
+            admin_bundle(&data_dir, &name, &out, &clock)
+        }
+        Verb::Verify { data_dir } => return verified(&data_dir),
+        Verb::Snapshot { data_dir, to } => store::snapshot(&data_dir, &to, &clock).map_err(Into::into).and_then(|taken| {
+            say(&format!("revision {} is in {}", taken.revision, taken.file.display()))
+        }),
+        Verb::Restore { data_dir, accept: true, .. } => accept(&data_dir)
+            .map_err(Into::into)
+            .and_then(|_| say("accepted; start the master with `picket-master run`")),
+        Verb::Restore { data_dir, from, accept: false } => restored(&data_dir, from.as_deref(), &clock),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error, FAILED),
+    }
+}
+
+fn load(settings: &Settings) -> anyhow::Result<Config> {
+    let flags = [("data_dir", settings.data_dir.clone()), ("log.level", settings.log_level.clone())];
+    Ok(Config::load(&settings.config, &flags)?)
+}
+
+fn start(settings: &Settings, clock: Clock) -> ExitCode {
+    let config = match load(settings) {
+        Ok(config) => config,
+        Err(error) => return fail(&error, USAGE),
+    };
+    log(&config.log);
+    let served = runtime().and_then(|runtime| {
+        let result = runtime.block_on(serve(config, clock));
+        runtime.shutdown_timeout(Duration::from_secs(1));
+        result
+    });
+    match served {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error, FAILED),
+    }
+}
+
+async fn serve(config: Config, clock: Clock) -> anyhow::Result<()> {
+    let stop = CancellationToken::new();
+    let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
+    let doors = Doors {
+        agents: listen::tcp(bind("agents.listen", config.agents).await?),
+        admin: listen::tcp(bind("admin.listen", config.admin).await?),
+        monitor: listen::tcp(bind("metrics.listen", config.metrics).await?),
+        local: true,
+    };
+    let (name, agents) = (config.name.clone(), config.agents);
+    let ready = move || {
+        tracing::info!(name, %agents, "ready");
+        notify(&[sd_notify::NotifyState::Ready]);
+    };
+    let running = run(config, doors, clock, ready, stop.clone());
+    tokio::pin!(running);
+    let mut watchdog = watchdog();
+    loop {
+        tokio::select! {
+            result = &mut running => return Ok(result?),
+            _ = terminate.recv() => stop.cancel(),
+            _ = interrupt.recv() => stop.cancel(),
+            () = watchdog.tick() => notify(&[sd_notify::NotifyState::Watchdog]),
+        }
+        if stop.is_cancelled() {
+            notify(&[sd_notify::NotifyState::Stopping]);
+            return Ok(running.await?);
+        }
+    }
+}
+
+async fn bind(setting: &str, address: std::net::SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address)
+        .await
+        .with_context(|| format!("listen at {address}; if something else has the port, set {setting} to another"))
+}
+
+struct Watchdog(Option<tokio::time::Interval>);
+
+impl Watchdog {
+    async fn tick(&mut self) {
+        match &mut self.0 {
+            Some(interval) => drop(interval.tick().await),
+            None => std::future::pending().await,
+        }
+    }
+}
+
+/// Half the time the service manager allows between two signs of life, when it asks for them.
+fn watchdog() -> Watchdog {
+    let mut micros = 0;
+    let asked = sd_notify::watchdog_enabled(false, &mut micros) && micros > 0;
+    Watchdog(asked.then(|| tokio::time::interval(Duration::from_micros(micros) / 2)))
+}
+
+fn notify(state: &[sd_notify::NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(false, state) {
+        tracing::debug!(%error, "the service manager was not told");
+    }
+}
+
+fn make(plan: &Plan, clock: &Clock) -> anyhow::Result<()> {
+    let made = runtime()?.block_on(init(plan, clock))?;
+    say(&format!(
+        "A master for {} is in {}.\n\
+         CA certificate SHA-256: {}\n\
+         Admin bundle (keep it secret): {}\n\
+         Next: picket-master run --data-dir {1}, then\n      \
+         picketctl --bundle {3} host enroll NAME --out NAME.bundle",
+        plan.trust_domain,
+        plan.data_dir.display(),
+        made.authority,
+        made.bundle.display(),
+    ))
+}
+
+fn admin_bundle(data_dir: &Path, name: &str, out: &Path, clock: &Clock) -> anyhow::Result<()> {
+    let authority = runtime()?.block_on(local::admin_bundle(data_dir, name, out, clock))?;
+    say(&format!("The bundle of operator {name} is in {}.\nCA certificate SHA-256: {authority}", out.display()))
+}
+
+fn verified(data_dir: &Path) -> ExitCode {
+    match verify(data_dir) {
+        Ok(report) => {
+            let intact = report.damage.is_empty();
+            match say(&report.to_string()) {
+                Ok(()) if intact => ExitCode::SUCCESS,
+                Ok(()) => ExitCode::from(FAILED),
+                Err(error) => fail(&error, FAILED),
+            }
+        }
+        Err(error) => fail(&error.into(), FAILED),
+    }
+}
+
+fn restored(data_dir: &Path, from: Option<&Path>, clock: &Clock) -> anyhow::Result<()> {
+    let restored = restore(data_dir, from, clock)?;
+    let mut text = format!("Restored revision {}, {} commits from the journal.", restored.revision, restored.replayed);
+    if let Some(aside) = restored.aside {
+        text.push_str(&format!("\nWhat was there is kept in {}.", aside.display()));
+    }
+    if let Some(missing) = restored.missing {
+        text.push_str(&format!(
+            "\nSomething that was acknowledged may be missing: {missing}.\nThe master is frozen until you look at it and \
+             run `picket-master restore --accept --data-dir {}`.",
+            data_dir.display()
+        ));
+    }
+    say(&text)
+}
+
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start the runtime")
+}
+
+fn log(log: &Log) {
+    let lines = tracing_subscriber::fmt().with_max_level(log.level).with_writer(std::io::stderr);
+    match log.format {
+        LogFormat::Text => lines.init(),
+        LogFormat::Json => lines.json().init(),
+    }
+}
+
+fn say(text: &str) -> anyhow::Result<()> {
+    writeln!(std::io::stdout(), "{text}").context("write to standard output")
+}
+
+fn fail(error: &anyhow::Error, code: u8) -> ExitCode {
+    // When standard error is gone, there is nobody to tell.
+    drop(writeln!(std::io::stderr(), "picket-master: {error:#}"));
+    ExitCode::from(code)
+}

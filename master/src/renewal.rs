@@ -1,0 +1,167 @@
+//! The three pins of a host, and how they follow each other: bundle, pending, current, spent.
+//!
+//! Plain functions of a record. A key always gets the same certificate back, so a lost reply is harmless; the first
+//! call under a pending pin makes it current and drops the others in one commit.
+
+use picket_pki::{Fingerprint, PinKind};
+
+use crate::record::{HostRecord, MOST_SPENT, Pin, Pins};
+
+/// What to answer to a request for a certificate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Renewal {
+    /// This key has one: hand out the same.
+    Again(Pin),
+    /// Sign one and make it pending.
+    Issue,
+    /// Somebody else used the bundle first, from this address.
+    BundleUsed {
+        /// Where the first use came from.
+        by: String,
+    },
+    /// The bundle's key travelled; an agent's own key never does.
+    BundleKey,
+    /// The certificate of the call is none of the host's.
+    NotPinned,
+}
+
+/// Decides on a request by `key`, made under the pin with `fingerprint`.
+#[must_use]
+pub fn renew(pins: &Pins, fingerprint: &Fingerprint, key: &Fingerprint) -> Renewal {
+    let Some(kind) = kind(pins, fingerprint) else { return Renewal::NotPinned };
+    if pins.bundle.as_ref().is_some_and(|bundle| &bundle.key == key) {
+        return Renewal::BundleKey;
+    }
+    let known = [&pins.pending, &pins.current].into_iter().flatten().find(|pin| &pin.key == key);
+    if let Some(pin) = known {
+        return Renewal::Again(pin.clone());
+    }
+    match (kind, &pins.pending) {
+        (PinKind::Bundle, Some(first)) => Renewal::BundleUsed { by: first.from.clone() },
+        (PinKind::Bundle | PinKind::Current | PinKind::Pending | PinKind::Operator, _) => Renewal::Issue,
+    }
+}
+
+/// Which pin of a host a certificate is.
+#[must_use]
+pub fn kind(pins: &Pins, fingerprint: &Fingerprint) -> Option<PinKind> {
+    let is = |pin: &Option<Pin>| pin.as_ref().is_some_and(|pin| &pin.fingerprint == fingerprint);
+    if is(&pins.current) {
+        Some(PinKind::Current)
+    } else if is(&pins.pending) {
+        Some(PinKind::Pending)
+    } else if is(&pins.bundle) {
+        Some(PinKind::Bundle)
+    } else {
+        None
+    }
+}
+
+/// Makes `pin` pending; one that was pending and never used is spent.
+pub fn offer(record: &mut HostRecord, pin: Pin) {
+    if let Some(unused) = record.pins.pending.replace(pin) {
+        spend(&mut record.pins, unused.fingerprint);
+    }
+}
+
+/// Makes the pending pin current when the call came under it, and spends the others. Returns whether it did.
+pub fn promote(record: &mut HostRecord, fingerprint: &Fingerprint) -> bool {
+    if kind(&record.pins, fingerprint) != Some(PinKind::Pending) {
+        return false;
+    }
+    let pending = record.pins.pending.take();
+    let dropped = [record.pins.current.take(), record.pins.bundle.take()];
+    for pin in dropped.into_iter().flatten() {
+        spend(&mut record.pins, pin.fingerprint);
+    }
+    record.pins.current = pending;
+    true
+}
+
+fn spend(pins: &mut Pins, fingerprint: Fingerprint) {
+    pins.spent.push(fingerprint);
+    if pins.spent.len() > MOST_SPENT {
+        pins.spent.remove(0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+    use picket_proto::host::{HostId, Labels};
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::record::HostStanding;
+
+    fn print(n: u8) -> Fingerprint {
+        Fingerprint::of(&[n])
+    }
+
+    fn pin(n: u8) -> Pin {
+        Pin {
+            fingerprint: print(n),
+            key: print(100 + n),
+            not_after: Timestamp::UNIX_EPOCH,
+            certificate: format!("{n:02x}"),
+            from: format!("192.0.2.{n}:1"),
+        }
+    }
+
+    fn host(pins: Pins) -> HostRecord {
+        HostRecord {
+            id: HostId(Uuid::from_u128(1)),
+            name: "oslo".parse().unwrap(),
+            labels: Labels::default(),
+            note: String::new(),
+            enrolled_at: Timestamp::UNIX_EPOCH,
+            standing: HostStanding::Active,
+            pins,
+            node: None,
+        }
+    }
+
+    #[test]
+    fn a_lost_reply_is_harmless_because_the_same_key_gets_the_same_certificate() {
+        let mut oslo = host(Pins { bundle: Some(pin(1)), ..Pins::default() });
+        assert_eq!(renew(&oslo.pins, &print(1), &print(102)), Renewal::Issue);
+        offer(&mut oslo, pin(2));
+        assert_eq!(renew(&oslo.pins, &print(1), &print(102)), Renewal::Again(pin(2)));
+        assert!(promote(&mut oslo, &print(2)));
+        assert_eq!(renew(&oslo.pins, &print(2), &print(102)), Renewal::Again(pin(2)));
+    }
+
+    #[test]
+    fn a_second_key_under_the_bundle_is_refused_with_the_first_ones_address() {
+        let mut oslo = host(Pins { bundle: Some(pin(1)), ..Pins::default() });
+        offer(&mut oslo, pin(2));
+        let second = renew(&oslo.pins, &print(1), &print(103));
+        assert_eq!(second, Renewal::BundleUsed { by: "192.0.2.2:1".into() });
+    }
+
+    #[test]
+    fn the_bundles_own_key_never_gets_a_certificate() {
+        let oslo = host(Pins { bundle: Some(pin(1)), ..Pins::default() });
+        assert_eq!(renew(&oslo.pins, &print(1), &print(101)), Renewal::BundleKey);
+    }
+
+    #[test]
+    fn the_first_call_under_the_pending_pin_leaves_exactly_that_one() {
+        let mut oslo = host(Pins { bundle: Some(pin(1)), current: Some(pin(2)), ..Pins::default() });
+        offer(&mut oslo, pin(3));
+        assert!(!promote(&mut oslo, &print(2)), "a call under current promotes nothing");
+        assert!(promote(&mut oslo, &print(3)));
+        assert_eq!(oslo.pins.current, Some(pin(3)));
+        assert_eq!((oslo.pins.bundle.clone(), oslo.pins.pending.clone()), (None, None));
+        assert_eq!(oslo.pins.spent, [print(2), print(1)]);
+    }
+
+    #[test]
+    fn another_key_under_current_replaces_the_pending_one() {
+        let mut oslo = host(Pins { current: Some(pin(1)), pending: Some(pin(2)), ..Pins::default() });
+        assert_eq!(renew(&oslo.pins, &print(1), &print(103)), Renewal::Issue);
+        offer(&mut oslo, pin(3));
+        assert_eq!(oslo.pins.pending, Some(pin(3)));
+        assert_eq!(oslo.pins.spent, [print(2)]);
+    }
+}

@@ -1,0 +1,453 @@
+//! One session: Hello and Welcome, beats and their acknowledgements, desired documents and their outcomes.
+//!
+//! In: what the agent sends, a nudge when its documents may differ, the order to end. Out: messages into a bounded
+//! channel; an agent that does not read them is let go.
+
+use std::{sync::Arc, time::Duration};
+
+use picket_clock::Instant;
+use picket_pki::PinKind;
+use picket_proto::{
+    VERSION, WireError,
+    beat::{Beat, Digest, SectionKind},
+    document::{Kind, Outcome, OutcomeStatus, Stamp},
+    host::HostId,
+    session::{BeatAck, FromAgent, FromMaster, Hello, Leave, LeaveReason, Limits, Welcome},
+    wire::agent as wire,
+};
+use prost::Message as _;
+use tokio::{sync::mpsc, time};
+use tokio_util::sync::CancellationToken;
+use tonic::{Code, Status, Streaming};
+
+use crate::{
+    caller::HostCaller,
+    desired,
+    desk::Desk,
+    event::Severity,
+    observed::{Seen, Taken, Wanted},
+    record::HostRecord,
+    refused::Refused,
+    renewal,
+    sessions::{LAST_WORD, Seat},
+};
+
+/// How many messages may wait for an agent: a welcome, a document of each kind, acknowledgements.
+pub const OUT: usize = 16;
+/// An agent that says nothing for this long is gone.
+const SILENCE: Duration = Duration::from_secs(60);
+/// How long an agent has for its Hello.
+const HELLO: Duration = Duration::from_secs(10);
+/// An agent that does not take a message for this long is gone.
+const STUCK: Duration = Duration::from_secs(10);
+/// When the master stops, agents come back after about this long.
+const RETRY_AFTER: Duration = Duration::from_secs(2);
+
+/// The outgoing half of a session.
+pub type Out = mpsc::Sender<Result<wire::SessionResponse, Status>>;
+
+/// Why a session ended.
+#[derive(Debug)]
+enum End {
+    /// The agent went, or its connection broke.
+    Gone,
+    /// The agent said goodbye.
+    Goodbye,
+    /// We end it, with this as the last message.
+    Leave(Leave),
+}
+
+struct Session {
+    desk: Arc<Desk>,
+    host: HostId,
+    seen: Arc<Seen>,
+    out: Out,
+    /// The newest generation of members the agent holds, in our lineage.
+    members_held: u64,
+    /// The digest last announced of each kind.
+    announced: [Option<Digest>; Kind::ALL.len()],
+}
+
+/// Serves a session to its end.
+pub async fn serve(
+    desk: Arc<Desk>,
+    caller: HostCaller,
+    mut inbound: Streaming<wire::SessionRequest>,
+    out: Out,
+    stop: CancellationToken,
+) {
+    let host = caller.id;
+    let hello = match greet(&desk, &caller, &mut inbound).await {
+        Ok(hello) => hello,
+        Err(leave) => {
+            say_leave(&out, leave).await;
+            return;
+        }
+    };
+    let mut seat = desk.sessions.sit(host);
+    desk.metrics.sessions.increment(1);
+    let seen = desk.observed.of(host);
+    seen.connected(caller.peer.address, &hello.machine_id);
+    seen.skewed(hello.time.duration_since(desk.now()));
+    let mut session =
+        Session { members_held: 0, announced: [None; Kind::ALL.len()], host, seen, out, desk: Arc::clone(&desk) };
+    let ends = expiry(&desk, &caller);
+    let end = match session.open(&hello).await {
+        Some(end) => end,
+        None => session.run(&mut inbound, &mut seat, ends, &stop).await,
+    };
+    // The seat is free before the last message is out, so that a newcomer is not taken for a second machine.
+    drop(seat);
+    desk.metrics.sessions.decrement(1);
+    match end {
+        End::Gone => {}
+        End::Goodbye => {
+            let gone = desk.liveness().goodbye(host);
+            if let Some(transition) = gone {
+                desk.say_transition(transition, true);
+            }
+        }
+        End::Leave(leave) => say_leave(&session.out, leave).await,
+    }
+}
+
+/// Takes the Hello in and makes the pin current that the agent came with.
+async fn greet(
+    desk: &Arc<Desk>,
+    caller: &HostCaller,
+    inbound: &mut Streaming<wire::SessionRequest>,
+) -> Result<Hello, Leave> {
+    let first = time::timeout(HELLO, inbound.message()).await;
+    let message = match first {
+        Ok(Ok(Some(message))) => message,
+        Ok(Ok(None)) | Err(_) => return Err(protocol("a session begins with a hello")),
+        Ok(Err(status)) => return Err(too_long_or(&status)),
+    };
+    let hello = match FromAgent::try_from(message) {
+        Ok(FromAgent::Hello(hello)) => hello,
+        Ok(FromAgent::Beat(_) | FromAgent::Outcome(_) | FromAgent::Goodbye(_)) => {
+            return Err(protocol("a session begins with a hello"));
+        }
+        Err(error) => return Err(protocol(&error.to_string())),
+    };
+    compatible(VERSION, &hello.version).map_err(|problem| protocol(&problem))?;
+    if caller.pin == PinKind::Pending {
+        let audit = caller.actor().does("host.promote", caller.id, "first session under the new certificate");
+        let promoted = |record: &mut HostRecord| Ok(renewal::promote(record, &caller.fingerprint));
+        match desk.change_host(caller.id, audit, promoted).await {
+            Ok(_) => {}
+            Err(error) => {
+                tracing::error!(host = %caller.id, %error, "could not make a pending pin current");
+                return Err(stops("the master cannot save its state just now"));
+            }
+        }
+    }
+    Ok(hello)
+}
+
+/// A master serves agents of its own minor version, one older and one newer.
+fn compatible(ours: &str, theirs: &str) -> Result<(), String> {
+    let minor = |version: &str| {
+        let mut parts = version.split('.').map(|part| part.parse::<u32>().ok());
+        Some((parts.next()??, parts.next()??))
+    };
+    match (minor(ours), minor(theirs)) {
+        (Some((major, a)), Some((other, b))) if major == other && a.abs_diff(b) <= 1 => Ok(()),
+        (Some(a), Some(b)) if b < a => Err(format!("the agent has version {theirs} and the master {ours}: update the agent")),
+        (Some(_), Some(_)) => Err(format!("the agent has version {theirs} and the master {ours}: update the master first")),
+        (None, _) | (_, None) => Err(format!("`{}` is no version", theirs.escape_debug())),
+    }
+}
+
+/// The moment the session ends because the certificate it came with does.
+fn expiry(desk: &Desk, caller: &HostCaller) -> Instant {
+    let left = caller.peer.not_after.duration_since(desk.now());
+    desk.clock.monotonic() + Duration::try_from(left).unwrap_or_default()
+}
+
+impl Session {
+    /// Welcomes the agent and announces what it is to do. Returns why the session ended, if it did.
+    async fn open(&mut self, hello: &Hello) -> Option<End> {
+        let lineage = self.desk.lineage();
+        let welcome = Welcome {
+            version: VERSION.to_owned(),
+            capabilities: Vec::new(),
+            limits: Limits::OURS,
+            beat_interval: self.desk.beat_interval,
+            time: self.desk.now(),
+            lineage,
+        };
+        let held = hello.held.iter().find(|(kind, stamp)| *kind == Kind::Members && stamp.lineage == lineage);
+        self.members_held = held.map_or(0, |(_, stamp)| stamp.generation).min(self.desk.store.revision().0);
+        if let Err(end) = self.send(FromMaster::Welcome(welcome)).await {
+            return Some(end);
+        }
+        self.announce().await.err()
+    }
+
+    async fn run(
+        &mut self,
+        inbound: &mut Streaming<wire::SessionRequest>,
+        seat: &mut Seat,
+        ends: Instant,
+        stop: &CancellationToken,
+    ) -> End {
+        let mut silent_at = self.desk.clock.monotonic() + SILENCE;
+        loop {
+            let step = tokio::select! {
+                biased;
+                _ = seat.end.changed() => {
+                    let leave = seat.end.borrow_and_update().clone();
+                    return leave.map_or(End::Gone, End::Leave);
+                }
+                () = stop.cancelled() => {
+                    return End::Leave(stops("the master stops; it will be back"));
+                }
+                () = time::sleep_until(ends) => {
+                    return End::Leave(protocol("the certificate of this session has ended; renew it and come back"));
+                }
+                () = time::sleep_until(silent_at) => {
+                    return End::Leave(protocol("no beat for 60 s"));
+                }
+                () = seat.nudge.notified() => Step::Announce,
+                message = inbound.message() => Step::Message(message),
+            };
+            let result = match step {
+                Step::Announce => self.announce().await,
+                Step::Message(Ok(Some(message))) if message.encoded_len() > Limits::OURS.beat => {
+                    Err(End::Leave(too_long()))
+                }
+                Step::Message(Ok(Some(message))) => {
+                    silent_at = self.desk.clock.monotonic() + SILENCE;
+                    self.take(message).await
+                }
+                Step::Message(Ok(None)) => Err(End::Gone),
+                Step::Message(Err(status)) if status.code() == Code::OutOfRange => {
+                    Err(End::Leave(too_long_or(&status)))
+                }
+                Step::Message(Err(_)) => Err(End::Gone),
+            };
+            if let Err(end) = result {
+                return end;
+            }
+        }
+    }
+
+    async fn take(&mut self, message: wire::SessionRequest) -> Result<(), End> {
+        let message = FromAgent::try_from(message).map_err(|error| End::Leave(protocol(&error.to_string())))?;
+        match message {
+            FromAgent::Beat(beat) => self.beat(beat).await,
+            FromAgent::Outcome(outcome) => {
+                self.outcome(outcome);
+                Ok(())
+            }
+            FromAgent::Goodbye(_) => Err(End::Goodbye),
+            FromAgent::Hello(_) => Err(End::Leave(protocol("a second hello in one session"))),
+        }
+    }
+
+    async fn beat(&mut self, beat: Beat) -> Result<(), End> {
+        let desk = Arc::clone(&self.desk);
+        let now = desk.now();
+        let transition = desk.liveness().beat(self.host, desk.clock.monotonic(), now);
+        if let Some(transition) = transition {
+            desk.say_transition(transition, false);
+        }
+        self.seen.skewed(beat.time.duration_since(now));
+        let mut unknown = Vec::new();
+        let sequence = beat.sequence;
+        let mut sections = beat.sections.into_iter().peekable();
+        for kind in SectionKind::ALL {
+            let Some((_, section)) = sections.next_if(|(have, _)| *have == kind) else {
+                self.seen.absent(kind);
+                continue;
+            };
+            match self.seen.take(kind, section) {
+                Taken::Same => {}
+                Taken::Unknown => unknown.push(kind),
+                Taken::Changed { skipped } => {
+                    desk.metrics.sections.increment(1);
+                    if skipped > 0 {
+                        desk.metrics.skipped.increment(u64::try_from(skipped).unwrap_or(u64::MAX));
+                        self.complain(kind, &format!("{skipped} entries make no sense and were skipped"));
+                    }
+                    if kind == SectionKind::ZeroTier {
+                        self.claim_node().await;
+                    }
+                }
+                Taken::Nonsense(error) => {
+                    desk.metrics.skipped.increment(1);
+                    self.complain(kind, &format!("the section makes no sense and was skipped: {error}"));
+                }
+            }
+        }
+        desk.metrics.beats.increment(1);
+        self.send(FromMaster::BeatAck(BeatAck { sequence, beat_interval: None, unknown })).await
+    }
+
+    fn complain(&self, kind: SectionKind, message: &str) {
+        let name = self.desk.name_of(self.host);
+        self.desk.say(Severity::Warning, "beat.skipped", &name, &format!("{kind}: {message}"));
+    }
+
+    /// Keeps the node the host says it is, the first time it says so and when no other host said the same.
+    async fn claim_node(&self) {
+        let Some(node) = self.seen.glance(|summary| summary.node) else { return };
+        let (known, taken) = {
+            let views = self.desk.views.read();
+            let known = views.roster.host(self.host).and_then(|host| host.record.node);
+            (known, views.roster.of_node(node).map(|host| host.record.name.clone()))
+        };
+        let name = self.desk.name_of(self.host);
+        match (known, taken) {
+            (Some(known), _) if known == node => {}
+            (Some(known), _) => {
+                let message = format!("says it is node {node}, and was {known}; not believed until it is enrolled anew");
+                self.desk.say(Severity::Alert, "node.changed", &name, &message);
+            }
+            (None, Some(other)) => {
+                let message = format!("says it is node {node}, which is {other}'s; not believed");
+                self.desk.say(Severity::Alert, "node.claimed-twice", &name, &message);
+            }
+            (None, None) => {
+                let actor = crate::desk::Actor::master();
+                let audit = actor.does("host.node", self.host, &format!("its agent reported node {node}"));
+                let claimed = self.desk.change_host(self.host, audit, |record| {
+                    let first = record.node.is_none();
+                    record.node.get_or_insert(node);
+                    Ok(first)
+                });
+                if let Err(error) = claimed.await {
+                    tracing::warn!(host = %self.host, %error, "could not keep a node id; the next beat tries again");
+                }
+            }
+        }
+    }
+
+    fn outcome(&mut self, outcome: Outcome) {
+        let desk = &self.desk;
+        if outcome.stamp.lineage != desk.lineage() {
+            return;
+        }
+        let (kind, status) = (outcome.kind, outcome.status);
+        desk.metrics.outcome(&kind.to_string(), status);
+        if kind == Kind::Members && status == OutcomeStatus::Done {
+            self.members_held = self.members_held.max(outcome.stamp.generation.min(desk.store.revision().0));
+        }
+        let summary = outcome.problems.first().map(ToString::to_string).unwrap_or_default();
+        if !self.seen.outcome(outcome) {
+            return;
+        }
+        let name = desk.name_of(self.host);
+        match status {
+            OutcomeStatus::Done => {
+                desk.say(Severity::Info, &format!("{kind}.done"), &name, &format!("the desired {kind} are in effect"));
+            }
+            OutcomeStatus::Failed => {
+                desk.say(Severity::Warning, &format!("{kind}.failed"), &name, &format!("refused: {summary}"));
+            }
+            OutcomeStatus::Blocked => {
+                let message = format!("cannot be done just now, tried again: {summary}");
+                desk.say(Severity::Warning, &format!("{kind}.blocked"), &name, &message);
+            }
+        }
+    }
+
+    /// Announces every document that differs from what was announced before.
+    async fn announce(&mut self) -> Result<(), End> {
+        // A store that was restored without its latest changes is not told to anybody before it is accepted.
+        if self.desk.store.frozen() {
+            return Ok(());
+        }
+        for (kind, slot) in Kind::ALL.into_iter().zip(0..) {
+            let first = self.announced[slot].is_none();
+            let since = if kind == Kind::Members { self.members_held } else { 0 };
+            let made = desired::document(&self.desk.views.read(), self.host, kind, since);
+            if self.announced[slot] == Some(made.digest) && !(kind == Kind::Members && made.generation > since) {
+                continue;
+            }
+            // An agent that never ran a controller needs no empty list of members.
+            if first && kind == Kind::Members && made.generation == since {
+                self.announced[slot] = Some(made.digest);
+                continue;
+            }
+            if kind == Kind::Members {
+                self.members_held = made.generation;
+            }
+            self.announced[slot] = Some(made.digest);
+            let lineage = self.desk.lineage();
+            let stamp = Stamp { lineage, generation: made.generation };
+            self.seen.wanted(kind, Wanted { stamp, since: made.since, digest: made.digest });
+            self.send(FromMaster::Document(made.announced(lineage))).await?;
+        }
+        Ok(())
+    }
+
+    async fn send(&self, message: FromMaster) -> Result<(), End> {
+        let message = wire::SessionResponse::from(&message);
+        match time::timeout(STUCK, self.out.send(Ok(message))).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) | Err(_) => Err(End::Gone),
+        }
+    }
+}
+
+enum Step {
+    Announce,
+    Message(Result<Option<wire::SessionRequest>, Status>),
+}
+
+async fn say_leave(out: &Out, leave: Leave) {
+    let message = wire::SessionResponse::from(&FromMaster::Leave(leave));
+    // Whoever is gone does not hear it.
+    drop(time::timeout(LAST_WORD, out.send(Ok(message))).await);
+}
+
+fn protocol(problem: &str) -> Leave {
+    Leave {
+        reason: LeaveReason::Protocol,
+        message: problem.chars().take(1000).collect(),
+        retry_after: Some(Duration::from_secs(5)),
+    }
+}
+
+fn stops(message: &str) -> Leave {
+    Leave { reason: LeaveReason::MasterStops, message: message.to_owned(), retry_after: Some(RETRY_AFTER) }
+}
+
+fn too_long() -> Leave {
+    protocol(&format!("a message is over {} KiB; long sections travel by Report", Limits::OURS.beat / 1024))
+}
+
+fn too_long_or(status: &Status) -> Leave {
+    if status.code() == Code::OutOfRange { too_long() } else { protocol(status.message()) }
+}
+
+/// A call that is for open sessions only.
+pub(crate) fn needs_session(desk: &Desk, host: HostId) -> Result<(), Refused> {
+    if desk.sessions.has(host) {
+        return Ok(());
+    }
+    Err(Refused::NotNow("open a session first".to_owned()))
+}
+
+/// A digest in a call.
+pub(crate) fn digest(field: &str, bytes: &[u8]) -> Result<Digest, Refused> {
+    let array = <[u8; 32]>::try_from(bytes);
+    array.map(Digest).map_err(|_| WireError::new(field, format_args!("{} bytes, want 32", bytes.len())).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn agents_one_minor_version_older_or_newer_are_served_and_others_are_told_who_updates() {
+        for served in ["1.4.0", "1.5.9", "1.6.2"] {
+            assert_eq!(compatible("1.5.0", served), Ok(()), "{served}");
+        }
+        assert!(compatible("1.5.0", "1.3.0").unwrap_err().contains("update the agent"));
+        assert!(compatible("1.5.0", "1.7.0").unwrap_err().contains("update the master"));
+        assert!(compatible("1.5.0", "banana").unwrap_err().contains("is no version"));
+    }
+}
