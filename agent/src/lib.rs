@@ -11,6 +11,7 @@
 //! | status writer | all of that | `status.json` |
 
 pub mod config;
+pub mod deckies;
 pub mod enroll;
 pub mod identity;
 pub mod machine;

@@ -28,16 +28,23 @@ pub enum Renewal {
 /// Decides on a request by `key`, made under the pin with `fingerprint`.
 #[must_use]
 pub fn renew(pins: &Pins, fingerprint: &Fingerprint, key: &Fingerprint) -> Renewal {
-    let Some(kind) = kind(pins, fingerprint) else { return Renewal::NotPinned };
+    let Some(kind) = kind(pins, fingerprint) else {
+        return Renewal::NotPinned;
+    };
     if pins.bundle.as_ref().is_some_and(|bundle| &bundle.key == key) {
         return Renewal::BundleKey;
     }
-    let known = [&pins.pending, &pins.current].into_iter().flatten().find(|pin| &pin.key == key);
+    let known = [&pins.pending, &pins.current]
+        .into_iter()
+        .flatten()
+        .find(|pin| &pin.key == key);
     if let Some(pin) = known {
         return Renewal::Again(pin.clone());
     }
     match (kind, &pins.pending) {
-        (PinKind::Bundle, Some(first)) => Renewal::BundleUsed { by: first.from.clone() },
+        (PinKind::Bundle, Some(first)) => Renewal::BundleUsed {
+            by: first.from.clone(),
+        },
         (PinKind::Bundle | PinKind::Current | PinKind::Pending | PinKind::Operator, _) => Renewal::Issue,
     }
 }
@@ -123,7 +130,10 @@ mod tests {
 
     #[test]
     fn a_lost_reply_is_harmless_because_the_same_key_gets_the_same_certificate() {
-        let mut oslo = host(Pins { bundle: Some(pin(1)), ..Pins::default() });
+        let mut oslo = host(Pins {
+            bundle: Some(pin(1)),
+            ..Pins::default()
+        });
         assert_eq!(renew(&oslo.pins, &print(1), &print(102)), Renewal::Issue);
         offer(&mut oslo, pin(2));
         assert_eq!(renew(&oslo.pins, &print(1), &print(102)), Renewal::Again(pin(2)));
@@ -133,32 +143,57 @@ mod tests {
 
     #[test]
     fn a_second_key_under_the_bundle_is_refused_with_the_first_ones_address() {
-        let mut oslo = host(Pins { bundle: Some(pin(1)), ..Pins::default() });
+        let mut oslo = host(Pins {
+            bundle: Some(pin(1)),
+            ..Pins::default()
+        });
         offer(&mut oslo, pin(2));
         let second = renew(&oslo.pins, &print(1), &print(103));
-        assert_eq!(second, Renewal::BundleUsed { by: "192.0.2.2:1".into() });
+        assert_eq!(
+            second,
+            Renewal::BundleUsed {
+                by: "192.0.2.2:1".into()
+            }
+        );
     }
 
     #[test]
     fn the_bundles_own_key_never_gets_a_certificate() {
-        let oslo = host(Pins { bundle: Some(pin(1)), ..Pins::default() });
+        let oslo = host(Pins {
+            bundle: Some(pin(1)),
+            ..Pins::default()
+        });
         assert_eq!(renew(&oslo.pins, &print(1), &print(101)), Renewal::BundleKey);
     }
 
     #[test]
     fn the_first_call_under_the_pending_pin_leaves_exactly_that_one() {
-        let mut oslo = host(Pins { bundle: Some(pin(1)), current: Some(pin(2)), ..Pins::default() });
+        let mut oslo = host(Pins {
+            bundle: Some(pin(1)),
+            current: Some(pin(2)),
+            ..Pins::default()
+        });
         offer(&mut oslo, pin(3));
-        assert!(!promote(&mut oslo, &print(2)), "a call under current promotes nothing");
+        assert!(
+            !promote(&mut oslo, &print(2)),
+            "a call under current promotes nothing"
+        );
         assert!(promote(&mut oslo, &print(3)));
         assert_eq!(oslo.pins.current, Some(pin(3)));
-        assert_eq!((oslo.pins.bundle.clone(), oslo.pins.pending.clone()), (None, None));
+        assert_eq!(
+            (oslo.pins.bundle.clone(), oslo.pins.pending.clone()),
+            (None, None)
+        );
         assert_eq!(oslo.pins.spent, [print(2), print(1)]);
     }
 
     #[test]
     fn another_key_under_current_replaces_the_pending_one() {
-        let mut oslo = host(Pins { current: Some(pin(1)), pending: Some(pin(2)), ..Pins::default() });
+        let mut oslo = host(Pins {
+            current: Some(pin(1)),
+            pending: Some(pin(2)),
+            ..Pins::default()
+        });
         assert_eq!(renew(&oslo.pins, &print(1), &print(103)), Renewal::Issue);
         offer(&mut oslo, pin(3));
         assert_eq!(oslo.pins.pending, Some(pin(3)));
