@@ -4,14 +4,17 @@ mod site;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::Arc,
     time::Duration,
 };
 
-use picket_agent::Farewell;
+use picket_agent::{Farewell, deckies::fake::FakeEngine};
 use picket_pki::Standing;
 use picket_proto::{
     document::{Contents, Kind, OutcomeStatus},
     session::LeaveReason,
+    shard::{Decky, DeckyNetwork, DeckyService, Driver, Shard},
+    status::DeckyState,
 };
 use picket_zerotier::{NetworkId, NodeId, controller::NewNetwork, node::Settings};
 use site::{Site, Worker, until};
@@ -276,18 +279,20 @@ async fn a_master_that_acknowledges_nothing_is_left_within_25_seconds_and_dialle
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_certificate_is_renewed_at_half_life_and_the_old_one_is_spent() {
+async fn past_half_life_the_certificate_is_renewed_once_however_wrong_the_clock_is() {
     let site = Site::new();
     let mut worker = site.machine("edge-07");
     worker.enroll().await.unwrap();
-    // Days of looking at it every second would take minutes.
-    worker.reads_zerotier = false;
+    // To this machine every certificate of seven days is past its half life when it comes.
+    worker.clock = site.clock.skewed(5 * 24 * 3600);
     worker.start();
-    until_beats(&site, 1).await;
-    time::sleep(Duration::from_secs(9 * 24 * 3600 / 2)).await;
-    assert_eq!(site.master.keys_signed(), 2);
+    until("the renewal", async || {
+        (site.master.keys_signed() == 2).then_some(())
+    })
+    .await;
     let beats = site.master.log().beats.len();
-    until_beats(&site, beats + 1).await;
+    until_beats(&site, beats + 5).await;
+    assert_eq!(site.master.keys_signed(), 2);
     assert!(
         site.master
             .log()
@@ -339,6 +344,97 @@ async fn long_bodies_travel_beside_the_session_in_both_directions() {
         (site.master.log().reports > 0 && site.master.has_all_bodies()).then_some(())
     })
     .await;
+}
+
+fn shard() -> Contents {
+    let network = DeckyNetwork {
+        name: "lan".parse().unwrap(),
+        driver: Driver::Bridge,
+        parent: None,
+        subnet: "10.77.0.0/24".parse().unwrap(),
+        gateway: None,
+    };
+    let service = DeckyService {
+        name: "ssh".parse().unwrap(),
+        image: "picket-decoy:latest".into(),
+        command: vec!["ssh".into()],
+        environment: BTreeMap::new(),
+        ports: vec![22],
+    };
+    let decky = Decky {
+        name: "web-01".parse().unwrap(),
+        deployment: "site".parse().unwrap(),
+        network: network.name.clone(),
+        address: "10.77.0.20".parse().unwrap(),
+        hostname: "intranet".parse().unwrap(),
+        services: vec![service],
+    };
+    Contents::Shard(Shard {
+        deckies: BTreeMap::from([(decky.name.clone(), decky)]),
+        networks: BTreeMap::from([(network.name.clone(), network)]),
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shard_runs_is_reported_repaired_at_once_and_removed_with_the_host() {
+    let site = Site::new();
+    let docker = Arc::new(FakeEngine::new());
+    docker.load_image("picket-decoy:latest");
+    let mut worker = site.machine("edge-07");
+    worker.docker = Some(docker.clone());
+    worker.settings = "[[deckies.networks]]\ndriver = \"bridge\"\nsubnet = \"10.77.0.0/16\"".to_owned();
+    worker.enroll().await.unwrap();
+    worker.start();
+    until_beats(&site, 1).await;
+    assert_eq!(
+        site.master.log().beats[0].sections.len(),
+        3,
+        "Docker is read before the first beat"
+    );
+    site.master.want(shard(), 1).await;
+    until_outcome(&site, Kind::Shard, 1, OutcomeStatus::Done).await;
+    let running = docker.container_names();
+    assert_eq!(running.len(), 2, "a base and a service: {running:?}");
+    let state = async || site.master.deckies()?.deckies.first().map(|decky| decky.state);
+    until("the beat that shows it", async || {
+        (state().await == Some(DeckyState::Running)).then_some(())
+    })
+    .await;
+
+    // The master away, a container is lost: Docker says so, and nobody waits for the next round.
+    worker.wire.cut();
+    docker.lose(&running[0]);
+    let lost = time::Instant::now();
+    until("the repair", async || {
+        (docker.container_names().len() == 2).then_some(())
+    })
+    .await;
+    assert!(lost.elapsed() <= Duration::from_secs(5), "{:?}", lost.elapsed());
+    worker.wire.mend();
+
+    let sessions = site.master.log().hellos.len();
+    until("the session", async || {
+        (site.master.log().hellos.len() > sessions).then_some(())
+    })
+    .await;
+    site.master.leave(LeaveReason::Retired).await;
+    assert_eq!(worker.ends().await.unwrap(), Farewell::Retired);
+    assert!(docker.container_names().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shard_with_a_network_that_is_not_allowed_is_refused() {
+    let site = Site::new();
+    let docker = Arc::new(FakeEngine::new());
+    docker.load_image("picket-decoy:latest");
+    let mut worker = site.machine("edge-07");
+    worker.docker = Some(docker.clone());
+    worker.enroll().await.unwrap();
+    worker.start();
+    until_beats(&site, 1).await;
+    site.master.want(shard(), 1).await;
+    until_outcome(&site, Kind::Shard, 1, OutcomeStatus::Failed).await;
+    assert!(docker.container_names().is_empty());
 }
 
 #[tokio::test(start_paused = true)]

@@ -21,7 +21,7 @@ use picket_proto::{
     beat::{Beat, Digest, MOST_INLINE_BYTES, SectionKind, section_kind},
     document::{Contents, Document, Kind, Lineage, Outcome, Stamp},
     session::{BeatAck, FromAgent, FromMaster, Hello, Leave, LeaveReason, Limits, Welcome},
-    status::ZeroTierStatus,
+    status::{DeckiesStatus, ZeroTierStatus},
     wire::agent::{
         FetchRequest, FetchResponse, RenewRequest, RenewResponse, ReportRequest, ReportResponse,
         SessionRequest, SessionResponse,
@@ -267,6 +267,17 @@ impl Master {
         let section = state.log.beats.last()?.section(SectionKind::ZeroTier)?;
         Some(
             ZeroTierStatus::decode(state.bodies.get(&section.digest)?)
+                .unwrap()
+                .status,
+        )
+    }
+
+    /// The last section about deckies that came, decoded.
+    pub fn deckies(&self) -> Option<DeckiesStatus> {
+        let state = self.state();
+        let section = state.log.beats.last()?.section(SectionKind::Deckies)?;
+        Some(
+            DeckiesStatus::decode(state.bodies.get(&section.digest)?)
                 .unwrap()
                 .status,
         )

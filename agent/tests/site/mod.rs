@@ -14,6 +14,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use picket_agent::{
     Farewell, Parts, RunError,
     config::Config,
+    deckies::{engine::Engine, fake::FakeEngine},
     enroll::{EnrollError, Enrolled, Tools, enroll},
     machine::Machine,
     zerotier::Reach,
@@ -69,7 +70,7 @@ impl Site {
             wire: self.pipes.wire(([10, 0, 0, number], 40_000).into()),
             clock: self.clock.clone(),
             zerotier: self.lab.service(node),
-            reads_zerotier: true,
+            docker: None,
             running: None,
         }
     }
@@ -103,10 +104,10 @@ pub struct Worker {
     /// More lines for its `agent.toml`.
     pub settings: String,
     pub wire: Wire,
-    clock: Clock,
+    pub clock: Clock,
     pub zerotier: Service,
-    /// Whether its agent looks at it.
-    pub reads_zerotier: bool,
+    /// Its Docker Engine.
+    pub docker: Option<Arc<FakeEngine>>,
     running: Option<Running>,
 }
 
@@ -147,7 +148,8 @@ impl Worker {
         let parts = Parts {
             clock: self.clock.clone(),
             dial: Arc::new(self.wire.clone()),
-            zerotier: self.reads_zerotier.then(|| Reach::Service(self.zerotier.clone())),
+            zerotier: Some(Reach::Service(self.zerotier.clone())),
+            engine: self.docker.clone().map(|engine| engine as Arc<dyn Engine>),
             machine: self.machine(),
         };
         let stop = CancellationToken::new();
