@@ -1,7 +1,7 @@
 //! The front door of `picket-master`.
 
 use std::{
-    io::Write as _,
+    io::{IsTerminal as _, Write as _},
     path::{Path, PathBuf},
     process::ExitCode,
     time::Duration,
@@ -344,9 +344,11 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 }
 
 fn log(log: &Log) {
+    let to_people = std::io::stderr().is_terminal();
     let lines = tracing_subscriber::fmt()
         .with_max_level(log.level)
-        .with_writer(std::io::stderr);
+        .with_writer(std::io::stderr)
+        .with_ansi(to_people);
     match log.format {
         LogFormat::Text => lines.init(),
         LogFormat::Json => lines.json().init(),

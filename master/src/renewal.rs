@@ -85,6 +85,20 @@ pub fn promote(record: &mut HostRecord, fingerprint: &Fingerprint) -> bool {
     true
 }
 
+/// Makes `pin` the bundle's, and spends what the bundle before it led to: itself, and a certificate that was issued and
+/// never used. With `cut` the certificate in use as well.
+pub fn rebundle(record: &mut HostRecord, pin: Pin, cut: bool) {
+    let current = if cut { record.pins.current.take() } else { None };
+    let dropped = [
+        record.pins.bundle.replace(pin),
+        record.pins.pending.take(),
+        current,
+    ];
+    for pin in dropped.into_iter().flatten() {
+        spend(&mut record.pins, pin.fingerprint);
+    }
+}
+
 fn spend(pins: &mut Pins, fingerprint: Fingerprint) {
     pins.spent.push(fingerprint);
     if pins.spent.len() > MOST_SPENT {
@@ -185,6 +199,29 @@ mod tests {
             (None, None)
         );
         assert_eq!(oslo.pins.spent, [print(2), print(1)]);
+    }
+
+    #[test]
+    fn a_new_bundle_spends_the_old_one_and_leaves_the_certificate_in_use_unless_it_is_cut() {
+        let before = Pins {
+            bundle: Some(pin(1)),
+            current: Some(pin(2)),
+            pending: Some(pin(3)),
+            ..Pins::default()
+        };
+        let mut kept = host(before.clone());
+        rebundle(&mut kept, pin(4), false);
+        assert_eq!(
+            (kept.pins.bundle, kept.pins.current, kept.pins.pending),
+            (Some(pin(4)), Some(pin(2)), None)
+        );
+        let mut cut = host(before);
+        rebundle(&mut cut, pin(4), true);
+        assert_eq!(
+            (cut.pins.bundle, cut.pins.current, cut.pins.pending),
+            (Some(pin(4)), None, None)
+        );
+        assert_eq!(cut.pins.spent, [print(1), print(3), print(2)]);
     }
 
     #[test]

@@ -467,6 +467,10 @@ impl Session {
     }
 }
 
+#[allow(
+    clippy::large_enum_variant,
+    reason = "it lives on the stack for one turn of the loop; a box is a heap visit a beat"
+)]
 enum Step {
     Announce,
     Message(Result<Option<wire::SessionRequest>, Status>),

@@ -21,6 +21,7 @@ use super::{deckies, name};
 use crate::{
     caller::operator,
     deployments::{Action, Change, plan},
+    desired,
     desk::{Actor, Desk},
     event::Severity,
     record::{DeploymentRecord, HostStanding, Record as _, key},
@@ -139,10 +140,22 @@ impl DeploymentService for Deployments {
                 .ok_or_else(|| Refused::no_deployment(&name))?;
             (wire::Site::from(site), kept.record.hosts.clone())
         };
+        let mut deckies = deckies::list(&self.0, None, Some(&name));
+        let unsettled: Vec<_> = hosts
+            .iter()
+            .filter(|(_, id)| !settled(&self.0, **id))
+            .map(|(name, _)| name.to_string())
+            .collect();
+        for decky in &mut deckies {
+            // What runs there may be the form before this revision.
+            if decky.state() == wire::DeckyState::Running && unsettled.contains(&decky.host) {
+                decky.set_state(wire::DeckyState::Pending);
+            }
+        }
         Ok(Response::new(GetDeploymentResponse {
             deployment: Some(deployment),
             site: Some(site),
-            deckies: deckies::list(&self.0, None, Some(&name)),
+            deckies,
             problems: problems(&self.0, &hosts),
         }))
     }
@@ -272,6 +285,17 @@ fn shown(desk: &Desk, name: &Name) -> Result<wire::Deployment, Refused> {
         applied_at: Some(to_wire_time(kept.record.at)),
         applied_by: kept.record.by.clone(),
     })
+}
+
+/// Whether a host has tried the shard that is wanted of it now. One that was offered nothing since the master's start
+/// is believed as it reports.
+fn settled(desk: &Desk, host: HostId) -> bool {
+    let Some(tried) = desk.observed.get(host).map(|seen| seen.tried(Kind::Shard)) else {
+        return true;
+    };
+    let Some(wanted) = tried.wanted else { return true };
+    let current = desired::document(&desk.views.read(), host, Kind::Shard, 0).digest;
+    wanted.digest == current && tried.outcome.is_some_and(|outcome| outcome.stamp == wanted.stamp)
 }
 
 /// What the hosts of a deployment could not carry out.

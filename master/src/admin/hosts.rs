@@ -8,9 +8,10 @@ use picket_proto::{
     status::JoinedNetwork,
     to_wire_time,
     wire::admin::{
-        self as wire, BanHostRequest, BanHostResponse, EnrollHostRequest, EnrollHostResponse, GetHostRequest,
-        GetHostResponse, LabelHostRequest, LabelHostResponse, ListHostsRequest, ListHostsResponse,
-        NoteHostRequest, NoteHostResponse, RetireHostRequest, RetireHostResponse,
+        self as wire, BanHostRequest, BanHostResponse, BundleHostRequest, BundleHostResponse,
+        EnrollHostRequest, EnrollHostResponse, GetHostRequest, GetHostResponse, LabelHostRequest,
+        LabelHostResponse, ListHostsRequest, ListHostsResponse, NoteHostRequest, NoteHostResponse,
+        RetireHostRequest, RetireHostResponse, UnbanHostRequest, UnbanHostResponse,
         host_service_server::HostService,
     },
 };
@@ -26,6 +27,7 @@ use crate::{
     observed::Tried,
     record::{HostRecord, HostStanding, Pin, Pins, Record as _, key},
     refused::Refused,
+    renewal,
     signer::Bundled,
     store::{CommitError, Guard, Write},
 };
@@ -83,7 +85,7 @@ impl HostService for Hosts {
             Ok(_) => {}
             Err(CommitError::Conflict { .. }) => {
                 let exists = format!(
-                    "host {name} exists already; choose another name, or `picketctl host retire {name}` first"
+                    "host {name} exists already; choose another name, make another bundle for it with `picketctl host bundle {name}`, or retire it first"
                 );
                 return Err(Refused::Exists(exists).into());
             }
@@ -236,6 +238,76 @@ impl HostService for Hosts {
         Ok(Response::new(BanHostResponse {
             host: Some(shown(&self.0, id)?),
             session_cut: had_session && changed,
+        }))
+    }
+
+    async fn unban_host(
+        &self,
+        request: Request<UnbanHostRequest>,
+    ) -> Result<Response<UnbanHostResponse>, Status> {
+        let actor = operator(&self.0, &request)?;
+        let asked = request.into_inner();
+        let (name, reason) = (name("name", &asked.name)?, reason(&asked.reason)?);
+        let id = self.0.host_named(&name)?;
+        let unban = |host: &mut HostRecord| {
+            let banned = matches!(host.standing, HostStanding::Banned { .. });
+            if banned {
+                host.standing = HostStanding::Active;
+            }
+            Ok(banned)
+        };
+        let (_, changed) = self
+            .0
+            .change_host(id, actor.does("host.unban", &name, &reason), unban)
+            .await?;
+        if changed {
+            let message = format!("unbanned by {}: {reason}", actor.name());
+            self.0
+                .say(Severity::Notice, "host.unbanned", name.as_str(), &message);
+        }
+        Ok(Response::new(UnbanHostResponse {
+            host: Some(shown(&self.0, id)?),
+        }))
+    }
+
+    async fn bundle_host(
+        &self,
+        request: Request<BundleHostRequest>,
+    ) -> Result<Response<BundleHostResponse>, Status> {
+        let actor = operator(&self.0, &request)?;
+        let asked = request.into_inner();
+        let name = name("name", &asked.name)?;
+        let desk = &self.0;
+        let id = desk.host_named(&name)?;
+        let Bundled { bundle, pin } = desk
+            .signer
+            .host_bundle(id, &name, &desk.addresses, desk.now())
+            .map_err(Refused::Authority)?;
+        let text = bundle.encode().map_err(Refused::Bundle)?;
+        let expires = pin.not_after;
+        let why = if asked.cut { "cut" } else { "" };
+        let another = |host: &mut HostRecord| {
+            if host.standing != HostStanding::Active {
+                let banned = format!("host {name} is banned; `picketctl host unban {name}` first");
+                return Err(Refused::NotNow(banned));
+            }
+            renewal::rebundle(host, pin.clone(), asked.cut);
+            Ok(true)
+        };
+        desk.change_host(id, actor.does("host.bundle", &name, why), another)
+            .await?;
+        let effect = if asked.cut {
+            "; the certificate in use is cut"
+        } else {
+            ""
+        };
+        let message = format!("another bundle was made by {}{effect}", actor.name());
+        desk.say(Severity::Alert, "host.bundled", name.as_str(), &message);
+        Ok(Response::new(BundleHostResponse {
+            host: Some(shown(desk, id)?),
+            bundle: text.as_bytes().to_vec().into(),
+            authority_fingerprint: desk.signer.fingerprint().to_string(),
+            bundle_expires_at: Some(to_wire_time(expires)),
         }))
     }
 
