@@ -230,15 +230,20 @@ impl Deckies {
 
     /// Gets the images a plan needs, each once however many deckies want it.
     async fn images(&self, plan: &Plan, forms: &Forms, attempt: &mut Attempt) -> BTreeMap<String, Image> {
-        let needed = plan.steps.iter().filter_map(|step| match step {
-            Step::Image(image) => Some(image.clone()),
-            Step::Stop { .. }
-            | Step::Remove { .. }
-            | Step::RemoveNetwork { .. }
-            | Step::CreateNetwork(_)
-            | Step::Create { .. }
-            | Step::Start { .. } => None,
-        });
+        // Collected first: a closure over borrowed steps inside the stream would keep a pass from moving to a task.
+        let needed: Vec<String> = plan
+            .steps
+            .iter()
+            .filter_map(|step| match step {
+                Step::Image(image) => Some(image.clone()),
+                Step::Stop { .. }
+                | Step::Remove { .. }
+                | Step::RemoveNetwork { .. }
+                | Step::CreateNetwork(_)
+                | Step::Create { .. }
+                | Step::Start { .. } => None,
+            })
+            .collect();
         let got: Vec<_> = stream::iter(needed)
             .map(|image| async {
                 let result = self.image(&image, forms).await;
