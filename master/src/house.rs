@@ -46,7 +46,7 @@ use crate::{
     record::{MasterRecord, Record as _, RecordError, key},
     sessions::{LAST_WORD, Sessions},
     signer::{Signer, SignerError},
-    store::{Compacted, End, OpenError, ReadError, Revision, Store, Watch},
+    store::{Compacted, End, ReadError, Revision, Store, Watch},
     views::Views,
 };
 
@@ -78,10 +78,7 @@ pub struct Doors {
 /// Why a master does not run, or stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// The store does not open.
-    #[error(transparent)]
-    Open(#[from] OpenError),
-    /// It cannot be read.
+    /// The store cannot be read.
     #[error(transparent)]
     Read(#[from] ReadError),
     /// A record in it cannot be read.
@@ -119,19 +116,21 @@ pub enum RunError {
     Task(&'static str),
 }
 
-/// Runs a master until `stop`, or until something fails that it cannot go on without. `ready` is called when its doors
-/// are open.
+/// Runs a master on the `store` of its data directory until `stop`, or until something fails that it cannot go on
+/// without; then the store is closed. `ready` is called when its doors are open.
+///
+/// The store is opened by the caller, who may keep a handle: what is committed through that one takes the same way.
 ///
 /// # Errors
 /// When the data directory cannot be used, or the store fails.
 pub async fn run(
     config: Config,
+    store: Store,
     doors: Doors,
     clock: Clock,
     ready: impl FnOnce() + Send,
     stop: CancellationToken,
 ) -> Result<(), RunError> {
-    let store = Store::open(&config.data_dir, clock.clone()).await?;
     let result = serve(&config, doors, clock, ready, stop, store.clone()).await;
     store.close().await;
     result
