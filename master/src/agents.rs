@@ -1,6 +1,6 @@
 //! `picket.agent.v1.AgentService`: what hosts call.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::stream::BoxStream;
@@ -23,11 +23,14 @@ use crate::{
     desired,
     desk::Desk,
     event::Severity,
-    record::HostRecord,
+    record::{HostRecord, HostStanding},
     refused::Refused,
     renewal::{self, Renewal},
     session::{self, digest, needs_session},
 };
+
+/// How long one call of Report may take; the agent goes on in another.
+const REPORT_DEADLINE: Duration = Duration::from_secs(120);
 
 /// The service, over the desk.
 #[derive(Debug)]
@@ -86,11 +89,15 @@ impl AgentService for Agents {
         );
         let mut next = Some(first);
         let mut held = 0;
+        let ends = self.desk.clock.monotonic() + REPORT_DEADLINE;
         while let Some(chunk) = next {
             let offset = usize::try_from(chunk.offset)
                 .map_err(|_| Refused::invalid("report.offset", "is too large"))?;
             held = seen.chunk(what, offset, &chunk.chunk).map_err(Refused::Invalid)?;
-            next = chunks.message().await?;
+            let message = tokio::time::timeout_at(ends, chunks.message()).await;
+            next = message.map_err(|_| {
+                Refused::NotNow("the report takes too long; go on from what is held".to_owned())
+            })??;
         }
         Ok(Response::new(ReportResponse {
             held: u64::try_from(held).unwrap_or(u64::MAX),
@@ -160,6 +167,9 @@ impl Agents {
         let mut answer = None;
         let changed = desk
             .change_host(caller.id, audit, |record: &mut HostRecord| {
+                if record.standing != HostStanding::Active {
+                    return Err(Refused::Denied(format!("host {} is banned or retired", record.name)));
+                }
                 let promoted = renewal::promote(record, &caller.fingerprint);
                 match renewal::renew(&record.pins, &caller.fingerprint, &key, desk.now()) {
                     Renewal::Again(pin) => {
@@ -174,7 +184,7 @@ impl Agents {
                     }
                     Renewal::BundleUsed { by } => Err(Refused::Denied(format!(
                         "this bundle was used from {by} before, with another key; if that was not you, it was stolen: \
-                         `picketctl host retire {}` and enroll the machine again",
+                         `picketctl host bundle {} --cut --out FILE`, and enroll the machine again",
                         record.name
                     ))),
                     Renewal::BundleKey => {

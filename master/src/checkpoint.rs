@@ -64,7 +64,7 @@ pub async fn write(desk: &Desk, data_dir: &Path) -> Result<(), FileError> {
     };
     let path = path(data_dir);
     let task = tokio::task::spawn_blocking(move || {
-        let bytes = serde_json::to_vec(&checkpoint).unwrap_or_default();
+        let bytes = serde_json::to_vec(&checkpoint).expect("a checkpoint has only keys that are text");
         picket_durable::write_private(path, &bytes)
     });
     task.await

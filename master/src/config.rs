@@ -118,11 +118,11 @@ impl Config {
                 .span("liveness.offline_after", "100s")
                 .unwrap_or(usual.offline),
         };
-        if grace.late <= beat_interval {
+        if grace.late <= beat_interval + beat_interval / 10 {
             from.problem(
                 "liveness.late_after",
                 format_args!(
-                    "is not longer than the beat interval of {} s",
+                    "is not longer than the beat interval of {} s and its jitter of a tenth",
                     beat_interval.as_secs()
                 ),
             );
@@ -155,10 +155,22 @@ impl Config {
 #[must_use]
 pub fn dialable(address: &str) -> bool {
     address.rsplit_once(':').is_some_and(|(host, port)| {
+        let bare_v6 = host.contains(':') && !(host.starts_with('[') && host.ends_with(']'));
         !host.is_empty()
+            && !bare_v6
             && !host.contains(char::is_whitespace)
             && port.parse::<u16>().is_ok_and(|port| port > 0)
     })
+}
+
+/// `host:port` of a name or address.
+#[must_use]
+pub fn with_port(host: &str, port: u16) -> String {
+    if host.contains(':') {
+        format!("[{host}]:{port}")
+    } else {
+        format!("{host}:{port}")
+    }
 }
 
 #[cfg(test)]
@@ -169,6 +181,13 @@ mod tests {
 
     fn resolve(text: &str) -> Result<Config, SettingsError> {
         Config::resolve(Settings::from_text(text, Path::new("master.toml"))?)
+    }
+
+    #[test]
+    fn an_address_of_version_6_needs_brackets_before_its_port() {
+        assert!(dialable("[2001:db8::1]:7443") && dialable("master.example.org:7443"));
+        assert!(!dialable("::1") && !dialable("2001:db8::1:7443") && !dialable("nowhere"));
+        assert!(dialable(&with_port("2001:db8::1", 7443)));
     }
 
     #[test]

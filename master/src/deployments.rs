@@ -1,6 +1,6 @@
 //! Deployments: what is wanted where, and what an apply would change.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use picket_proto::{
     host::{HostId, Name},
@@ -23,6 +23,8 @@ pub struct Deployment {
 #[derive(Debug, Default)]
 pub struct Deployments {
     all: BTreeMap<Name, Deployment>,
+    /// Which deployments have deckies on a host.
+    on_host: HashMap<HostId, BTreeSet<Name>>,
     newest: Revision,
 }
 
@@ -56,6 +58,19 @@ impl Deployments {
         self.newest = self.newest.max(revision);
         let mut hosts: BTreeSet<_> = record.hosts.values().copied().collect();
         let name = record.name.clone();
+        let before = self
+            .all
+            .get(&name)
+            .into_iter()
+            .flat_map(|old| old.record.hosts.values());
+        for host in before {
+            if let Some(names) = self.on_host.get_mut(host) {
+                names.remove(&name);
+            }
+        }
+        for host in record.hosts.values() {
+            self.on_host.entry(*host).or_default().insert(name.clone());
+        }
         if let Some(old) = self.all.insert(name, Deployment { record, revision }) {
             hosts.extend(old.record.hosts.values());
         }
@@ -90,7 +105,13 @@ impl Deployments {
 
     /// The deckies a host is to run.
     pub fn of_host(&self, host: HostId) -> impl Iterator<Item = (&Decky, &DeckyNetwork)> {
-        self.all().flat_map(move |(deployment, site)| {
+        let here = self
+            .on_host
+            .get(&host)
+            .into_iter()
+            .flatten()
+            .filter_map(|name| self.standing(name));
+        here.flat_map(move |(deployment, site)| {
             site.deckies.iter().filter_map(move |placed| {
                 let here = deployment.record.hosts.get(&placed.host) == Some(&host);
                 let network = site.networks.get(&placed.decky.network)?;

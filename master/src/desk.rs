@@ -147,12 +147,13 @@ impl Desk {
         for _ in 0..MOST_TRIES {
             let entry = self.store.get(&at)?.ok_or_else(|| Refused::no_host(id))?;
             let mut record = HostRecord::of(&entry)?;
+            let stood = !matches!(record.standing, HostStanding::Retired { .. });
             if !change(&mut record)? {
                 return Ok((record, false));
             }
             let mut writes = vec![record.put()];
             // A retired host's name is free in the same commit.
-            if matches!(record.standing, HostStanding::Retired { .. }) {
+            if stood && matches!(record.standing, HostStanding::Retired { .. }) {
                 writes.push(Write::Delete(key::name(&record.name)));
             }
             match self
@@ -203,6 +204,17 @@ impl Desk {
     /// Says that a host's presence changed.
     pub fn say_transition(&self, transition: Transition, planned: bool) {
         let Transition { host, from, to } = transition;
+        let active = {
+            let views = self.views.read();
+            views
+                .roster
+                .host(host)
+                .is_some_and(|host| host.record.standing == HostStanding::Active)
+        };
+        // The last beat of a host that is being cut off is no news.
+        if !active {
+            return;
+        }
         let name = self.name_of(host);
         let (severity, kind, message) = match (to, planned) {
             (Presence::Online, _) => (Severity::Info, "host.online", format!("is online (was {from})")),
@@ -228,7 +240,17 @@ impl Desk {
     pub fn pass_on(&self, affected: &Affected) -> Vec<CancellationToken> {
         for host in &affected.cut {
             self.sessions.end(*host, self.last_message(*host));
-            self.liveness().forget(*host);
+            let retired = {
+                let views = self.views.read();
+                let standing = views.roster.host(*host).map(|host| &host.record.standing);
+                !matches!(standing, Some(HostStanding::Banned { .. }))
+            };
+            if retired {
+                self.liveness().forget(*host);
+                self.observed.forget(*host);
+            } else {
+                self.liveness().goodbye(*host);
+            }
         }
         self.sessions.nudge(&affected.hosts);
         let hosts = affected.hosts.iter().map(|host| Identity::Host(host.0));

@@ -12,6 +12,7 @@ use std::{
 };
 
 use jiff::Timestamp;
+use picket_proto::plain;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{broadcast, mpsc};
 use tokio_util::sync::CancellationToken;
@@ -22,6 +23,8 @@ pub const MOST_KEPT: usize = 10_000;
 const MOST_BEHIND: usize = 1024;
 /// How many events may wait to be written. A fleet of 15,000 coming back at once fits.
 const MOST_WAITING: usize = 32_768;
+/// How many events may be told and not written when the master is killed: one batch. Ids jump by that at a start.
+const MOST_LOST: u64 = BATCH as u64;
 /// How many events are written at once.
 const BATCH: usize = 256;
 /// The longest message kept.
@@ -106,16 +109,20 @@ impl Events {
         for file in [older(&path), path.clone()] {
             lines = 0;
             let Ok(file) = File::open(&file) else { continue };
-            for line in BufReader::new(file).lines().map_while(Result::ok) {
+            for line in BufReader::new(file).split(b'\n').map_while(Result::ok) {
                 lines += 1;
-                if let Ok(event) = serde_json::from_str::<Event>(&line)
+                if let Ok(event) = serde_json::from_slice::<Event>(&line)
                     && event.id > kept.last
                 {
                     kept.push(Arc::new(event));
                 }
             }
         }
-        let file = append(&path).map_err(wrong)?;
+        // Ids that were told and not written are not given out again.
+        kept.last += if kept.last == 0 { 0 } else { MOST_LOST };
+        let mut file = append(&path).map_err(wrong)?;
+        // A line that a crash cut off does not swallow the next.
+        file.write_all(b"\n").map_err(wrong)?;
         let (to_disk, queue) = mpsc::channel(MOST_WAITING);
         let events = Self {
             kept: Mutex::new(kept),
@@ -135,20 +142,26 @@ impl Events {
 
     /// Says that something happened.
     pub fn say(&self, time: Timestamp, severity: Severity, kind: &str, subject: &str, message: &str) {
-        let cut = |text: &str| text.chars().take(MOST_TEXT).collect::<String>();
         let mut kept = self.kept();
         let event = Arc::new(Event {
             id: kept.last + 1,
             time,
             severity,
             kind: kind.to_owned(),
-            subject: cut(subject),
-            message: cut(message),
+            subject: plain(subject, MOST_TEXT),
+            message: plain(message, MOST_TEXT),
         });
-        tracing::info!(kind, subject, "{message}");
         kept.push(Arc::clone(&event));
         // Under the lock, so that watchers see ids in order. Nobody watching is fine.
         drop(self.live.send(Arc::clone(&event)));
+        drop(kept);
+        match event.severity {
+            Severity::Info | Severity::Notice => {
+                tracing::info!(kind, subject = event.subject, "{}", event.message)
+            }
+            Severity::Warning => tracing::warn!(kind, subject = event.subject, "{}", event.message),
+            Severity::Alert => tracing::error!(kind, subject = event.subject, "{}", event.message),
+        }
         if self.to_disk.try_send(event).is_err() {
             tracing::warn!("an event is not kept on disk; the disk does not keep up");
         }
@@ -265,7 +278,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn events_go_on_counting_after_a_restart() {
+    async fn an_id_that_was_told_before_a_restart_is_not_told_again() {
         let dir = tempfile::tempdir().unwrap();
         let (events, file) = Events::open(dir.path()).unwrap();
         say(&events, "host.online");
@@ -284,7 +297,7 @@ mod tests {
             [
                 (1, "host.online".into()),
                 (2, "host.late".into()),
-                (3, "host.offline".into())
+                (3 + MOST_LOST, "host.offline".into())
             ]
         );
     }

@@ -58,6 +58,8 @@ const MOST_ADMIN_MESSAGE: usize = 4 * 1024 * 1024;
 const AGENT_STREAMS: u32 = 16;
 /// Operators' connections are tried with a ping this often.
 const ADMIN_PING: Duration = Duration::from_secs(30);
+/// How often the master looks whether its own certificate is due.
+const CERTIFICATE_LOOK: Duration = Duration::from_secs(3600);
 /// How long open connections have after a stop was asked for. Together with the checkpoint it stays under 10 s.
 const GOODBYE: Duration = Duration::from_secs(3);
 /// Then tasks have this long, and the last two of them once more.
@@ -266,10 +268,11 @@ async fn serve(
     ready();
     let result = house.until(stop).await;
     house.close(&sessions, &last).await;
-    checkpoint::write(&desk, data_dir)
+    let kept = checkpoint::write(&desk, data_dir)
         .await
-        .map_err(RunError::Checkpoint)?;
-    result
+        .map_err(RunError::Checkpoint);
+    // What the master stopped for comes before what it could not do at the end.
+    result.and(kept)
 }
 
 struct House {
@@ -430,33 +433,35 @@ async fn report_refusals(desk: Arc<Desk>, refusals: Arc<Refusals>, stop: Cancell
     refusals.report(&desk);
 }
 
-/// Shows a new certificate at half the life of the one before.
+/// Shows a new certificate when half the life of the one before is over, by the wall clock: a machine that slept does not
+/// wake up with one that has ended.
 async fn renew_certificate(
     desk: Arc<Desk>,
     record: MasterRecord,
     presented: Arc<Presented>,
     stop: CancellationToken,
 ) {
-    let half = Duration::try_from(lifetime::MASTER).unwrap_or_default() / 2;
-    let mut wait = half;
-    while !slept(wait, &stop).await {
+    let half = lifetime::MASTER / 2;
+    let mut due = desk.now() + half;
+    while !slept(CERTIFICATE_LOOK, &stop).await {
+        if desk.now() < due {
+            continue;
+        }
         let renewed = desk.signer.master(&record.names, desk.now());
-        let shown = renewed.map(|(certificate, key)| presented.replace(&certificate.der, &key));
-        wait = match shown {
-            Ok(Ok(())) => half,
+        match renewed.map(|(certificate, key)| presented.replace(&certificate.der, &key)) {
+            Ok(Ok(())) => due = desk.now() + half,
             Ok(Err(error)) => complain_of_certificate(&desk, &error),
             Err(error) => complain_of_certificate(&desk, &error),
-        };
+        }
     }
 }
 
-fn complain_of_certificate(desk: &Desk, error: &dyn std::error::Error) -> Duration {
+fn complain_of_certificate(desk: &Desk, error: &dyn std::error::Error) {
     let message = format!(
         "the master's own certificate could not be renewed: {}",
         crate::status::chain(error)
     );
     desk.say(Severity::Alert, "master.certificate", "master", &message);
-    Duration::from_secs(3600)
 }
 
 async fn slept(span: Duration, stop: &CancellationToken) -> bool {

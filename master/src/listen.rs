@@ -83,9 +83,11 @@ pub fn admit(
                 next = door.next() => next,
             };
             let Some((io, address)) = next else { return };
-            let Ok(place) = Arc::clone(&places).acquire_owned().await else {
-                return;
+            let place = tokio::select! {
+                () = stop.cancelled() => return,
+                place = Arc::clone(&places).acquire_owned() => place,
             };
+            let Ok(place) = place else { return };
             let (config, desk, refusals) = (Arc::clone(&config), Arc::clone(&desk), Arc::clone(&refusals));
             let let_in = let_in.clone();
             shaking.spawn(async move {

@@ -262,8 +262,7 @@ impl Liveness {
             .count();
         let of = heard + silent;
         let mass = of >= MASS_SILENCE_LEAST && silent * 100 >= of * MASS_SILENCE_PERCENT;
-        let already = self.alarmed;
-        self.alarmed |= mass;
+        let already = std::mem::replace(&mut self.alarmed, mass);
         (mass && !already).then_some((silent, of))
     }
 

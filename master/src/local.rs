@@ -278,7 +278,7 @@ async fn answer(desk: &Desk, mut stream: UnixStream, record: &MasterRecord) -> i
             Ok(ask) => pin_through_desk(desk, ask)
                 .await
                 .err()
-                .map(|error| error.to_string()),
+                .map(|error| crate::status::chain(&error)),
             Err(error) => Some(error.to_string()),
         };
         serde_json::to_string(&Answer { refused })?

@@ -12,7 +12,7 @@ use clap::{Parser, Subcommand};
 use picket_clock::Clock;
 use picket_master::{
     Doors,
-    config::{Config, Log, LogFormat, dialable},
+    config::{Config, Log, LogFormat, dialable, with_port},
     init::{Plan, init},
     listen, local, run,
     store::{self, Store, accept, restore, verify},
@@ -145,7 +145,7 @@ fn main() -> ExitCode {
             admin_addresses,
         } => {
             let addresses = if addresses.is_empty() {
-                names.iter().map(|name| format!("{name}:7443")).collect()
+                names.iter().map(|name| with_port(name, 7443)).collect()
             } else {
                 addresses
             };

@@ -27,7 +27,7 @@ use crate::{
     desk::Desk,
     event::Severity,
     observed::{Seen, Taken, Wanted},
-    record::HostRecord,
+    record::{HostRecord, HostStanding},
     refused::Refused,
     renewal,
     sessions::{LAST_WORD, Seat},
@@ -212,7 +212,9 @@ async fn greet(
             caller.id,
             "first session under the new certificate",
         );
-        let promoted = |record: &mut HostRecord| Ok(renewal::promote(record, &caller.fingerprint));
+        let promoted = |record: &mut HostRecord| {
+            Ok(record.standing == HostStanding::Active && renewal::promote(record, &caller.fingerprint))
+        };
         match desk.change_host(caller.id, audit, promoted).await {
             Ok(_) => {}
             Err(error) => {
@@ -279,7 +281,8 @@ impl Session {
         ends: Instant,
         stop: &CancellationToken,
     ) -> End {
-        let mut silent_at = self.desk.clock.monotonic() + SILENCE;
+        let silence = SILENCE.max(self.desk.beat_interval * 2);
+        let mut silent_at = self.desk.clock.monotonic() + silence;
         loop {
             let step = tokio::select! {
                 biased;
@@ -294,7 +297,7 @@ impl Session {
                     return End::Leave(protocol("the certificate of this session has ended; renew it and come back"));
                 }
                 () = time::sleep_until(silent_at) => {
-                    return End::Leave(protocol("no beat for 60 s"));
+                    return End::Leave(protocol("no beat for longer than two intervals"));
                 }
                 () = seat.nudge.notified() => Step::Announce,
                 message = inbound.message() => Step::Message(message),
@@ -305,7 +308,7 @@ impl Session {
                     Err(End::Leave(too_long()))
                 }
                 Step::Message(Ok(Some(message))) => {
-                    silent_at = self.desk.clock.monotonic() + SILENCE;
+                    silent_at = self.desk.clock.monotonic() + silence;
                     self.take(message).await
                 }
                 Step::Message(Ok(None)) => Err(End::Gone),
@@ -432,7 +435,10 @@ impl Session {
                 let actor = crate::desk::Actor::master();
                 let audit = actor.does("host.node", self.host, &format!("its agent reported node {node}"));
                 let claimed = self.desk.change_host(self.host, audit, |record| {
-                    let first = record.node.is_none();
+                    let first = record.node.is_none() && record.standing == HostStanding::Active;
+                    if !first {
+                        return Ok(false);
+                    }
                     record.node.get_or_insert(node);
                     Ok(first)
                 });

@@ -20,6 +20,10 @@ use tokio_util::sync::CancellationToken;
 /// How long a host has for its last message before its connection is closed.
 pub const LAST_WORD: Duration = Duration::from_millis(500);
 
+/// How many connections a host has open at once: the one of its session, one under a new certificate, and what is left of
+/// those that broke. One more closes the oldest.
+const MOST_LINKS: usize = 4;
+
 /// The open sessions, one for each host at most, and the connections under them.
 #[derive(Debug, Default)]
 pub struct Sessions {
@@ -137,11 +141,20 @@ impl Sessions {
     pub fn link(self: &Arc<Self>, owner: &Identity, fingerprint: Fingerprint) -> Link {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let closed = CancellationToken::new();
-        self.links().entry(owner.clone()).or_default().push(Open {
+        let mut links = self.links();
+        let theirs = links.entry(owner.clone()).or_default();
+        if matches!(owner, Identity::Host(_))
+            && theirs.len() >= MOST_LINKS
+            && let Some(oldest) = theirs.first()
+        {
+            oldest.closed.cancel();
+        }
+        theirs.push(Open {
             id,
             fingerprint,
             closed: closed.clone(),
         });
+        drop(links);
         Link {
             sessions: Arc::clone(self),
             owner: owner.clone(),
@@ -226,6 +239,16 @@ mod tests {
         );
         drop(newer);
         assert!(sessions.is_empty());
+    }
+
+    #[test]
+    fn a_host_with_connection_after_connection_loses_the_oldest() {
+        let sessions = Arc::new(Sessions::default());
+        let oslo = Identity::Host(Uuid::from_u128(1));
+        let links: Vec<_> = (0..6)
+            .map(|_| sessions.link(&oslo, Fingerprint::of(b"current")))
+            .collect();
+        assert!(links[0].closed.is_cancelled() && !links[5].closed.is_cancelled());
     }
 
     #[test]

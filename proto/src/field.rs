@@ -15,11 +15,11 @@ pub struct WireError {
 }
 
 impl WireError {
-    /// An error about `field`.
+    /// An error about `field`. What a peer sent may stand in either: both are cut, and control characters replaced.
     pub fn new(field: impl Into<String>, problem: impl Display) -> Self {
         Self {
-            field: field.into(),
-            problem: problem.to_string(),
+            field: plain(&field.into(), MOST_FIELD),
+            problem: plain(&problem.to_string(), MOST_TOLD),
         }
     }
 
@@ -31,6 +31,17 @@ impl WireError {
             problem: self.problem,
         }
     }
+}
+
+/// The longest field and problem that are told.
+const MOST_FIELD: usize = 160;
+const MOST_TOLD: usize = 512;
+
+/// At most `most` characters of a text, with nothing in it that a terminal or a log would act on.
+#[must_use]
+pub fn plain(text: &str, most: usize) -> String {
+    let shown = |c: char| if c.is_control() { '\u{fffd}' } else { c };
+    text.chars().take(most).map(shown).collect()
 }
 
 pub(crate) fn parse<T>(field: &str, text: &str) -> Result<T, WireError>

@@ -14,7 +14,7 @@ pub mod status;
 
 mod field;
 
-pub use field::{WireError, from_wire_time, to_wire_time};
+pub use field::{WireError, from_wire_time, plain, to_wire_time};
 
 /// Generated code.
 pub mod wire {

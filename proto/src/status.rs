@@ -13,13 +13,16 @@ use serde::{Deserialize, Serialize};
 use crate::{
     WireError,
     document::{MOST_PROBLEM_TEXT, Problem},
-    field::{parse, text},
+    field::{parse, plain, text},
     host::Name,
     wire::agent as wire,
 };
 
 /// The most entries of one list that are read; the rest is named and counted.
 pub const MOST_ENTRIES: usize = 20_000;
+/// The most fields of one body, at all its levels: a decoder makes dozens of bytes of memory from two on the wire, so
+/// they are counted before it is let loose. A controller with 10,000 members has about 60,000.
+const MOST_FIELDS: usize = 150_000;
 /// The most complaints kept of one body.
 pub const MOST_SKIPPED: usize = 16;
 const MOST_TEXT: usize = 256;
@@ -265,7 +268,7 @@ impl Skipped {
     fn add(&mut self, name: &str, error: WireError) {
         self.count += 1;
         if self.named.len() < MOST_SKIPPED {
-            self.named.push((name.chars().take(80).collect(), error));
+            self.named.push((plain(name, 80), error));
         }
     }
 
@@ -345,6 +348,7 @@ impl ZeroTierStatus {
     /// # Errors
     /// When the bytes are no such message.
     pub fn decode(body: &[u8]) -> Result<Read<Self>, WireError> {
+        bounded(body, &[&[6, 7]])?;
         let message =
             wire::ZeroTierStatus::decode(body).map_err(|error| WireError::new("zerotier", error))?;
         let mut skipped = Skipped::new();
@@ -418,6 +422,7 @@ impl ControllerStatus {
     /// # Errors
     /// When the bytes are no such message.
     pub fn decode(body: &[u8]) -> Result<Read<Self>, WireError> {
+        bounded(body, &[&[4], &[4]])?;
         let message =
             wire::ControllerStatus::decode(body).map_err(|error| WireError::new("controller", error))?;
         let mut skipped = Skipped::new();
@@ -498,6 +503,7 @@ impl DeckiesStatus {
     /// # Errors
     /// When the bytes are no such message.
     pub fn decode(body: &[u8]) -> Result<Read<Self>, WireError> {
+        bounded(body, &[&[3], &[7]])?;
         let message = wire::DeckiesStatus::decode(body).map_err(|error| WireError::new("deckies", error))?;
         let mut skipped = Skipped::new();
         let mut deckies = skipped.keep(message.deckies, |decky| decky.name.clone(), decky);
@@ -518,6 +524,50 @@ impl DeckiesStatus {
         };
         Ok(skipped.read(status))
     }
+}
+
+/// Refuses a body with too many fields, before anything is made of it. `levels` are the fields that hold messages.
+fn bounded(body: &[u8], levels: &[&[u32]]) -> Result<(), WireError> {
+    let mut left = MOST_FIELDS;
+    count(body, levels, &mut left).then_some(()).ok_or_else(|| {
+        WireError::new(
+            "section",
+            format_args!("has over {MOST_FIELDS} fields, or is cut off"),
+        )
+    })
+}
+
+/// Counts the fields of a message down from `left`; false when there are more, or when it is no message.
+fn count(mut body: &[u8], levels: &[&[u32]], left: &mut usize) -> bool {
+    use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
+    while !body.is_empty() {
+        if *left == 0 {
+            return false;
+        }
+        *left -= 1;
+        let Ok((tag, kind)) = decode_key(&mut body) else {
+            return false;
+        };
+        let nested =
+            levels.first().is_some_and(|tags| tags.contains(&tag)) && kind == WireType::LengthDelimited;
+        if !nested {
+            if skip_field(kind, tag, &mut body, DecodeContext::default()).is_err() {
+                return false;
+            }
+            continue;
+        }
+        let inner = decode_varint(&mut body)
+            .ok()
+            .and_then(|len| usize::try_from(len).ok());
+        let Some((inner, rest)) = inner.and_then(|len| body.split_at_checked(len)) else {
+            return false;
+        };
+        if !count(inner, &levels[1..], left) {
+            return false;
+        }
+        body = rest;
+    }
+    true
 }
 
 fn decky(decky: wire::DeckyStatus) -> Result<DeckyStatus, WireError> {
@@ -583,6 +633,7 @@ impl HostStatus {
     /// # Errors
     /// When the bytes are no such message.
     pub fn decode(body: &[u8]) -> Result<Read<Self>, WireError> {
+        bounded(body, &[&[5]])?;
         let message = wire::HostStatus::decode(body).map_err(|error| WireError::new("host", error))?;
         let mut skipped = Skipped::new();
         let status = Self {
@@ -739,6 +790,46 @@ mod tests {
         .encode_to_vec();
         let read = DeckiesStatus::decode(&body).unwrap();
         assert_eq!((read.skipped.len(), read.skipped_count), (MOST_SKIPPED, 5000));
+    }
+
+    #[test]
+    fn a_body_of_a_million_empty_entries_is_refused_before_anything_is_made_of_it() {
+        for (tag, level) in [(3_u8, 1), (3, 2)] {
+            let entries: Vec<u8> = std::iter::repeat_n([tag << 3 | 2, 0], 1_000_000)
+                .flatten()
+                .collect();
+            let mut body = entries;
+            if level == 2 {
+                let inner: Vec<u8> = std::iter::repeat_n([7_u8 << 3 | 2, 0], 1_000_000)
+                    .flatten()
+                    .collect();
+                body = vec![3 << 3 | 2];
+                prost::encoding::encode_varint(inner.len() as u64, &mut body);
+                body.extend(inner);
+            }
+            assert!(
+                DeckiesStatus::decode(&body)
+                    .unwrap_err()
+                    .to_string()
+                    .contains("fields")
+            );
+        }
+    }
+
+    #[test]
+    fn what_a_peer_sent_is_cut_and_made_plain_before_it_is_told() {
+        let long = format!("{}\n\u{1b}[2Jforged", "f".repeat(100_000));
+        let status = wire::ZeroTierStatus {
+            service: 1,
+            peers: vec![wire::Peer {
+                node_id: long,
+                ..wire::Peer::default()
+            }],
+            ..wire::ZeroTierStatus::default()
+        };
+        let read = ZeroTierStatus::decode(&status.encode_to_vec()).unwrap();
+        let told = format!("{} {}", read.skipped[0].0, read.skipped[0].1);
+        assert!(told.len() < 1000 && !told.contains(['\n', '\u{1b}']), "{told}");
     }
 
     #[test]

@@ -52,6 +52,14 @@ impl NetworkService for Networks {
             }));
         }
         let (controller, controlled) = find_controller(desk, id, &asked.controller_host)?;
+        if !desk.sessions.has(controller) {
+            let host = desk.name_of(controller);
+            return Err(Refused::NotNow(format!(
+                "{host}, whose controller runs {id}, is not connected, so what is known of its members may be old; try again \
+                 when it is online"
+            ))
+            .into());
+        }
         let now = desk.now();
         let authorized = controlled.members.iter().filter(|member| member.authorized);
         let grants: Vec<_> = authorized
@@ -68,7 +76,7 @@ impl NetworkService for Networks {
         let audit = actor.does("network.adopt", id, "");
         for batch in grants.chunks(WRITES_MAX - 1) {
             let writes = batch.iter().map(GrantRecord::put).collect();
-            desk.commit(Vec::new(), writes, audit.clone())
+            desk.commit(vec![Guard::Absent(key::network(id))], writes, audit.clone())
                 .await
                 .map_err(Refused::Commit)?;
         }
