@@ -9,9 +9,9 @@ use picket_pki::{Fingerprint, TrustDomain};
 use crate::{
     desk::Actor,
     local::{self, LocalError},
-    record::{MasterRecord, Record as _},
+    record::{MasterRecord, Record as _, key},
     signer::{self, Signer, SignerError},
-    store::{Commit, CommitError, CreateError, OpenError, Store},
+    store::{Commit, CommitError, CreateError, Guard, OpenError, Revision, Store},
 };
 
 /// What a new master is to be.
@@ -42,8 +42,19 @@ pub struct Made {
 #[derive(Debug, thiserror::Error)]
 pub enum InitError {
     /// There is one.
-    #[error("{} holds a CA already; start it with `picket-master run`, or choose another --data-dir", .0.display())]
+    #[error("{} holds a master already; start it with `picket-master run`, make an admin bundle with `picket-master admin-bundle`, or choose another --data-dir", .0.display())]
     Exists(PathBuf),
+    /// There is a store and its CA is gone.
+    #[error("{} holds a master's store, and its ca.pem or ca.key is missing; restore both from a backup, or choose another --data-dir", .0.display())]
+    Lost(PathBuf),
+    /// A half made one is of another trust domain.
+    #[error("{} holds a CA of the trust domain {domain}; use that, or choose another --data-dir", dir.display())]
+    OtherDomain {
+        /// The directory.
+        dir: PathBuf,
+        /// Whose CA is there.
+        domain: TrustDomain,
+    },
     /// The directory cannot be used.
     #[error(transparent)]
     Directory(#[from] FileError),
@@ -74,25 +85,38 @@ pub enum InitError {
 /// When there is one, or a file cannot be written.
 pub async fn init(plan: &Plan, clock: &Clock) -> Result<Made, InitError> {
     let dir = plan.data_dir.as_path();
-    let bundle = dir.join("admin.bundle");
-    if bundle.exists() {
-        return Err(InitError::Exists(dir.to_owned()));
+    let (key, certificate) = (signer::key_path(dir), signer::certificate_path(dir));
+    let store_is_there = dir.join("store").exists();
+    if store_is_there && !(key.exists() && certificate.exists()) {
+        return Err(InitError::Lost(dir.to_owned()));
+    }
+    // Names are tried before anything is made that they would stand in.
+    Signer::try_names(&plan.trust_domain, &plan.names, clock.now()).map_err(InitError::Names)?;
+    if store_is_there {
+        return finish(plan, clock).await;
     }
     picket_durable::create_private_dir(dir)?;
-    let half_made = signer::key_path(dir).exists() && signer::certificate_path(dir).exists();
-    let signer = if half_made {
-        Signer::load(dir)?
-    } else {
-        remove_if_there(&signer::key_path(dir));
-        Signer::create(dir, &plan.trust_domain, clock.now())?
-    };
-    // Names and addresses are tried before anything refers to them.
-    signer
-        .master(&plan.names, clock.now())
-        .map_err(InitError::Names)?;
+    if !(key.exists() && certificate.exists()) {
+        // One without the other is of a crash between the two, and nothing was ever signed with it.
+        remove_if_there(&key);
+        Signer::create(dir, &plan.trust_domain, clock.now())?;
+    }
     match Store::create(dir) {
         Ok(()) | Err(CreateError::Exists { .. }) => {}
         Err(error) => return Err(error.into()),
+    }
+    finish(plan, clock).await
+}
+
+/// Writes the master's record and its first admin bundle, unless there is a record.
+async fn finish(plan: &Plan, clock: &Clock) -> Result<Made, InitError> {
+    let dir = plan.data_dir.as_path();
+    let signer = Signer::load(dir)?;
+    if signer.trust_domain() != &plan.trust_domain {
+        return Err(InitError::OtherDomain {
+            dir: dir.to_owned(),
+            domain: signer.trust_domain().clone(),
+        });
     }
     let store = Store::open(dir, clock.clone()).await?;
     let record = MasterRecord {
@@ -103,20 +127,33 @@ pub async fn init(plan: &Plan, clock: &Clock) -> Result<Made, InitError> {
         created_at: clock.now(),
     };
     let audit = Actor::master().does("master.init", &plan.trust_domain, "");
-    let kept = store
-        .commit(Commit {
-            guards: Vec::new(),
-            writes: vec![record.put()],
-            audit,
-        })
-        .await;
+    let commit = Commit {
+        guards: vec![Guard::Absent(key::master())],
+        writes: vec![record.put()],
+        audit,
+    };
+    let kept = store.commit(commit).await;
     store.close().await;
-    kept?;
+    let bundle = dir.join("admin.bundle");
+    match kept {
+        Ok(_) => {}
+        // The record was written and the bundle was not.
+        Err(CommitError::Conflict { .. }) if !bundle.exists() && only_record(dir, clock).await? => {}
+        Err(CommitError::Conflict { .. }) => return Err(InitError::Exists(dir.to_owned())),
+        Err(error) => return Err(error.into()),
+    }
     let authority = local::admin_bundle(dir, "admin", &bundle, clock).await?;
     Ok(Made { authority, bundle })
 }
 
-/// A key without its certificate is of a crash between the two, and nothing was ever signed with it.
+/// Whether nothing ever happened here but the first half of `init`.
+async fn only_record(dir: &Path, clock: &Clock) -> Result<bool, InitError> {
+    let store = Store::open(dir, clock.clone()).await?;
+    let first = store.revision() == Revision(1);
+    store.close().await;
+    Ok(first)
+}
+
 fn remove_if_there(path: &Path) {
     if let Err(error) = std::fs::remove_file(path)
         && error.kind() != std::io::ErrorKind::NotFound

@@ -81,6 +81,14 @@ pub enum LocalError {
     /// The data directory was never set up.
     #[error("{} holds no master; run `picket-master init` first", .0.display())]
     NotInitialised(PathBuf),
+    /// The data directory is another user's.
+    #[error("{} belongs to user {uid}, whose master could not start after this; run it as that user: `setpriv --reuid {uid} --regid {uid} --clear-groups picket-master admin-bundle ...`, or while the master runs", dir.display())]
+    OtherUser {
+        /// The data directory.
+        dir: PathBuf,
+        /// Whose it is.
+        uid: u32,
+    },
     /// The running master cannot be asked.
     #[error("a picket-master runs on {} but does not answer at {}; restart it, or stop it and try again", dir.display(), socket.display())]
     Silent {
@@ -114,6 +122,7 @@ pub async fn admin_bundle(
     clock: &Clock,
 ) -> Result<Fingerprint, LocalError> {
     let name: OperatorName = operator.parse()?;
+    own(data_dir)?;
     let signer = Signer::load(data_dir)?;
     let opened = Store::open(data_dir, clock.clone()).await;
     let (store, record) = match opened {
@@ -136,6 +145,25 @@ pub async fn admin_bundle(
     }
     picket_durable::write_private(out, text.as_bytes())?;
     Ok(signer.fingerprint())
+}
+
+/// Refuses to touch the data directory of another user: files made as root would lock its master out.
+fn own(data_dir: &Path) -> Result<(), LocalError> {
+    use std::os::unix::fs::MetadataExt as _;
+    let Ok(about) = std::fs::metadata(data_dir) else {
+        return Err(LocalError::NotInitialised(data_dir.to_owned()));
+    };
+    let ours = rustix::process::geteuid().as_raw();
+    // Beside a running master nothing is written but the bundle.
+    if about.uid() == ours
+        || socket(data_dir).exists() && std::os::unix::net::UnixStream::connect(socket(data_dir)).is_ok()
+    {
+        return Ok(());
+    }
+    Err(LocalError::OtherUser {
+        dir: data_dir.to_owned(),
+        uid: about.uid(),
+    })
 }
 
 fn master_record(store: &Store, data_dir: &Path) -> Result<MasterRecord, LocalError> {

@@ -7,10 +7,12 @@ use std::{
     collections::HashMap,
     net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
+    time::Duration,
 };
 
 use bytes::{Bytes, BytesMut};
 use jiff::SignedDuration;
+use picket_clock::Instant;
 use picket_proto::{
     WireError,
     beat::{Digest, MOST_SECTION_BYTES, Section, SectionKind},
@@ -42,6 +44,44 @@ struct Inner {
     address: Option<SocketAddr>,
     skew: SignedDuration,
     machine_id: Box<str>,
+    /// Bodies that made no sense, by section: the same one is not asked for again.
+    refused: [Option<Digest>; SectionKind::ALL.len()],
+    voice: Voice,
+}
+
+/// How many events an agent may cause: a burst, then one every few seconds. A host that somebody broke into cannot push
+/// everybody else's events off the list.
+#[derive(Debug, Default)]
+struct Voice {
+    left: u32,
+    refilled: Option<Instant>,
+}
+
+impl Voice {
+    const BURST: u32 = 32;
+    const EVERY: Duration = Duration::from_secs(10);
+
+    /// Whether one more may be told at `now`.
+    fn may(&mut self, now: Instant) -> bool {
+        let Some(refilled) = self.refilled else {
+            *self = Self {
+                left: Self::BURST - 1,
+                refilled: Some(now),
+            };
+            return true;
+        };
+        let due = now.saturating_duration_since(refilled).as_secs() / Self::EVERY.as_secs();
+        if due > 0 {
+            self.left = self
+                .left
+                .saturating_add(u32::try_from(due).unwrap_or(u32::MAX))
+                .min(Self::BURST);
+            self.refilled = Some(now);
+        }
+        let may = self.left > 0;
+        self.left = self.left.saturating_sub(1);
+        may
+    }
 }
 
 /// A body that is on its way in chunks.
@@ -182,6 +222,11 @@ impl Seen {
         inner.machine_id = machine_id.into();
     }
 
+    /// Whether one more event that the host causes may be told at `now`.
+    pub fn may_tell(&self, now: Instant) -> bool {
+        self.inner().voice.may(now)
+    }
+
     /// Takes in how far the host's clock is from the master's.
     pub fn skewed(&self, skew: SignedDuration) {
         self.inner().skew = skew;
@@ -196,6 +241,9 @@ impl Seen {
         {
             return Taken::Same;
         }
+        if inner.refused[slot(kind)] == Some(section.digest) {
+            return Taken::Same;
+        }
         let body = section.body.or_else(|| inner.complete(kind, section.digest));
         let Some(body) = body else { return Taken::Unknown };
         match inner.summary.take(kind, &body) {
@@ -203,7 +251,10 @@ impl Seen {
                 inner.sections[slot(kind)] = Some((section.digest, body));
                 Taken::Changed { skipped }
             }
-            Err(error) => Taken::Nonsense(error),
+            Err(error) => {
+                inner.refused[slot(kind)] = Some(section.digest);
+                Taken::Nonsense(error)
+            }
         }
     }
 
@@ -585,6 +636,31 @@ mod tests {
             seen.chunk(what(4), 0, b"12345").unwrap_err().field,
             "report.chunk"
         );
+    }
+
+    #[test]
+    fn an_agent_may_cause_a_burst_of_events_and_then_one_every_ten_seconds() {
+        let mut now = picket_clock::Clock::system().monotonic();
+        let mut voice = Voice::default();
+        let heard = (0..1000).filter(|_| voice.may(now)).count();
+        assert_eq!(heard, 32);
+        let later = (0..600).filter(|_| {
+            now += Duration::from_secs(1);
+            voice.may(now)
+        });
+        assert_eq!(later.count(), 60);
+    }
+
+    #[test]
+    fn a_body_of_nonsense_is_not_asked_for_again() {
+        let seen = Seen::default();
+        let nonsense = Bytes::from_static(&[0xff; 7]);
+        seen.take(SectionKind::Host, section(&nonsense));
+        let again = Section {
+            digest: Digest::of(&nonsense),
+            body: None,
+        };
+        assert_eq!(seen.take(SectionKind::Host, again), Taken::Same);
     }
 
     #[test]

@@ -72,8 +72,6 @@ struct Session {
     announced: [Option<(Digest, u64)>; Kind::ALL.len()],
     /// When the agent beat last.
     beat_at: Instant,
-    /// What it may still cause to be told.
-    voice: Voice,
     /// The node whose claim was told of in this session.
     told_node: Option<NodeId>,
 }
@@ -98,41 +96,6 @@ impl Held {
     }
 }
 
-/// How many events an agent may cause: a burst, then one every few seconds. A host that somebody broke into cannot push
-/// everybody else's events off the list.
-#[derive(Debug)]
-struct Voice {
-    left: u32,
-    refilled: Instant,
-}
-
-impl Voice {
-    const BURST: u32 = 32;
-    const EVERY: Duration = Duration::from_secs(10);
-
-    fn new(now: Instant) -> Self {
-        Self {
-            left: Self::BURST,
-            refilled: now,
-        }
-    }
-
-    /// Whether one more may be told at `now`.
-    fn may(&mut self, now: Instant) -> bool {
-        let due = now.saturating_duration_since(self.refilled).as_secs() / Self::EVERY.as_secs();
-        if due > 0 {
-            self.left = self
-                .left
-                .saturating_add(u32::try_from(due).unwrap_or(u32::MAX))
-                .min(Self::BURST);
-            self.refilled = now;
-        }
-        let may = self.left > 0;
-        self.left = self.left.saturating_sub(1);
-        may
-    }
-}
-
 /// Serves a session to its end.
 pub async fn serve(
     desk: Arc<Desk>,
@@ -145,10 +108,20 @@ pub async fn serve(
     let hello = match greet(&desk, &caller, &mut inbound).await {
         Ok(hello) => hello,
         Err(leave) => {
+            let seen = desk.observed.of(host);
+            if leave.reason == LeaveReason::Protocol && seen.may_tell(desk.clock.monotonic()) {
+                desk.say(
+                    Severity::Warning,
+                    "session.refused",
+                    &desk.name_of(host),
+                    &leave.message,
+                );
+            }
             say_leave(&out, leave).await;
             return;
         }
     };
+    tell_of_another_machine(&desk, &caller, &hello);
     let mut seat = desk.sessions.sit(host);
     desk.metrics.sessions.increment(1);
     let seen = desk.observed.of(host);
@@ -159,7 +132,6 @@ pub async fn serve(
         members: Held::Nothing,
         announced: [None; Kind::ALL.len()],
         beat_at: now,
-        voice: Voice::new(now),
         told_node: None,
         host,
         seen,
@@ -183,6 +155,28 @@ pub async fn serve(
             }
         }
         End::Leave(leave) => say_leave(&session.out, leave).await,
+    }
+}
+
+/// A session that replaces an open one from another machine or boot is two agents with one identity.
+fn tell_of_another_machine(desk: &Desk, caller: &HostCaller, hello: &Hello) {
+    let seen = desk.observed.of(caller.id);
+    let (before, machine) = seen.connection();
+    let another = desk.sessions.has(caller.id) && machine != hello.machine_id;
+    if another && seen.may_tell(desk.clock.monotonic()) {
+        let before = before.map_or_else(|| "an unknown address".to_owned(), |address| address.to_string());
+        let message = format!(
+            "a session from {} replaces one from {before}, and they are different machines: somebody copied this identity; \
+             `picketctl host bundle {} --cut` ends both",
+            caller.peer.address,
+            desk.name_of(caller.id)
+        );
+        desk.say(
+            Severity::Alert,
+            "session.replaced",
+            &desk.name_of(caller.id),
+            &message,
+        );
     }
 }
 
@@ -389,7 +383,7 @@ impl Session {
     }
 
     fn complain(&mut self, kind: SectionKind, message: &str) {
-        if !self.voice.may(self.desk.clock.monotonic()) {
+        if !self.seen.may_tell(self.desk.clock.monotonic()) {
             return;
         }
         let name = self.desk.name_of(self.host);
@@ -466,7 +460,7 @@ impl Session {
             .first()
             .map(ToString::to_string)
             .unwrap_or_default();
-        if !self.seen.outcome(outcome) || !self.voice.may(desk.clock.monotonic()) {
+        if !self.seen.outcome(outcome) || !self.seen.may_tell(desk.clock.monotonic()) {
             return;
         }
         let name = desk.name_of(self.host);
@@ -611,22 +605,7 @@ pub(crate) fn digest(field: &str, bytes: &[u8]) -> Result<Digest, Refused> {
 
 #[cfg(test)]
 mod tests {
-    use picket_clock::Clock;
-
     use super::*;
-
-    #[test]
-    fn an_agent_may_cause_a_burst_of_events_and_then_one_every_ten_seconds() {
-        let mut now = Clock::system().monotonic();
-        let mut voice = Voice::new(now);
-        let heard = (0..1000).filter(|_| voice.may(now)).count();
-        assert_eq!(heard, 32);
-        let later = (0..600).filter(|_| {
-            now += Duration::from_secs(1);
-            voice.may(now)
-        });
-        assert_eq!(later.count(), 60);
-    }
 
     #[test]
     fn agents_one_minor_version_older_or_newer_are_served_and_others_are_told_who_updates() {

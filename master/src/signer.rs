@@ -68,6 +68,20 @@ impl Signer {
         Ok(Self { authority })
     }
 
+    /// Says whether `names` can stand in a master's certificate; keeps nothing.
+    ///
+    /// # Errors
+    /// When one cannot.
+    pub fn try_names(
+        trust_domain: &TrustDomain,
+        names: &[String],
+        now: Timestamp,
+    ) -> Result<(), SignerError> {
+        let authority = Authority::create(trust_domain, now)?;
+        authority.issue_master(Key::generate()?.public(), names, now)?;
+        Ok(())
+    }
+
     /// Loads the CA of `data_dir`.
     ///
     /// # Errors

@@ -6,7 +6,8 @@
 # line that says what is missing and how to get it, and returns 1.
 
 tools=${root:?}/target/tools
-PATH=$tools/bin:$tools/py/bin:$tools/npm/node_modules/.bin:$PATH
+# The system folders are not on an ordinary user's PATH, and what is in them would be taken for missing.
+PATH=$tools/bin:$tools/py/bin:$tools/npm/node_modules/.bin:$PATH:/usr/sbin:/sbin
 
 # The versions are fixed, so that two runs check the same.
 cargo_deny_version=0.20.2
@@ -42,7 +43,7 @@ packages() {
         as_root apt-get update -qq || { echo "apt-get update failed; install by hand: $*"; return 1; }
         package_lists_are_fresh=yes
     fi
-    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null ||
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends --no-remove "$@" >/dev/null ||
         { echo "apt-get could not install $*"; return 1; }
     hash -r
 }
@@ -50,6 +51,14 @@ packages() {
 # need_command COMMAND PACKAGE: the command, from that package of Debian when it is missing.
 need_command() {
     command -v "$1" >/dev/null || packages "$2"
+}
+
+# need_compiler: a C compiler that finds its headers; Debian's gcc only recommends them.
+need_compiler() {
+    if command -v cc >/dev/null && echo 'int main(void) { return 0; }' | cc -x c -include stdlib.h -o /dev/null - 2>/dev/null; then
+        return 0
+    fi
+    packages gcc libc6-dev
 }
 
 # Debian keeps the module that makes virtual environments in a package of its own.
