@@ -357,7 +357,11 @@ fn log(log: &Log) {
 }
 
 fn say(text: &str) -> anyhow::Result<()> {
-    writeln!(std::io::stdout(), "{text}").context("write to standard output")
+    match writeln!(std::io::stdout(), "{text}") {
+        // Whoever read along has seen enough.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        written => written.context("write to standard output"),
+    }
 }
 
 fn fail(error: &anyhow::Error, code: u8) -> ExitCode {

@@ -394,7 +394,7 @@ impl Session {
                     Severity::Info,
                     &format!("{kind}.done"),
                     &name,
-                    &format!("the desired {kind} are in effect"),
+                    &format!("what is wanted of its {kind} is in effect"),
                 );
             }
             OutcomeStatus::Failed => {
