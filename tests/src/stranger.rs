@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use picket_agent::identity::IdentityStore;
 use picket_clock::Clock;
 use picket_link::{Connected, Dial as _, LinkError, Options, connect};
 use picket_master::signer;
@@ -12,6 +13,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_rustls::TlsConnector;
 
 use crate::{
+    host::Host,
     line::Line,
     site::{ADMIN, AGENTS, Site},
 };
@@ -44,6 +46,24 @@ impl Stranger {
         let bundle = Bundle::parse(bundle).expect("the master wrote it");
         Self {
             tls: tls(&bundle, &site.clock),
+            line: site.machine("stranger").line,
+        }
+    }
+
+    /// Somebody who has the identity that a machine's agent works under.
+    ///
+    /// # Panics
+    /// When the machine is not enrolled.
+    #[must_use]
+    pub fn with_identity_of(site: &Site, host: &Host) -> Self {
+        let store = IdentityStore::open(host.state().join("identity")).expect("the agent has one");
+        let identity = store
+            .load()
+            .expect("that can be read")
+            .current
+            .expect("and is enrolled");
+        Self {
+            tls: identity.tls(&site.clock).expect("and works"),
             line: site.machine("stranger").line,
         }
     }

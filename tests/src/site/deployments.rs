@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use picket_proto::wire::admin::{
     ApplyDeploymentRequest, Change, Decky, DeckyState, GetDeploymentRequest, GetDeploymentResponse,
-    ListDeckiesRequest, RemoveDeploymentRequest, Site as SiteFile, SiteDecky, SiteNetwork, SiteService,
-    decky_service_client::DeckyServiceClient, deployment_service_client::DeploymentServiceClient,
+    ListDeckiesRequest, PlanDeploymentRequest, RemoveDeploymentRequest, Site as SiteFile, SiteDecky,
+    SiteNetwork, SiteService, decky_service_client::DeckyServiceClient,
+    deployment_service_client::DeploymentServiceClient,
 };
 use tonic::Status;
 
@@ -90,6 +91,16 @@ impl Site {
         self.try_deploy(branch)
             .await
             .unwrap_or_else(|status| panic!("deploy: {}", status.message()))
+    }
+
+    /// What applying a site would change.
+    pub async fn plan(&self, branch: &Branch) -> Vec<Change> {
+        let asked = PlanDeploymentRequest {
+            site: Some(branch.0.clone()),
+        };
+        let plan =
+            self.told(async |channel| DeploymentServiceClient::new(channel).plan_deployment(asked).await);
+        plan.await.changes
     }
 
     /// Removes a deployment.

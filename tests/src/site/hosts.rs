@@ -1,9 +1,9 @@
 //! What an operator does with hosts.
 
 use picket_proto::wire::admin::{
-    BanHostRequest, BanHostResponse, EnrollHostRequest, GetHostRequest, GetHostResponse, Host, HostState,
-    LabelHostRequest, ListHostsRequest, RetireHostRequest, RetireHostResponse,
-    host_service_client::HostServiceClient,
+    BanHostRequest, BanHostResponse, BundleHostRequest, EnrollHostRequest, GetHostRequest, GetHostResponse,
+    Host, HostState, LabelHostRequest, ListHostsRequest, RetireHostRequest, RetireHostResponse,
+    UnbanHostRequest, host_service_client::HostServiceClient,
 };
 use tonic::Status;
 
@@ -166,5 +166,25 @@ impl Site {
         };
         self.told(async |channel| HostServiceClient::new(channel).retire_host(asked).await)
             .await
+    }
+
+    /// Lets a banned host in again.
+    pub async fn unban(&self, name: &str) {
+        let asked = UnbanHostRequest {
+            name: name.to_owned(),
+            reason: "a story".to_owned(),
+        };
+        self.told(async |channel| HostServiceClient::new(channel).unban_host(asked).await)
+            .await;
+    }
+
+    /// Makes another bundle for a host, and takes its certificate away when `cut`.
+    pub async fn another_bundle(&self, name: &str, cut: bool) -> Vec<u8> {
+        let asked = BundleHostRequest {
+            name: name.to_owned(),
+            cut,
+        };
+        let answer = self.told(async |channel| HostServiceClient::new(channel).bundle_host(asked).await);
+        answer.await.bundle.to_vec()
     }
 }

@@ -18,6 +18,8 @@ const HOSTS: [&str; 3] = ["oslo", "bern", "rome"];
 async fn six_deckies_on_three_hosts_run_and_applying_them_again_restarts_none() {
     let site = Site::new().await;
     let hosts = three_hosts(&site).await;
+    assert_eq!(site.plan(&six()).await.len(), 6);
+    assert_eq!(site.deckies().await, [], "a plan changes nothing");
     assert_eq!(site.deploy(&six()).await.len(), 6);
     let before = site.until_deckies(&SIX, Running).await;
     assert!(

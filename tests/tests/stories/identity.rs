@@ -241,3 +241,66 @@ async fn a_certificate_is_renewed_at_half_its_life_and_nobody_is_alarmed() {
     );
     assert_eq!(site.pins("oslo").await, ["current", "spent", "spent"]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_host_that_is_unbanned_comes_back_with_what_it_had() {
+    let site = Site::new().await;
+    let (oslo, bern) = (site.enroll("oslo").await, site.enroll("bern").await);
+    let network = site.governed_network_on(&oslo).await;
+    site.admit(network, "bern").await;
+    bern.until_on(&[network]).await;
+    site.ban("bern", "by mistake").await;
+    bern.until_on(&[]).await;
+    site.unban("bern").await;
+    bern.restart().await;
+    site.until("bern", Online).await;
+    bern.until_on(&[network]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_enrolment_that_is_cut_off_at_any_commit_is_finished_by_the_next() {
+    for commits in 1..=2 {
+        let site = Site::new().await;
+        let (oslo, bundle) = (site.machine("oslo"), site.bundle("oslo").await);
+        let power_fails = async {
+            for _ in 0..commits {
+                site.at_next_commit("host/", || {}).await;
+            }
+        };
+        tokio::select! {
+            biased;
+            () = power_fails => {}
+            done = oslo.enroll(&bundle) => panic!("done before commit {commits}: {done:?}"),
+        }
+        oslo.enroll(&bundle)
+            .await
+            .unwrap_or_else(|error| panic!("{}", picket_agent::sentence(&error)));
+        oslo.start();
+        site.until("oslo", Online).await;
+        assert_eq!(
+            site.pins("oslo").await,
+            ["current", "spent"],
+            "cut off at commit {commits}"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_bundle_shuts_out_whoever_used_the_first_one() {
+    let site = Site::new().await;
+    let (thief, oslo, stolen) = (
+        site.machine("thief"),
+        site.machine("oslo"),
+        site.bundle("oslo").await,
+    );
+    thief.enroll(&stolen).await.unwrap();
+    thief.start();
+    thief.until(State::Connected).await;
+    let another = site.another_bundle("oslo", true).await;
+    site.until_gone().await;
+    oslo.enroll(&another).await.unwrap();
+    oslo.start();
+    oslo.until(State::Connected).await;
+    let refusal = thief.until(State::Refused).await;
+    assert!(refusal.contains("has been replaced"), "{refusal}");
+}

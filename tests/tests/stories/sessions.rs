@@ -48,6 +48,20 @@ async fn a_master_that_restarts_accuses_nobody_and_everybody_is_back() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_master_accuses_nobody_in_its_first_hundred_seconds() {
+    let site = Site::new().await;
+    let oslo = site.enroll("oslo").await;
+    site.restart_master().await;
+    site.until("oslo", Online).await;
+    oslo.unplug();
+    site.wait(Duration::from_secs(70)).await;
+    assert_eq!(site.host("oslo").await.state(), Online);
+    oslo.plug_in();
+    site.wait(GRACE).await;
+    assert_eq!(site.events("host.late").await, []);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_master_stops_within_ten_seconds_with_sessions_open_and_their_agents_come_back() {
     let site = Site::new().await;
     let hosts = [
@@ -188,4 +202,17 @@ async fn a_machine_whose_clock_is_ten_minutes_behind_is_told_to_set_it() {
     let sentence = picket_agent::sentence(&refused);
     assert!(sentence.contains("clock"), "{sentence}");
     assert!(!oslo.state().exists(), "nothing is written");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_on_a_machine_is_seen_within_three_seconds_and_not_with_the_next_beat() {
+    let site = Site::new().await;
+    let (oslo, bern) = (site.enroll("oslo").await, site.enroll("bern").await);
+    let network = site.network_on(&oslo).await;
+    site.wait(Duration::from_secs(60)).await;
+    bern.join_by_hand(network).await;
+    site.wait(Duration::from_secs(3)).await;
+    let networks = site.try_host("bern").await.unwrap().networks;
+    assert_eq!(networks.len(), 1);
+    assert!(!networks[0].managed, "somebody joined it by hand");
 }
