@@ -9,9 +9,11 @@
 //! | --- | --- |
 //! | [`site`] | the master, the time, and what an operator does and sees |
 //! | [`host`] | a worker machine with its agent |
+//! | [`conversation`] | a session that a story speaks by hand, for what no agent of ours says |
 //! | [`line`] | the network between a machine and the master, which can be cut or go silent |
 //! | [`stranger`] | whoever comes to a door with a certificate that may not be good there |
 
+pub mod conversation;
 pub mod host;
 pub mod line;
 pub mod site;
@@ -19,9 +21,9 @@ pub mod stranger;
 
 pub use crate::{
     host::Host,
-    site::{GRACE, Site},
+    site::{Branch, GRACE, Site},
 };
-pub use picket_proto::wire::admin::{HostState, MemberDecision, MemberObservation, NetworkMode};
+pub use picket_proto::wire::admin::{DeckyState, HostState, MemberDecision, MemberObservation, NetworkMode};
 
 /// An error and its causes in one line, for the message of a story that fails.
 pub(crate) fn sentence(error: &(dyn std::error::Error + 'static)) -> String {
