@@ -1,1 +1,3 @@
 //! Stories over a whole site.
+
+pub mod process;
