@@ -13,6 +13,11 @@ use picket_settings::{Settings, SettingsError};
 use picket_zerotier::NetworkId;
 use tracing::level_filters::LevelFilter;
 
+use crate::deckies::{
+    allow::{Allowed, ImageRule, NetworkRule, PortRule},
+    form::BaseImage,
+};
+
 /// Where the configuration is looked for unless `--config` names another file.
 pub const DEFAULT_FILE: &str = "/etc/picket/agent.toml";
 const ENVIRONMENT: &str = "PICKET_AGENT_";
@@ -31,7 +36,9 @@ pub struct Config {
     /// The Docker socket, unless Docker is switched off.
     pub docker: Option<PathBuf>,
     /// What the master may run here.
-    pub deckies: Deckies,
+    pub deckies: Allowed,
+    /// What holds a decky's network namespace.
+    pub base_image: String,
     /// Which ZeroTier networks the master may put this host on.
     pub networks: Networks,
 }
@@ -61,26 +68,6 @@ pub struct ZeroTier {
     pub home: PathBuf,
     /// Where it listens, when that is not loopback.
     pub address: Option<IpAddr>,
-}
-
-/// What the master may run on this machine.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Deckies {
-    /// Image references; a `*` at the end stands for any rest.
-    pub images: Vec<String>,
-    /// Docker networks that deckies may live on.
-    pub networks: Vec<DeckyNetwork>,
-}
-
-/// A Docker network, or a family of them, that deckies may live on.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DeckyNetwork {
-    /// The driver.
-    pub driver: Driver,
-    /// The parent interface; none for a bridge.
-    pub parent: Option<String>,
-    /// Subnets inside this one are allowed.
-    pub subnet: Ipv4Net,
 }
 
 /// Which ZeroTier networks the master may put this host on.
@@ -138,8 +125,10 @@ impl Config {
         let address = s.parsed("zerotier.address", "127.0.0.1");
         let docker_enabled = s.truth("docker.enabled").unwrap_or(true);
         let socket = absolute(s, "docker.socket", "/var/run/docker.sock");
-        let images = s.list::<Image>("deckies.images", "[\"picket-decoy:*\"]");
-        let networks = decky_networks(s);
+        let images = s.list::<ImageRule>("deckies.images", "[\"picket-decoy:*\"]");
+        let ports = s.list::<PortRule>("deckies.ports", "[\"1-65535\"]");
+        let base_image = s.text("deckies.base_image", "picket-decoy:latest");
+        let decky_networks = decky_networks(s);
         let allow = s.list::<Allow>("networks.allow", "[\"*\"]");
         let config = Self {
             state_dir,
@@ -154,13 +143,13 @@ impl Config {
                 .collect(),
             zerotier: zerotier_enabled.then_some(ZeroTier { home, address }),
             docker: docker_enabled.then_some(socket),
-            deckies: Deckies {
-                images: images.map_or_else(
-                    || vec!["picket-decoy:*".to_owned()],
-                    |images| images.into_iter().map(|image| image.0).collect(),
-                ),
-                networks,
+            deckies: Allowed {
+                images: images.unwrap_or_else(|| vec![ImageRule::Prefix("picket-decoy:".to_owned())]),
+                networks: decky_networks,
+                // A port is where a decoy listens in a namespace of its own; it takes none of the machine's.
+                ports: ports.unwrap_or_else(|| vec![PortRule(1..=u16::MAX)]),
             },
+            base_image: base_image.unwrap_or_else(|| BaseImage::default().image),
             networks: allowed(allow),
         };
         settings.finish(|| Some(config))
@@ -185,7 +174,7 @@ fn absolute(s: &mut Settings, key: &str, default: &str) -> PathBuf {
     }
 }
 
-fn decky_networks(s: &mut Settings) -> Vec<DeckyNetwork> {
+fn decky_networks(s: &mut Settings) -> Vec<NetworkRule> {
     let mut networks = Vec::new();
     for table in s.tables("deckies.networks") {
         let keys = ["driver", "parent", "subnet"].map(|name| table.key(name));
@@ -205,7 +194,7 @@ fn decky_networks(s: &mut Settings) -> Vec<DeckyNetwork> {
             (Some(Driver::Bridge), None) | (Some(Driver::Macvlan | Driver::Ipvlan), Some(_)) | (None, _) => {}
         }
         if let (Some(driver), Some(subnet)) = (driver, subnet) {
-            networks.push(DeckyNetwork {
+            networks.push(NetworkRule {
                 driver,
                 parent,
                 subnet,
@@ -302,24 +291,6 @@ impl FromStr for Address {
     }
 }
 
-struct Image(String);
-
-impl FromStr for Image {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let stem = text.strip_suffix('*').unwrap_or(text);
-        let letter = |c: char| c.is_ascii_alphanumeric() || "./:-_@".contains(c);
-        if text.is_empty() || !stem.chars().all(letter) {
-            return Err(format!(
-                "`{}` is no image: use NAME:TAG, with a * at its end for any rest",
-                text.escape_debug()
-            ));
-        }
-        Ok(Self(text.to_owned()))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use figment::providers::{Format as _, Toml};
@@ -334,7 +305,7 @@ mod tests {
     fn an_empty_file_gives_defaults_that_put_nothing_on_a_real_wire() {
         let config = config("").unwrap();
         assert_eq!(config.state_dir, Path::new("/var/lib/picket-agent"));
-        assert_eq!(config.deckies.images, ["picket-decoy:*"]);
+        assert_eq!(config.deckies.images, ["picket-decoy:*".parse().unwrap()]);
         assert!(config.deckies.networks.is_empty());
         assert!(config.zerotier.is_some() && config.docker.is_some());
     }

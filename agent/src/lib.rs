@@ -7,10 +7,12 @@
 //! | --- | --- | --- |
 //! | session | sections, reports | documents, the state of the connection |
 //! | ZeroTier reader | the local service | two sections |
-//! | a reconciler for each document | the document | its report |
+//! | a reconciler for each document | the document | its report; that of the shard also the deckies' section |
+//! | decky watcher | Docker's events, the progress of a pass | calls for a pass, the deckies' section |
 //! | status writer | all of that | `status.json` |
 
 pub mod config;
+pub mod deckies;
 pub mod enroll;
 pub mod identity;
 pub mod machine;
@@ -47,12 +49,13 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     config::Config,
+    deckies::{Owner, engine::Engine, form::BaseImage, pass::Deckies},
     desired::{Desired, Reports},
     identity::{IdentityError, IdentityStore},
     machine::Machine,
     managed::Managed,
     observed::Observed,
-    reconcile::{members::MemberReconciler, networks::NetworkReconciler},
+    reconcile::{members::MemberReconciler, networks::NetworkReconciler, shard},
     session::Session,
     state::{StateDir, StateError},
     status::{Connection, State},
@@ -73,6 +76,8 @@ pub struct Parts {
     pub dial: Arc<dyn Dial>,
     /// The local ZeroTier service, unless it is switched off.
     pub zerotier: Option<Reach>,
+    /// The Docker Engine, unless it is switched off.
+    pub engine: Option<Arc<dyn Engine>>,
     /// The machine.
     pub machine: Arc<Machine>,
 }
@@ -154,6 +159,53 @@ pub async fn run(config: Config, parts: Parts, stop: CancellationToken) -> Resul
     };
     let (wanted, out, end) = reconcile(Kind::Members);
     house.spawn("reconciler of members", reconcile::run(members, wanted, out, end));
+    let reads_docker = parts.engine.is_some();
+    let (wanted, out, end) = reconcile(Kind::Shard);
+    match parts.engine {
+        Some(engine) => {
+            let owner = Owner {
+                trust_domain: identity.trust_domain.to_string(),
+                host: identity.host,
+            };
+            let base = BaseImage {
+                image: config.base_image.clone(),
+                ..BaseImage::default()
+            };
+            let deckies = Deckies::new(
+                engine.clone(),
+                owner.clone(),
+                base,
+                config.deckies.clone(),
+                parts.clock.clone(),
+            );
+            let woken = Arc::new(Notify::new());
+            house.spawn(
+                "listener to Docker",
+                shard::listen(deckies.changes(), woken.clone(), house.stop.clone()),
+            );
+            let follower = shard::Follower {
+                engine,
+                owner,
+                progress: deckies.progress(),
+                wanted: wanted.clone(),
+                observed: observed.clone(),
+            };
+            house.spawn("follower of a pass", follower.run(house.stop.clone()));
+            let reconciler = shard::ShardReconciler {
+                deckies,
+                observed: observed.clone(),
+                woken,
+            };
+            house.spawn(
+                "reconciler of the shard",
+                reconcile::run(reconciler, wanted, out, end),
+            );
+        }
+        None => house.spawn(
+            "reconciler of the shard",
+            reconcile::run(shard::NoDocker, wanted, out, end),
+        ),
+    }
     let writer = status::Writer {
         path: state.status(),
         clock: parts.clock.clone(),
@@ -169,7 +221,10 @@ pub async fn run(config: Config, parts: Parts, stop: CancellationToken) -> Resul
         supervisor::inform(connection.subscribe(), house.stop.clone()),
     );
 
-    let expected = parts.zerotier.as_ref().map(|_| SectionKind::ZeroTier);
+    let expected = [
+        parts.zerotier.as_ref().map(|_| SectionKind::ZeroTier),
+        reads_docker.then_some(SectionKind::Deckies),
+    ];
     let session = Session {
         reach: master::Reach {
             clock: parts.clock,
@@ -182,11 +237,13 @@ pub async fn run(config: Config, parts: Parts, stop: CancellationToken) -> Resul
         desired,
         reports: reports.subscribe(),
         connection,
+        renewed: None,
         stop: house.stop.clone(),
     };
     let sessions = async {
         let mut sections = observed.watch();
-        let whole = sections.wait_for(|sections| expected.iter().all(|kind| sections.contains_key(kind)));
+        let whole =
+            sections.wait_for(|sections| expected.iter().flatten().all(|kind| sections.contains_key(kind)));
         // Without them the first beat says less, and the next one all of it.
         drop(time::timeout(FIRST_READING, whole).await);
         session.run().await

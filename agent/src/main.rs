@@ -8,6 +8,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use picket_agent::{
     Farewell, Parts,
     config::{Config, LogFormat},
+    deckies::{docker::DockerEngine, engine::Engine},
     enroll::{Tools, enroll},
     machine::Machine,
     sentence,
@@ -138,6 +139,10 @@ async fn runs(config: Config) -> anyhow::Result<()> {
             .zerotier
             .clone()
             .map(|service| Reach::home(service.home, service.address)),
+        engine: config
+            .docker
+            .clone()
+            .map(|socket| Arc::new(DockerEngine::new(socket, Clock::system())) as Arc<dyn Engine>),
         machine: Arc::new(Machine::read()),
     };
     let told = async {

@@ -5,6 +5,7 @@
 
 pub(crate) mod members;
 pub(crate) mod networks;
+pub(crate) mod shard;
 
 use std::{future::Future, sync::Arc, time::Duration};
 
@@ -37,6 +38,16 @@ pub(crate) trait Reconciler: Send {
     /// Compares and acts once. What is true already is left alone. A step that fails is part of the answer and does
     /// not keep the others from being taken.
     fn pass(&mut self, wanted: &Wanted) -> impl Future<Output = Vec<Trouble>> + Send;
+
+    /// Looks, while nothing is wanted.
+    fn look(&mut self) -> impl Future<Output = ()> + Send {
+        std::future::ready(())
+    }
+
+    /// Returns when the world has changed and a pass is due before its time.
+    fn woken(&self) -> impl Future<Output = ()> + Send {
+        std::future::pending()
+    }
 }
 
 /// Runs passes until `stop`.
@@ -75,11 +86,17 @@ pub(crate) async fn run(
                 reports.insert(kind, report);
                 true
             });
+        } else {
+            tokio::select! {
+                () = reconciler.look() => {}
+                () = stop.cancelled() => return,
+            }
         }
         tokio::select! {
             () = stop.cancelled() => return,
             seen = wanted.changed() => if seen.is_err() { return },
             () = time::sleep(wait) => {}
+            () = reconciler.woken() => {}
         }
     }
 }

@@ -49,6 +49,8 @@ pub(crate) struct Session {
     pub(crate) desired: Arc<Desired>,
     pub(crate) reports: watch::Receiver<Reports>,
     pub(crate) connection: watch::Sender<Connection>,
+    /// When this process last renewed.
+    pub(crate) renewed: Option<Instant>,
     pub(crate) stop: CancellationToken,
 }
 
@@ -88,6 +90,9 @@ impl Session {
         loop {
             let began = self.reach.clock.monotonic();
             let result = self.once().await;
+            if matches!(result, Ok(End::Renewed)) {
+                self.renewed = Some(Instant::now());
+            }
             if self.reach.clock.monotonic().duration_since(began) >= LASTED {
                 backoff.reset();
             }

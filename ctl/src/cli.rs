@@ -35,7 +35,7 @@ snake_case, times RFC 3339, and what is not known is null.";
     version,
     after_help = EXAMPLES,
     disable_help_subcommand = true,
-    max_term_width = 100,
+    term_width = 100,
     arg_required_else_help = true
 )]
 pub(crate) struct Cli {

@@ -1,6 +1,11 @@
 //! The operator's desk: the bundle in hand, a connection to the master when one is needed, calls with a deadline.
 
-use std::{io::Read, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    io::{self, BufRead as _, Read},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
 use picket_clock::Clock;
 use picket_link::{Dial, Options};
@@ -27,7 +32,7 @@ const LONGEST_ANSWER: usize = 16 * 1024 * 1024;
 const WATCH_EVERY: Duration = Duration::from_secs(2);
 
 /// As much of a reply to a question as is read.
-const LONGEST_REPLY: usize = 64;
+const LONGEST_REPLY: u64 = 64;
 
 /// Everything a command works with.
 pub(crate) struct Desk {
@@ -133,12 +138,9 @@ impl Desk {
         }
         self.print.ask(&format!("{question} [y/N] "));
         let mut answer = Vec::new();
-        for byte in (&mut self.stdin).bytes().take(LONGEST_REPLY) {
-            match byte {
-                Ok(b'\n') | Err(_) => break,
-                Ok(byte) => answer.push(byte),
-            }
-        }
+        let reply = (&mut self.stdin).take(LONGEST_REPLY);
+        // A reply that cannot be read is none, and none is a no.
+        drop(io::BufReader::new(reply).read_until(b'\n', &mut answer));
         match answer.trim_ascii().to_ascii_lowercase().as_slice() {
             b"y" | b"yes" => Ok(()),
             _ => Err(Fault::Declined),

@@ -102,7 +102,14 @@ async fn watch(desk: &mut Desk, mut after: Option<u64>) -> Result<(), Fault> {
                     restarts += 1;
                     break;
                 }
-                Some(Err(status)) => return Err(desk.fault(&status, &about)),
+                Some(Err(status)) => {
+                    return Err(match (desk.fault(&status, &about), after) {
+                        (Fault::Lost { .. }, Some(id)) => Fault::Ended(format!(
+                            "the connection to the master broke; go on with `picketctl event watch --after {id}`"
+                        )),
+                        (fault, _) => fault,
+                    });
+                }
                 None => {
                     let from = after.map(|id| format!(" --after {id}")).unwrap_or_default();
                     let sentence =

@@ -81,17 +81,17 @@ pub(crate) enum Fault {
     #[error("{}", link(.0))]
     Link(LinkError),
     /// The master said no, and how to go on.
-    #[error("could not {doing}: {message}")]
+    #[error("could not {doing}:{}", listed(message))]
     Refused {
         doing: String,
         message: String,
         code: Code,
     },
     /// The call got no answer in time.
-    #[error("could not {}: the master did not answer within {after:?}; {}", about.doing, unsure(about))]
+    #[error("could not {}: the master did not answer within {after:?}; {}", about.doing, unsure(about, "try again, with a longer `--timeout` if the network is slow"))]
     Silent { about: About, after: Duration },
     /// The connection broke under the call.
-    #[error("could not {}: the connection to the master broke; {}", about.doing, unsure(about))]
+    #[error("could not {}: the connection to the master broke; {}", about.doing, unsure(about, "try again"))]
     Lost { about: About },
     /// What was asked for was recorded and has not come true.
     #[error("{0}")]
@@ -126,6 +126,10 @@ impl Fault {
                 code: Code::InvalidArgument,
                 ..
             } => Exit::Usage,
+            Self::Refused {
+                code: Code::Unavailable,
+                ..
+            } => Exit::Unreachable,
             Self::Link(LinkError::Refused { .. }) => Exit::Failed,
             Self::Link(
                 LinkError::Unreachable(_)
@@ -180,14 +184,19 @@ impl Fault {
         } else {
             status.message()
         };
-        let see = format!("see `{}`", about.see);
+        // The master often names the same command.
+        let see = if said.contains(&about.see) {
+            String::new()
+        } else {
+            format!("; see `{}`", about.see)
+        };
         let message = match status.code() {
-            Code::NotFound => format!("{said}; {see}"),
-            Code::AlreadyExists => format!("{said}; {see}"),
+            Code::NotFound => format!("{said}{see}"),
+            Code::AlreadyExists => format!("{said}{see}"),
             Code::InvalidArgument | Code::FailedPrecondition | Code::OutOfRange => said.to_owned(),
             Code::PermissionDenied | Code::Unauthenticated => {
                 format!(
-                    "{said}; `picket-master admin-bundle` on the master's machine always lets an admin back in"
+                    "{said}; ask an admin, or get an admin's bundle from `picket-master admin-bundle` on the master's machine"
                 )
             }
             Code::ResourceExhausted | Code::Aborted => format!("{said}; try again in a moment"),
@@ -199,7 +208,10 @@ impl Fault {
             Code::Ok | Code::Unknown | Code::Internal if broke(status) => {
                 return Self::Lost { about: about.clone() };
             }
-            Code::Ok | Code::Unknown | Code::Internal => format!("{said}; the master's log says more"),
+            Code::Ok | Code::Unknown | Code::Internal if status.message().is_empty() => {
+                format!("{said}; its log may have one")
+            }
+            Code::Ok | Code::Unknown | Code::Internal => said.to_owned(),
             Code::Cancelled | Code::DeadlineExceeded => {
                 return Self::Silent {
                     about: about.clone(),
@@ -233,13 +245,22 @@ fn broke(status: &Status) -> bool {
     std::error::Error::source(status).is_some()
 }
 
-fn unsure(about: &About) -> String {
+fn unsure(about: &About, again: &str) -> String {
     match about.effect {
-        Effect::Reads => "try again, with a longer `--timeout` if the network is slow".to_owned(),
+        Effect::Reads => again.to_owned(),
         Effect::Changes => format!(
             "whether it was done is not known: look with `{}` before trying again",
             about.see
         ),
+    }
+}
+
+/// One problem behind the colon, several below it.
+fn listed(message: &str) -> String {
+    if message.contains('\n') {
+        message.lines().map(|line| format!("\n  {line}")).collect()
+    } else {
+        format!(" {message}")
     }
 }
 
@@ -301,11 +322,15 @@ fn link(error: &LinkError) -> String {
 }
 
 fn tried(failure: &Failure) -> String {
-    let why = match failure.cause.kind() {
-        io::ErrorKind::ConnectionRefused => "nothing listens there".to_owned(),
-        io::ErrorKind::TimedOut => "no answer".to_owned(),
-        io::ErrorKind::ConnectionReset | io::ErrorKind::UnexpectedEof => "closed at once".to_owned(),
-        _ => failure.cause.to_string(),
+    let kind = failure.cause.kind();
+    let why = if kind == io::ErrorKind::ConnectionRefused {
+        "nothing listens there".to_owned()
+    } else if kind == io::ErrorKind::TimedOut {
+        "no answer".to_owned()
+    } else if [io::ErrorKind::ConnectionReset, io::ErrorKind::UnexpectedEof].contains(&kind) {
+        "closed at once".to_owned()
+    } else {
+        failure.cause.to_string()
     };
     format!("{} ({why})", failure.address)
 }

@@ -95,6 +95,33 @@ pub(crate) enum Verb {
         #[arg(long)]
         reason: String,
     },
+    /// Let a banned host in again
+    #[command(after_help = "Example:\n  picketctl host unban edge-07 --reason 'found, and wiped'")]
+    Unban {
+        /// The host's name
+        name: String,
+        /// Why
+        #[arg(long)]
+        reason: String,
+    },
+    /// Make another bundle for a host that exists
+    #[command(
+        long_about = "Make another bundle for a host that exists: its bundle was lost, was used by somebody else, or its \
+            identity is gone.\n\nThe bundle before it opens nothing from then on. The certificate in use goes on, unless \
+            `--cut` is given: then the host is out until it is enrolled with the new bundle.",
+        after_help = "Examples:\n  picketctl host bundle edge-07 --out edge-07.bundle\n  \
+            picketctl host bundle edge-07 --out edge-07.bundle --cut    # somebody else has its certificate"
+    )]
+    Bundle {
+        /// The host's name
+        name: String,
+        /// Where the bundle goes; a file that is there already is not replaced
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+        /// Drop the certificate in use as well, and cut its session
+        #[arg(long)]
+        cut: bool,
+    },
     /// End a host for good
     #[command(
         long_about = "End a host for good.\n\nAn agent that can be reached is told to clean up. The host's certificates \
@@ -195,6 +222,23 @@ pub(crate) async fn run(verb: Verb, desk: &mut Desk) -> Result<(), Fault> {
             let sentence = format!("host {} is banned: {session}, and the next is refused", host.name);
             desk.print.done(&host, &sentence)
         }
+        Verb::Unban { name, reason } => {
+            let about = About::changing(
+                format!("let the host {name} in again"),
+                format!("picketctl host show {name}"),
+            );
+            let mut hosts = desk.hosts().await?;
+            let answer = desk
+                .call(&about, hosts.unban_host(wire::UnbanHostRequest { name, reason }))
+                .await?;
+            let host = Host::from(answer.host.unwrap_or_default());
+            let sentence = format!(
+                "host {} may come in again; its agent tries every few minutes",
+                host.name
+            );
+            desk.print.done(&host, &sentence)
+        }
+        Verb::Bundle { name, out, cut } => enroll::bundle(desk, name, cut, &out).await,
         Verb::Retire { name, reason, yes } => {
             if !yes {
                 desk.confirm(&format!(

@@ -63,7 +63,7 @@ pub(crate) enum Verb {
     /// Let a node onto a network, and wait until its controller says so
     #[command(
         after_help = "Examples:\n  picketctl member admit edge-07 --network 8056c2e21c000001 --reason 'new outpost'\n  \
-        picketctl member admit d3adb33f00 --network 8056c2e21c000001 --reason 'laptop of the team' --no-wait"
+        picketctl member admit d3adb33f00 --network 8056c2e21c000001 --reason laptop --no-wait"
     )]
     Admit(Decide),
     /// Take a node off a network, and wait until its controller says so
@@ -388,5 +388,61 @@ impl View for Member {
             ("Addresses", Cell::or_dash(Some(self.addresses.join(", ")))),
         ]);
         page
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn member(decision: Decision, observed: Observation) -> Member {
+        Member {
+            network_id: "8056c2e21c000001".into(),
+            node_id: "d3adb33f00".into(),
+            host: None,
+            decision,
+            because: String::new(),
+            observed,
+            addresses: vec![],
+        }
+    }
+
+    #[test]
+    fn nothing_is_true_until_the_controller_says_so() {
+        for (aim, decision) in [
+            (Aim::Admitted, Decision::Authorized),
+            (Aim::Revoked, Decision::Denied),
+        ] {
+            let standing = aim.standing(&member(decision, Observation::Unknown));
+            assert!(matches!(standing, Standing::NotYet(_)), "{aim:?}: {standing:?}");
+        }
+        assert_eq!(
+            Aim::Admitted.standing(&member(Decision::Authorized, Observation::Authorized)),
+            Standing::True
+        );
+        for gone in [Observation::Deauthorized, Observation::Absent] {
+            assert_eq!(
+                Aim::Revoked.standing(&member(Decision::Denied, gone)),
+                Standing::True
+            );
+        }
+    }
+
+    #[test]
+    fn a_decision_that_somebody_else_turned_round_is_not_waited_for() {
+        for observed in [
+            Observation::Authorized,
+            Observation::Deauthorized,
+            Observation::Unknown,
+        ] {
+            assert_eq!(
+                Aim::Admitted.standing(&member(Decision::Denied, observed)),
+                Standing::Overruled
+            );
+            assert_eq!(
+                Aim::Revoked.standing(&member(Decision::Authorized, observed)),
+                Standing::Overruled
+            );
+        }
     }
 }

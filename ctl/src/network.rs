@@ -106,7 +106,8 @@ pub(crate) async fn run(verb: Verb, desk: &mut Desk) -> Result<(), Fault> {
             let network = Network::from(answer.network.unwrap_or_default());
             let drift = match network.drift {
                 0 => "its members are what the grants say".to_owned(),
-                drift => format!("{drift} of its members differ from the grants and are being repaired"),
+                1 => "1 member differs from the grants and is being repaired".to_owned(),
+                drift => format!("{drift} members differ from the grants and are being repaired"),
             };
             let sentence = format!("network {} is enforced: {drift}", network.id);
             desk.print.done(&network, &sentence)

@@ -9,8 +9,8 @@ use picket_proto::{
     beat::{MOST_CHUNK_BYTES, section_kind},
     document::kind,
     wire::agent::{
-        FetchRequest, FetchResponse, RenewRequest, RenewResponse, ReportRequest, ReportResponse, SessionRequest,
-        SessionResponse, agent_service_server::AgentService,
+        FetchRequest, FetchResponse, RenewRequest, RenewResponse, ReportRequest, ReportResponse,
+        SessionRequest, SessionResponse, agent_service_server::AgentService,
     },
 };
 use tokio::sync::mpsc;
@@ -52,7 +52,8 @@ impl AgentService for Agents {
         let caller = working(host(&self.desk, &request)?)?;
         let (out, messages) = mpsc::channel(session::OUT);
         let (desk, stop) = (Arc::clone(&self.desk), self.stop.clone());
-        self.tasks.spawn(session::serve(desk, caller, request.into_inner(), out, stop));
+        self.tasks
+            .spawn(session::serve(desk, caller, request.into_inner(), out, stop));
         Ok(Response::new(ReceiverStream::new(messages)))
     }
 
@@ -61,10 +62,16 @@ impl AgentService for Agents {
         let csr = Csr::parse(&request.into_inner().csr).map_err(Refused::Csr)?;
         let certificate = self.renewed(&caller, &csr).await?;
         let authorities = vec![Bytes::copy_from_slice(self.desk.signer.certificate())];
-        Ok(Response::new(RenewResponse { certificate: certificate.into(), authorities }))
+        Ok(Response::new(RenewResponse {
+            certificate: certificate.into(),
+            authorities,
+        }))
     }
 
-    async fn report(&self, request: Request<Streaming<ReportRequest>>) -> Result<Response<ReportResponse>, Status> {
+    async fn report(
+        &self,
+        request: Request<Streaming<ReportRequest>>,
+    ) -> Result<Response<ReportResponse>, Status> {
         let caller = working(host(&self.desk, &request)?)?;
         needs_session(&self.desk, caller.id)?;
         let seen = self.desk.observed.of(caller.id);
@@ -80,42 +87,66 @@ impl AgentService for Agents {
         let mut next = Some(first);
         let mut held = 0;
         while let Some(chunk) = next {
-            let offset = usize::try_from(chunk.offset).map_err(|_| Refused::invalid("report.offset", "is too large"))?;
+            let offset = usize::try_from(chunk.offset)
+                .map_err(|_| Refused::invalid("report.offset", "is too large"))?;
             held = seen.chunk(what, offset, &chunk.chunk).map_err(Refused::Invalid)?;
             next = chunks.message().await?;
         }
-        Ok(Response::new(ReportResponse { held: u64::try_from(held).unwrap_or(u64::MAX) }))
+        Ok(Response::new(ReportResponse {
+            held: u64::try_from(held).unwrap_or(u64::MAX),
+        }))
     }
 
     async fn fetch(&self, request: Request<FetchRequest>) -> Result<Response<Self::FetchStream>, Status> {
         let caller = working(host(&self.desk, &request)?)?;
         let wanted = request.into_inner();
-        let (kind, digest) =
-            (kind(wanted.kind).map_err(Refused::Invalid)?, digest("fetch.sha256", &wanted.sha256)?);
-        let offered = self.desk.observed.of(caller.id).tried(kind).wanted.filter(|offered| offered.digest == digest);
+        let (kind, digest) = (
+            kind(wanted.kind).map_err(Refused::Invalid)?,
+            digest("fetch.sha256", &wanted.sha256)?,
+        );
+        let offered = self
+            .desk
+            .observed
+            .of(caller.id)
+            .tried(kind)
+            .wanted
+            .filter(|offered| offered.digest == digest);
         let made = offered.map(|offered| {
             let views = self.desk.views.read();
             desired::document(&views, caller.id, kind, offered.since)
         });
         let Some(made) = made.filter(|made| made.digest == digest) else {
-            let refused = format!("this {kind} document is not offered any more; wait for the one that replaces it");
+            let refused =
+                format!("this {kind} document is not offered any more; wait for the one that replaces it");
             return Err(Refused::NotNow(refused).into());
         };
-        let start = usize::try_from(wanted.offset).unwrap_or(usize::MAX).min(made.body.len());
+        let start = usize::try_from(wanted.offset)
+            .unwrap_or(usize::MAX)
+            .min(made.body.len());
         let body = made.body;
-        let chunks = (start..body.len().max(start + 1)).step_by(MOST_CHUNK_BYTES).map(move |offset| {
-            let end = (offset + MOST_CHUNK_BYTES).min(body.len());
-            let chunk = body.slice(offset.min(end)..end);
-            Ok(FetchResponse { offset: u64::try_from(offset).unwrap_or(u64::MAX), chunk })
-        });
-        Ok(Response::new(Box::pin(futures::stream::iter(chunks.collect::<Vec<_>>()))))
+        let chunks = (start..body.len().max(start + 1))
+            .step_by(MOST_CHUNK_BYTES)
+            .map(move |offset| {
+                let end = (offset + MOST_CHUNK_BYTES).min(body.len());
+                let chunk = body.slice(offset.min(end)..end);
+                Ok(FetchResponse {
+                    offset: u64::try_from(offset).unwrap_or(u64::MAX),
+                    chunk,
+                })
+            });
+        Ok(Response::new(Box::pin(futures::stream::iter(
+            chunks.collect::<Vec<_>>(),
+        ))))
     }
 }
 
 /// The pin in a bundle may renew, and nothing else.
 fn working(caller: HostCaller) -> Result<HostCaller, Status> {
     if caller.pin == PinKind::Bundle {
-        return Err(Refused::Denied("a bundle's certificate may only renew; enroll with it first".to_owned()).into());
+        return Err(Refused::Denied(
+            "a bundle's certificate may only renew; enroll with it first".to_owned(),
+        )
+        .into());
     }
     Ok(caller)
 }
@@ -157,12 +188,21 @@ impl Agents {
             .await;
         if let Err(Refused::Denied(why)) = &changed {
             let message = format!("a renewal from {from} was refused: {why}");
-            desk.say(Severity::Alert, "renewal.refused", &desk.name_of(caller.id), &message);
+            desk.say(
+                Severity::Alert,
+                "renewal.refused",
+                &desk.name_of(caller.id),
+                &message,
+            );
         }
         changed?;
         let pin = answer.ok_or_else(|| Refused::NotNow("no certificate was made; try again".to_owned()))?;
         data_encoding::HEXLOWER
             .decode(pin.certificate.as_bytes())
-            .map_err(|_| Refused::NotNow("the stored certificate cannot be read; run `picket-master verify`".to_owned()))
+            .map_err(|_| {
+                Refused::NotNow(
+                    "the stored certificate cannot be read; run `picket-master verify`".to_owned(),
+                )
+            })
     }
 }

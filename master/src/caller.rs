@@ -29,7 +29,10 @@ impl HostCaller {
     /// For the audit.
     #[must_use]
     pub fn actor(&self) -> Actor {
-        Actor { who: format!("host/{}", self.id), from: self.peer.address.to_string() }
+        Actor {
+            who: format!("host/{}", self.id),
+            from: self.peer.address.to_string(),
+        }
     }
 }
 
@@ -40,7 +43,12 @@ impl HostCaller {
 pub fn host<T>(desk: &Arc<Desk>, request: &Request<T>) -> Result<HostCaller, Status> {
     let (peer, pin) = admitted(desk, request)?;
     match peer.identity {
-        Identity::Host(id) => Ok(HostCaller { id: HostId(id), fingerprint: peer.fingerprint, pin, peer }),
+        Identity::Host(id) => Ok(HostCaller {
+            id: HostId(id),
+            fingerprint: peer.fingerprint,
+            pin,
+            peer,
+        }),
         Identity::Master | Identity::Operator(_) => Err(unauthenticated("this call is for hosts")),
     }
 }
@@ -52,9 +60,10 @@ pub fn host<T>(desk: &Arc<Desk>, request: &Request<T>) -> Result<HostCaller, Sta
 pub fn operator<T>(desk: &Arc<Desk>, request: &Request<T>) -> Result<Actor, Status> {
     let (peer, _) = admitted(desk, request)?;
     match &peer.identity {
-        Identity::Operator(name) => {
-            Ok(Actor { who: format!("operator/{name}"), from: peer.address.to_string() })
-        }
+        Identity::Operator(name) => Ok(Actor {
+            who: format!("operator/{name}"),
+            from: peer.address.to_string(),
+        }),
         Identity::Master | Identity::Host(_) => Err(unauthenticated("this call is for operators")),
     }
 }
@@ -70,6 +79,8 @@ pub fn admitted<T>(desk: &Arc<Desk>, request: &Request<T>) -> Result<(Peer, PinK
     let pin = desk.views.read().roster.admits(&peer.identity, &peer.fingerprint);
     match pin {
         Some(pin) => Ok((peer.clone(), pin)),
-        None => Err(unauthenticated("the certificate of this connection is not pinned any more; connect again")),
+        None => Err(unauthenticated(
+            "the certificate of this connection is not pinned any more; connect again",
+        )),
     }
 }

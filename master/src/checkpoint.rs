@@ -49,21 +49,29 @@ pub async fn write(desk: &Desk, data_dir: &Path) -> Result<(), FileError> {
             .into_iter()
             .filter_map(|kind| Some((kind, BASE64.encode(&seen.body(kind)?))))
             .collect(),
-        outcomes: Kind::ALL.into_iter().filter_map(|kind| seen.tried(kind).outcome).collect(),
+        outcomes: Kind::ALL
+            .into_iter()
+            .filter_map(|kind| seen.tried(kind).outcome)
+            .collect(),
     };
-    let checkpoint = Checkpoint { hosts: desk.observed.all().into_iter().map(host).collect() };
+    let checkpoint = Checkpoint {
+        hosts: desk.observed.all().into_iter().map(host).collect(),
+    };
     let path = path(data_dir);
     let task = tokio::task::spawn_blocking(move || {
         let bytes = serde_json::to_vec(&checkpoint).unwrap_or_default();
         picket_durable::write_private(path, &bytes)
     });
-    task.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
+    task.await
+        .unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
 }
 
 /// Takes up what was known before the restart. A checkpoint that is missing or makes no sense is passed over: hosts say
 /// it all again.
 pub fn read(desk: &Desk, data_dir: &Path) {
-    let Ok(bytes) = picket_durable::read_private(path(data_dir), LONGEST) else { return };
+    let Ok(bytes) = picket_durable::read_private(path(data_dir), LONGEST) else {
+        return;
+    };
     let Ok(checkpoint) = serde_json::from_slice::<Checkpoint>(&bytes) else {
         tracing::warn!("the checkpoint of soft state makes no sense and is passed over; hosts report again");
         return;
@@ -79,8 +87,13 @@ pub fn read(desk: &Desk, data_dir: &Path) {
         }
         let seen = desk.observed.of(host.id);
         for (kind, body) in host.sections {
-            let Ok(body) = BASE64.decode(body.as_bytes()) else { continue };
-            let section = Section { digest: Digest::of(&body), body: Some(body.into()) };
+            let Ok(body) = BASE64.decode(body.as_bytes()) else {
+                continue;
+            };
+            let section = Section {
+                digest: Digest::of(&body),
+                body: Some(body.into()),
+            };
             if let Taken::Nonsense(error) = seen.take(kind, section) {
                 tracing::debug!(host = %host.id, %error, "a section in the checkpoint is passed over");
             }

@@ -85,16 +85,28 @@ impl Config {
             found.or_else(|| usual.parse().ok())
         };
         let name = from.text("name", "master").unwrap_or_else(|| "master".to_owned());
-        let data_dir = from.path("data_dir", "/var/lib/picket").unwrap_or_else(|| "/var/lib/picket".into());
-        let advertise = from.list::<String>("advertise", "[\"master.example.org:7443\"]").unwrap_or_default();
+        let data_dir = from
+            .path("data_dir", "/var/lib/picket")
+            .unwrap_or_else(|| "/var/lib/picket".into());
+        let advertise = from
+            .list::<String>("advertise", "[\"master.example.org:7443\"]")
+            .unwrap_or_default();
         for address in &advertise {
             if !dialable(address) {
-                from.problem("advertise", format_args!("`{address}` is no host:port, such as master.example.org:7443"));
+                from.problem(
+                    "advertise",
+                    format_args!("`{address}` is no host:port, such as master.example.org:7443"),
+                );
             }
         }
-        let beat_interval = from.span("beat_interval", "30s").unwrap_or(Duration::from_secs(30));
+        let beat_interval = from
+            .span("beat_interval", "30s")
+            .unwrap_or(Duration::from_secs(30));
         if !(Duration::from_secs(1)..=Duration::from_secs(600)).contains(&beat_interval) {
-            from.problem("beat_interval", "is not between 1s and 10m; for example beat_interval = \"30s\"");
+            from.problem(
+                "beat_interval",
+                "is not between 1s and 10m; for example beat_interval = \"30s\"",
+            );
         }
         let agents = socket(&mut from, "agents.listen", "0.0.0.0:7443");
         let admin = socket(&mut from, "admin.listen", "127.0.0.1:7444");
@@ -102,13 +114,24 @@ impl Config {
         let usual = Grace::default();
         let grace = Grace {
             late: from.span("liveness.late_after", "45s").unwrap_or(usual.late),
-            offline: from.span("liveness.offline_after", "100s").unwrap_or(usual.offline),
+            offline: from
+                .span("liveness.offline_after", "100s")
+                .unwrap_or(usual.offline),
         };
         if grace.late <= beat_interval {
-            from.problem("liveness.late_after", format_args!("is not longer than the beat interval of {} s", beat_interval.as_secs()));
+            from.problem(
+                "liveness.late_after",
+                format_args!(
+                    "is not longer than the beat interval of {} s",
+                    beat_interval.as_secs()
+                ),
+            );
         }
         if grace.offline <= grace.late {
-            from.problem("liveness.offline_after", "is not longer than late_after; for example offline_after = \"100s\"");
+            from.problem(
+                "liveness.offline_after",
+                "is not longer than late_after; for example offline_after = \"100s\"",
+            );
         }
         let level = from.parsed("log.level", "info").unwrap_or(tracing::Level::INFO);
         let format = from.parsed("log.format", "text").unwrap_or(LogFormat::Text);
@@ -132,7 +155,9 @@ impl Config {
 #[must_use]
 pub fn dialable(address: &str) -> bool {
     address.rsplit_once(':').is_some_and(|(host, port)| {
-        !host.is_empty() && !host.contains(char::is_whitespace) && port.parse::<u16>().is_ok_and(|port| port > 0)
+        !host.is_empty()
+            && !host.contains(char::is_whitespace)
+            && port.parse::<u16>().is_ok_and(|port| port > 0)
     })
 }
 
@@ -155,9 +180,16 @@ mod tests {
 
     #[test]
     fn every_problem_is_named_at_once_with_a_value_that_would_do() {
-        let text = "beat_interval = \"30\"\nadvertise = [\"nowhere\"]\nbogus = 1\n[liveness]\nlate_after = \"10s\"";
+        let text =
+            "beat_interval = \"30\"\nadvertise = [\"nowhere\"]\nbogus = 1\n[liveness]\nlate_after = \"10s\"";
         let error = resolve(text).unwrap_err().to_string();
-        for wanted in ["4 problems", "beat_interval", "`nowhere` is no host:port", "bogus", "liveness.late_after"] {
+        for wanted in [
+            "4 problems",
+            "beat_interval",
+            "`nowhere` is no host:port",
+            "bogus",
+            "liveness.late_after",
+        ] {
             assert!(error.contains(wanted), "{wanted} not in {error}");
         }
     }

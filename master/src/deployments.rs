@@ -77,7 +77,9 @@ impl Deployments {
 
     /// Every deployment that stands, by name.
     pub fn all(&self) -> impl Iterator<Item = (&Deployment, &Site)> {
-        self.all.values().filter_map(|deployment| deployment.record.site.as_ref().map(|site| (deployment, site)))
+        self.all
+            .values()
+            .filter_map(|deployment| deployment.record.site.as_ref().map(|site| (deployment, site)))
     }
 
     /// The revision of the newest change of any deployment; it numbers every shard document.
@@ -116,14 +118,19 @@ impl Deployments {
             let name = &other.record.name;
             for Placed { host, decky } in &site.deckies {
                 let id = hosts.get(host);
-                let mut there = theirs.deckies.iter().filter(|p| other.record.hosts.get(&p.host) == id && id.is_some());
+                let mut there = theirs
+                    .deckies
+                    .iter()
+                    .filter(|p| other.record.hosts.get(&p.host) == id && id.is_some());
                 if there.clone().any(|placed| placed.decky.name == decky.name) {
                     found.push(format!(
                         "decky {}: deployment {name} has one of this name on {host}; rename it",
                         decky.name
                     ));
                 }
-                if let Some(taken) = there.find(|p| p.decky.address == decky.address && p.decky.network == decky.network) {
+                if let Some(taken) =
+                    there.find(|p| p.decky.address == decky.address && p.decky.network == decky.network)
+                {
                     found.push(format!(
                         "decky {}.address: {} is {} of deployment {name} on {host}; choose another",
                         decky.name, decky.address, taken.decky.name
@@ -132,7 +139,9 @@ impl Deployments {
             }
             for (network, ours) in &site.networks {
                 let shared = theirs.networks.get(network).filter(|their| *their != ours);
-                let meet = hosts.values().any(|id| other.record.hosts.values().any(|their| their == id));
+                let meet = hosts
+                    .values()
+                    .any(|id| other.record.hosts.values().any(|their| their == id));
                 if shared.is_some() && meet {
                     found.push(format!(
                         "network {network}: deployment {name} has one of this name with other settings on the same host; rename it"
@@ -150,9 +159,14 @@ pub fn plan(from: Option<&Site>, to: Option<&Site>) -> Vec<Change> {
     let by_key = |site: Option<&Site>| -> BTreeMap<(Name, Name), (Decky, Option<DeckyNetwork>)> {
         let placed = |site: &Site, placed: &Placed| {
             let network = site.networks.get(&placed.decky.network).cloned();
-            ((placed.host.clone(), placed.decky.name.clone()), (placed.decky.clone(), network))
+            (
+                (placed.host.clone(), placed.decky.name.clone()),
+                (placed.decky.clone(), network),
+            )
         };
-        site.iter().flat_map(|site| site.deckies.iter().map(|p| placed(site, p))).collect()
+        site.iter()
+            .flat_map(|site| site.deckies.iter().map(|p| placed(site, p)))
+            .collect()
     };
     let (have, want) = (by_key(from), by_key(to));
     let keys: BTreeSet<_> = have.keys().chain(want.keys()).collect();
@@ -163,13 +177,22 @@ pub fn plan(from: Option<&Site>, to: Option<&Site>) -> Vec<Change> {
             (Some(old), Some(new)) if old != new => (Action::Replace, difference(old, new)),
             (Some(_), Some(_)) | (None, None) => return None,
         };
-        Some(Change { action, host: key.0.clone(), decky: key.1.clone(), detail })
+        Some(Change {
+            action,
+            host: key.0.clone(),
+            decky: key.1.clone(),
+            detail,
+        })
     };
     keys.iter().filter_map(change).collect()
 }
 
 fn described(decky: &Decky) -> String {
-    let services: Vec<_> = decky.services.iter().map(|service| service.name.as_str()).collect();
+    let services: Vec<_> = decky
+        .services
+        .iter()
+        .map(|service| service.name.as_str())
+        .collect();
     format!("{} with {}", decky.address, services.join(", "))
 }
 
@@ -240,7 +263,10 @@ mod tests {
             name: site.name.clone(),
             revision: 1,
             site: Some(site),
-            hosts: hosts.iter().map(|(host, id)| (name(host), HostId(Uuid::from_u128(*id)))).collect(),
+            hosts: hosts
+                .iter()
+                .map(|(host, id)| (name(host), HostId(Uuid::from_u128(*id))))
+                .collect(),
             at: jiff::Timestamp::UNIX_EPOCH,
             by: "ada".into(),
         }
@@ -254,13 +280,33 @@ mod tests {
 
     #[test]
     fn a_plan_names_what_is_added_replaced_and_removed_and_leaves_the_rest() {
-        let before = site("oslo", &[("edge", "a", "10.77.0.20"), ("edge", "b", "10.77.0.21"), ("edge", "c", "10.77.0.22")]);
-        let after = site("oslo", &[("edge", "b", "10.77.0.31"), ("edge", "c", "10.77.0.22"), ("edge", "d", "10.77.0.23")]);
-        let lines: Vec<_> =
-            plan(Some(&before), Some(&after)).into_iter().map(|c| (c.decky.to_string(), c.action)).collect();
+        let before = site(
+            "oslo",
+            &[
+                ("edge", "a", "10.77.0.20"),
+                ("edge", "b", "10.77.0.21"),
+                ("edge", "c", "10.77.0.22"),
+            ],
+        );
+        let after = site(
+            "oslo",
+            &[
+                ("edge", "b", "10.77.0.31"),
+                ("edge", "c", "10.77.0.22"),
+                ("edge", "d", "10.77.0.23"),
+            ],
+        );
+        let lines: Vec<_> = plan(Some(&before), Some(&after))
+            .into_iter()
+            .map(|c| (c.decky.to_string(), c.action))
+            .collect();
         assert_eq!(
             lines,
-            [("a".into(), Action::Remove), ("b".into(), Action::Replace), ("d".into(), Action::Add)]
+            [
+                ("a".into(), Action::Remove),
+                ("b".into(), Action::Replace),
+                ("d".into(), Action::Add)
+            ]
         );
     }
 
@@ -268,7 +314,16 @@ mod tests {
     fn a_shard_has_every_decky_of_its_host_and_no_other() {
         let mut deployments = Deployments::default();
         let hosts = [("edge", 1), ("other", 2)];
-        deployments.put(record(site("oslo", &[("edge", "a", "10.77.0.20"), ("other", "b", "10.77.0.21")]), &hosts), Revision(1));
+        deployments.put(
+            record(
+                site(
+                    "oslo",
+                    &[("edge", "a", "10.77.0.20"), ("other", "b", "10.77.0.21")],
+                ),
+                &hosts,
+            ),
+            Revision(1),
+        );
         let shard = deployments.shard(HostId(Uuid::from_u128(1)));
         assert_eq!(shard.deckies.keys().map(Name::as_str).collect::<Vec<_>>(), ["a"]);
     }
@@ -278,7 +333,14 @@ mod tests {
         let mut deployments = Deployments::default();
         let applied = record(site("oslo", &[("edge", "a", "10.77.0.20")]), &[("edge", 1)]);
         deployments.put(applied.clone(), Revision(1));
-        let told = deployments.put(DeploymentRecord { site: None, hosts: BTreeMap::new(), ..applied }, Revision(2));
+        let told = deployments.put(
+            DeploymentRecord {
+                site: None,
+                hosts: BTreeMap::new(),
+                ..applied
+            },
+            Revision(2),
+        );
         let edge = HostId(Uuid::from_u128(1));
         assert_eq!(told, BTreeSet::from([edge]));
         assert!(deployments.shard(edge).deckies.is_empty());
@@ -289,8 +351,14 @@ mod tests {
     fn two_deployments_cannot_have_the_same_decky_or_address_on_one_host() {
         let mut deployments = Deployments::default();
         let hosts = [("edge", 1)];
-        deployments.put(record(site("oslo", &[("edge", "a", "10.77.0.20")]), &hosts), Revision(1));
-        let second = site("bergen", &[("edge", "a", "10.77.0.21"), ("edge", "b", "10.77.0.20")]);
+        deployments.put(
+            record(site("oslo", &[("edge", "a", "10.77.0.20")]), &hosts),
+            Revision(1),
+        );
+        let second = site(
+            "bergen",
+            &[("edge", "a", "10.77.0.21"), ("edge", "b", "10.77.0.20")],
+        );
         let ids = BTreeMap::from([(name("edge"), HostId(Uuid::from_u128(1)))]);
         let found = deployments.conflicts(&second, &ids);
         assert_eq!(found.len(), 2, "{found:?}");

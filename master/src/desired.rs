@@ -36,7 +36,13 @@ pub struct Made {
 impl Made {
     fn new(kind: Kind, generation: Revision, since: u64, contents: &Contents) -> Self {
         let body = contents.encode();
-        Self { kind, generation: generation.0, since, digest: Digest::of(&body), body }
+        Self {
+            kind,
+            generation: generation.0,
+            since,
+            digest: Digest::of(&body),
+            body,
+        }
     }
 
     /// As it is announced; a long body is fetched.
@@ -44,7 +50,10 @@ impl Made {
     pub fn announced(&self, lineage: Lineage) -> Document {
         Document {
             kind: self.kind,
-            stamp: Stamp { lineage, generation: self.generation },
+            stamp: Stamp {
+                lineage,
+                generation: self.generation,
+            },
             since: self.since,
             digest: self.digest,
             size: self.body.len() as u64,
@@ -74,13 +83,27 @@ fn networks(state: &State, id: HostId) -> Made {
     {
         generation = host.revision;
         // Two machines that say they are one node are not to be sent anywhere.
-        let proven = state.roster.of_node(node).is_some_and(|owner| owner.record.id == id);
+        let proven = state
+            .roster
+            .of_node(node)
+            .is_some_and(|owner| owner.record.id == id);
         for network in state.networks.networks_of(node) {
-            let Some(kept) = state.networks.network(network) else { continue };
-            generation = generation.max(state.networks.grant(network, node).map_or(Revision(0), |g| g.effective));
+            let Some(kept) = state.networks.network(network) else {
+                continue;
+            };
+            generation = generation.max(
+                state
+                    .networks
+                    .grant(network, node)
+                    .map_or(Revision(0), |g| g.effective),
+            );
             let enforced = kept.record.mode == NetworkMode::Enforce;
             let active = host.record.standing == HostStanding::Active;
-            if proven && active && enforced && state.networks.decide(&state.roster, network, node).rule() == Some(true) {
+            if proven
+                && active
+                && enforced
+                && state.networks.decide(&state.roster, network, node).rule() == Some(true)
+            {
                 wanted.insert(network);
             }
         }

@@ -71,7 +71,10 @@ impl Actor {
     /// The master itself.
     #[must_use]
     pub fn master() -> Self {
-        Self { who: "master".to_owned(), from: "local".to_owned() }
+        Self {
+            who: "master".to_owned(),
+            from: "local".to_owned(),
+        }
     }
 
     /// The audit entry of a change.
@@ -110,8 +113,20 @@ impl Desk {
     ///
     /// # Errors
     /// As the store.
-    pub async fn commit(&self, guards: Vec<Guard>, writes: Vec<Write>, audit: Audit) -> Result<Revision, CommitError> {
-        let revision = self.store.commit(Commit { guards, writes, audit }).await?;
+    pub async fn commit(
+        &self,
+        guards: Vec<Guard>,
+        writes: Vec<Write>,
+        audit: Audit,
+    ) -> Result<Revision, CommitError> {
+        let revision = self
+            .store
+            .commit(Commit {
+                guards,
+                writes,
+                audit,
+            })
+            .await?;
         self.metrics.commits.increment(1);
         self.views.reached(revision).await;
         Ok(revision)
@@ -140,13 +155,18 @@ impl Desk {
             if matches!(record.standing, HostStanding::Retired { .. }) {
                 writes.push(Write::Delete(key::name(&record.name)));
             }
-            match self.commit(vec![Guard::At(at.clone(), entry.revision)], writes, audit.clone()).await {
+            match self
+                .commit(vec![Guard::At(at.clone(), entry.revision)], writes, audit.clone())
+                .await
+            {
                 Ok(_) => return Ok((record, true)),
                 Err(CommitError::Conflict { .. }) => {}
                 Err(error) => return Err(error.into()),
             }
         }
-        Err(Refused::NotNow(format!("host {id} is being changed by many at once; try again")))
+        Err(Refused::NotNow(format!(
+            "host {id} is being changed by many at once; try again"
+        )))
     }
 
     /// The id of a host by its name.
@@ -161,7 +181,12 @@ impl Desk {
     /// What a host is called; its id when it is not known.
     #[must_use]
     pub fn name_of(&self, host: HostId) -> String {
-        let name = self.views.read().roster.host(host).map(|host| host.record.name.to_string());
+        let name = self
+            .views
+            .read()
+            .roster
+            .host(host)
+            .map(|host| host.record.name.to_string());
         name.unwrap_or_else(|| host.to_string())
     }
 
@@ -182,10 +207,16 @@ impl Desk {
         let (severity, kind, message) = match (to, planned) {
             (Presence::Online, _) => (Severity::Info, "host.online", format!("is online (was {from})")),
             (Presence::Late, _) => (Severity::Notice, "host.late", "missed a beat".to_owned()),
-            (Presence::Offline, true) => (Severity::Info, "host.stopped", "its agent said goodbye".to_owned()),
-            (Presence::Offline, false) => {
-                (Severity::Warning, "host.offline", "is silent; see whether the machine and its network are up".to_owned())
-            }
+            (Presence::Offline, true) => (
+                Severity::Info,
+                "host.stopped",
+                "its agent said goodbye".to_owned(),
+            ),
+            (Presence::Offline, false) => (
+                Severity::Warning,
+                "host.offline",
+                "is silent; see whether the machine and its network are up".to_owned(),
+            ),
             (Presence::NeverSeen, _) => return,
         };
         self.say(severity, kind, &name, &message);
@@ -201,10 +232,15 @@ impl Desk {
         }
         self.sessions.nudge(&affected.hosts);
         let hosts = affected.hosts.iter().map(|host| Identity::Host(host.0));
-        let operators = affected.operators.iter().filter_map(|name| name.parse().ok().map(Identity::Operator));
+        let operators = affected
+            .operators
+            .iter()
+            .filter_map(|name| name.parse().ok().map(Identity::Operator));
         let views = self.views.read();
         let spent = hosts.chain(operators).flat_map(|who| {
-            self.sessions.to_close(&who, |fingerprint| views.roster.admits(&who, fingerprint).is_some())
+            self.sessions.to_close(&who, |fingerprint| {
+                views.roster.admits(&who, fingerprint).is_some()
+            })
         });
         spent.collect()
     }

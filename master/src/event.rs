@@ -94,7 +94,10 @@ impl Events {
     /// When the directory cannot be written.
     pub fn open(dir: &Path) -> Result<(Self, EventFile), EventError> {
         let path = dir.join("events.jsonl");
-        let wrong = |cause| EventError { path: path.clone(), cause };
+        let wrong = |cause| EventError {
+            path: path.clone(),
+            cause,
+        };
         let mut kept = Kept::default();
         let mut lines = 0;
         for file in [older(&path), path.clone()] {
@@ -111,8 +114,20 @@ impl Events {
         }
         let file = append(&path).map_err(wrong)?;
         let (to_disk, queue) = mpsc::channel(MOST_WAITING);
-        let events = Self { kept: Mutex::new(kept), live: broadcast::Sender::new(MOST_BEHIND), to_disk };
-        Ok((events, EventFile { path, file, lines, queue }))
+        let events = Self {
+            kept: Mutex::new(kept),
+            live: broadcast::Sender::new(MOST_BEHIND),
+            to_disk,
+        };
+        Ok((
+            events,
+            EventFile {
+                path,
+                file,
+                lines,
+                queue,
+            },
+        ))
     }
 
     /// Says that something happened.
@@ -139,8 +154,15 @@ impl Events {
     /// The events after `after` that `wanted` takes, oldest first; the newest `limit` of them.
     pub fn list(&self, after: u64, limit: usize, wanted: impl Fn(&Event) -> bool) -> Vec<Arc<Event>> {
         let kept = self.kept();
-        let mut found: Vec<_> =
-            kept.events.iter().rev().take_while(|e| e.id > after).filter(|e| wanted(e)).take(limit).cloned().collect();
+        let mut found: Vec<_> = kept
+            .events
+            .iter()
+            .rev()
+            .take_while(|e| e.id > after)
+            .filter(|e| wanted(e))
+            .take(limit)
+            .cloned()
+            .collect();
         found.reverse();
         found
     }
@@ -150,7 +172,12 @@ impl Events {
         let kept = self.kept();
         let live = self.live.subscribe();
         let before = match after {
-            Some(after) => kept.events.iter().filter(|event| event.id > after).cloned().collect(),
+            Some(after) => kept
+                .events
+                .iter()
+                .filter(|event| event.id > after)
+                .cloned()
+                .collect(),
             None => Vec::new(),
         };
         (before, live)
@@ -214,7 +241,11 @@ fn older(path: &Path) -> PathBuf {
 }
 
 fn append(path: &Path) -> std::io::Result<File> {
-    OpenOptions::new().create(true).append(true).mode(0o600).open(path)
+    OpenOptions::new()
+        .create(true)
+        .append(true)
+        .mode(0o600)
+        .open(path)
 }
 
 #[cfg(test)]
@@ -235,8 +266,19 @@ mod tests {
         file.run().await;
         let (events, _file) = Events::open(dir.path()).unwrap();
         say(&events, "host.offline");
-        let ids: Vec<_> = events.list(0, 10, |_| true).iter().map(|event| (event.id, event.kind.clone())).collect();
-        assert_eq!(ids, [(1, "host.online".into()), (2, "host.late".into()), (3, "host.offline".into())]);
+        let ids: Vec<_> = events
+            .list(0, 10, |_| true)
+            .iter()
+            .map(|event| (event.id, event.kind.clone()))
+            .collect();
+        assert_eq!(
+            ids,
+            [
+                (1, "host.online".into()),
+                (2, "host.late".into()),
+                (3, "host.offline".into())
+            ]
+        );
     }
 
     #[tokio::test]

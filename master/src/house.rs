@@ -150,16 +150,24 @@ async fn serve(
         tracing::warn!(why, "the index was made anew from the journal");
     }
     if store.frozen() {
-        tracing::warn!("the store was restored without its latest changes and is frozen: nothing is changed or pushed");
+        tracing::warn!(
+            "the store was restored without its latest changes and is frozen: nothing is changed or pushed"
+        );
     }
-    let entry = store.get(&key::master())?.ok_or_else(|| RunError::NotInitialised(data_dir.to_owned()))?;
+    let entry = store
+        .get(&key::master())?
+        .ok_or_else(|| RunError::NotInitialised(data_dir.to_owned()))?;
     let record = MasterRecord::of(&entry)?;
     let signer = Signer::load(data_dir)?;
     let (entries, watch) = store.follow("")?;
     let views = Arc::new(Views::load(&entries, watch.revision())?);
     drop(entries);
     let (events, event_file) = Events::open(data_dir)?;
-    let addresses = if config.advertise.is_empty() { &record.addresses } else { &config.advertise };
+    let addresses = if config.advertise.is_empty() {
+        &record.addresses
+    } else {
+        &config.advertise
+    };
     let desk = Arc::new(Desk {
         liveness: Mutex::new(Liveness::new(config.grace, clock.monotonic())),
         addresses: addresses.clone(),
@@ -175,32 +183,85 @@ async fn serve(
     });
     checkpoint::read(&desk, data_dir);
     if desk.store.healed().is_some() {
-        desk.say(Severity::Warning, "store.healed", "store", "the index was made anew from the journal");
+        desk.say(
+            Severity::Warning,
+            "store.healed",
+            "store",
+            "the index was made anew from the journal",
+        );
     }
 
-    let mut house = House { desk: Arc::clone(&desk), tasks: JoinSet::new(), stop: CancellationToken::new() };
+    let mut house = House {
+        desk: Arc::clone(&desk),
+        tasks: JoinSet::new(),
+        stop: CancellationToken::new(),
+    };
     let sessions = TaskTracker::new();
     let tls = Listeners::new(&desk, &record)?;
     let refusals = Arc::new(Refusals::default());
     house.keep("views", follow(Arc::clone(&desk), watch));
     house.keep("events", event_file.run());
     house.keep("liveness", watch_silence(Arc::clone(&desk), house.stop.clone()));
-    house.keep("checkpoints", write_checkpoints(Arc::clone(&desk), data_dir.to_owned(), house.stop.clone()));
-    house.keep("refusals", report_refusals(Arc::clone(&desk), Arc::clone(&refusals), house.stop.clone()));
-    house.keep("certificate", renew_certificate(Arc::clone(&desk), record.clone(), tls.presented, house.stop.clone()));
-    house.keep("monitor", monitor::serve(Arc::clone(&desk), doors.monitor, house.stop.clone()));
+    house.keep(
+        "checkpoints",
+        write_checkpoints(Arc::clone(&desk), data_dir.to_owned(), house.stop.clone()),
+    );
+    house.keep(
+        "refusals",
+        report_refusals(Arc::clone(&desk), Arc::clone(&refusals), house.stop.clone()),
+    );
+    house.keep(
+        "certificate",
+        renew_certificate(
+            Arc::clone(&desk),
+            record.clone(),
+            tls.presented,
+            house.stop.clone(),
+        ),
+    );
+    house.keep(
+        "monitor",
+        monitor::serve(Arc::clone(&desk), doors.monitor, house.stop.clone()),
+    );
     if doors.local {
         let listener = local::listen(data_dir).map_err(RunError::Local)?;
-        house.keep("local", local::serve(Arc::clone(&desk), listener, record, house.stop.clone()));
+        house.keep(
+            "local",
+            local::serve(Arc::clone(&desk), listener, record, house.stop.clone()),
+        );
     }
-    let agents = admit("agents", doors.agents, tls.agents, Arc::clone(&desk), Arc::clone(&refusals), house.stop.clone(), &sessions);
-    house.keep("agents", serve_agents(Arc::clone(&desk), agents, sessions.clone(), house.stop.clone()));
-    let admin = admit("admin", doors.admin, tls.admin, Arc::clone(&desk), refusals, house.stop.clone(), &sessions);
-    house.keep("admin", serve_admin(Arc::clone(&desk), admin, house.stop.clone())?);
+    let agents = admit(
+        "agents",
+        doors.agents,
+        tls.agents,
+        Arc::clone(&desk),
+        Arc::clone(&refusals),
+        house.stop.clone(),
+        &sessions,
+    );
+    house.keep(
+        "agents",
+        serve_agents(Arc::clone(&desk), agents, sessions.clone(), house.stop.clone()),
+    );
+    let admin = admit(
+        "admin",
+        doors.admin,
+        tls.admin,
+        Arc::clone(&desk),
+        refusals,
+        house.stop.clone(),
+        &sessions,
+    );
+    house.keep(
+        "admin",
+        serve_admin(Arc::clone(&desk), admin, house.stop.clone())?,
+    );
     ready();
     let result = house.until(stop).await;
     house.close(&sessions).await;
-    checkpoint::write(&desk, data_dir).await.map_err(RunError::Checkpoint)?;
+    checkpoint::write(&desk, data_dir)
+        .await
+        .map_err(RunError::Checkpoint)?;
     result
 }
 
@@ -262,14 +323,28 @@ impl Listeners {
         let (certificate, key) = desk.signer.master(&record.names, desk.now())?;
         let presented = Arc::new(Presented::new(&certificate.der, &key)?);
         let domain = desk.signer.trust_domain().clone();
-        let authorities = Arc::new(Authorities::new(domain, vec![desk.signer.certificate().to_vec()])?);
+        let authorities = Arc::new(Authorities::new(
+            domain,
+            vec![desk.signer.certificate().to_vec()],
+        )?);
         let clock = desk.clock.clone();
         let time: Time = Arc::new(move || clock.unix());
         let door = |role| {
             let pins = Arc::clone(&desk.views);
-            server_config(Arc::clone(&presented), Arc::clone(&authorities), role, pins, Arc::clone(&time)).map(Arc::new)
+            server_config(
+                Arc::clone(&presented),
+                Arc::clone(&authorities),
+                role,
+                pins,
+                Arc::clone(&time),
+            )
+            .map(Arc::new)
         };
-        Ok(Self { agents: door(Role::Host)?, admin: door(Role::Operator)?, presented })
+        Ok(Self {
+            agents: door(Role::Host)?,
+            admin: door(Role::Operator)?,
+            presented,
+        })
     }
 }
 
@@ -320,7 +395,8 @@ async fn watch_silence(desk: Arc<Desk>, stop: CancellationToken) {
             desk.say_transition(transition, false);
         }
         if let Some((silent, of)) = scan.mass_silence {
-            let message = format!("{silent} of {of} hosts fell silent together; look at this master's network first");
+            let message =
+                format!("{silent} of {of} hosts fell silent together; look at this master's network first");
             desk.say(Severity::Alert, "hosts.mass-silence", "hosts", &message);
         }
     }
@@ -362,7 +438,10 @@ async fn renew_certificate(
 }
 
 fn complain_of_certificate(desk: &Desk, error: &dyn std::error::Error) -> Duration {
-    let message = format!("the master's own certificate could not be renewed: {}", crate::status::chain(error));
+    let message = format!(
+        "the master's own certificate could not be renewed: {}",
+        crate::status::chain(error)
+    );
     desk.say(Severity::Alert, "master.certificate", "master", &message);
     Duration::from_secs(3600)
 }
@@ -376,9 +455,18 @@ async fn slept(span: Duration, stop: &CancellationToken) -> bool {
 
 type Connections = tokio_stream::wrappers::ReceiverStream<Result<crate::listen::Guarded, std::io::Error>>;
 
-async fn serve_agents(desk: Arc<Desk>, connections: Connections, tasks: TaskTracker, stop: CancellationToken) {
+async fn serve_agents(
+    desk: Arc<Desk>,
+    connections: Connections,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+) {
     let (health, health_service) = tonic_health::server::health_reporter();
-    let agents = Agents { desk: Arc::clone(&desk), tasks, stop: stop.clone() };
+    let agents = Agents {
+        desk: Arc::clone(&desk),
+        tasks,
+        stop: stop.clone(),
+    };
     let service = AgentServiceServer::new(agents).max_decoding_message_size(MOST_MESSAGE);
     health.set_serving::<AgentServiceServer<Agents>>().await;
     let served = Server::builder()
@@ -406,7 +494,10 @@ fn serve_admin(
     Ok(Box::pin(async move {
         let (health, health_service) = tonic_health::server::health_reporter();
         health.set_serving::<HostServiceServer<Hosts>>().await;
-        let events = EventStreams { desk: Arc::clone(&desk), stop: stop.clone() };
+        let events = EventStreams {
+            desk: Arc::clone(&desk),
+            stop: stop.clone(),
+        };
         let deployments = DeploymentServiceServer::new(Deployments(Arc::clone(&desk)));
         let served = Server::builder()
             .http2_keepalive_interval(Some(ADMIN_PING))

@@ -87,7 +87,9 @@ pub async fn init(plan: &Plan, clock: &Clock) -> Result<Made, InitError> {
         Signer::create(dir, &plan.trust_domain, clock.now())?
     };
     // Names and addresses are tried before anything refers to them.
-    signer.master(&plan.names, clock.now()).map_err(InitError::Names)?;
+    signer
+        .master(&plan.names, clock.now())
+        .map_err(InitError::Names)?;
     match Store::create(dir) {
         Ok(()) | Err(CreateError::Exists { .. }) => {}
         Err(error) => return Err(error.into()),
@@ -101,7 +103,13 @@ pub async fn init(plan: &Plan, clock: &Clock) -> Result<Made, InitError> {
         created_at: clock.now(),
     };
     let audit = Actor::master().does("master.init", &plan.trust_domain, "");
-    let kept = store.commit(Commit { guards: Vec::new(), writes: vec![record.put()], audit }).await;
+    let kept = store
+        .commit(Commit {
+            guards: Vec::new(),
+            writes: vec![record.put()],
+            audit,
+        })
+        .await;
     store.close().await;
     kept?;
     let authority = local::admin_bundle(dir, "admin", &bundle, clock).await?;

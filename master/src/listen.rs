@@ -23,11 +23,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::transport::server::Connected;
 
-use crate::{
-    desk::Desk,
-    event::Severity,
-    sessions::Link,
-};
+use crate::{desk::Desk, event::Severity, sessions::Link};
 
 /// Connections as they come, with where they come from.
 pub type Door = BoxStream<'static, (Box<dyn Io>, SocketAddr)>;
@@ -87,7 +83,9 @@ pub fn admit(
                 next = door.next() => next,
             };
             let Some((io, address)) = next else { return };
-            let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+            let Ok(place) = Arc::clone(&places).acquire_owned().await else {
+                return;
+            };
             let (config, desk, refusals) = (Arc::clone(&config), Arc::clone(&desk), Arc::clone(&refusals));
             let let_in = let_in.clone();
             shaking.spawn(async move {
@@ -120,7 +118,11 @@ impl Guarded {
     fn new(io: TlsServerIo, desk: &Desk) -> Self {
         let link = desk.sessions.link(&io.peer().identity, io.peer().fingerprint);
         let closed = Box::pin(link.closed.clone().cancelled_owned());
-        Self { io, _link: link, closed }
+        Self {
+            io,
+            _link: link,
+            closed,
+        }
     }
 }
 
@@ -133,7 +135,11 @@ impl Connected for Guarded {
 }
 
 impl AsyncRead for Guarded {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         if self.closed.as_mut().poll(cx).is_ready() {
             return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
         }
@@ -188,15 +194,25 @@ impl Refusals {
             noted.others += 1;
             return;
         }
-        noted.by.entry(key).or_insert_with(|| (0, crate::status::chain(error))).0 += 1;
+        noted
+            .by
+            .entry(key)
+            .or_insert_with(|| (0, crate::status::chain(error)))
+            .0 += 1;
     }
 
     /// Reports what was noted since the last time: an event for each address and reason.
     pub fn report(&self, desk: &Desk) {
-        let Noted { by, others } = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        let Noted { by, others } =
+            std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
         for ((address, label), (count, why)) in by {
             let message = format!("{count} handshakes refused within a minute ({label}): {why}");
-            desk.say(Severity::Warning, "handshake.refused", &address.to_string(), &message);
+            desk.say(
+                Severity::Warning,
+                "handshake.refused",
+                &address.to_string(),
+                &message,
+            );
         }
         if others > 0 {
             let message = format!("{others} more handshakes refused, from too many addresses to name");

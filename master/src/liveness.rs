@@ -24,7 +24,10 @@ pub struct Grace {
 
 impl Default for Grace {
     fn default() -> Self {
-        Self { late: Duration::from_secs(45), offline: Duration::from_secs(100) }
+        Self {
+            late: Duration::from_secs(45),
+            offline: Duration::from_secs(100),
+        }
     }
 }
 
@@ -123,7 +126,15 @@ impl Liveness {
     /// Takes up a host the master knew before its start, with the wall time of its last beat.
     pub fn restore(&mut self, host: HostId, at: Timestamp, now: Instant) {
         let presence = Presence::Offline;
-        self.seen.insert(host, Seen { presence, since: now, deadline: None, at: Some(at) });
+        self.seen.insert(
+            host,
+            Seen {
+                presence,
+                since: now,
+                deadline: None,
+                at: Some(at),
+            },
+        );
     }
 
     /// Notes a beat.
@@ -145,7 +156,11 @@ impl Liveness {
             self.due.remove(&(old, host));
         }
         self.due.insert((deadline, host));
-        Some(Transition { host, from, to: Presence::Online })
+        Some(Transition {
+            host,
+            from,
+            to: Presence::Online,
+        })
     }
 
     /// Notes a planned end: the host is offline at once, and nobody is alarmed.
@@ -155,7 +170,11 @@ impl Liveness {
             self.due.remove(&(old, host));
         }
         let from = std::mem::replace(&mut seen.presence, Presence::Offline);
-        (from != Presence::Offline).then_some(Transition { host, from, to: Presence::Offline })
+        (from != Presence::Offline).then_some(Transition {
+            host,
+            from,
+            to: Presence::Offline,
+        })
     }
 
     /// Forgets a host.
@@ -184,8 +203,12 @@ impl Liveness {
                 break;
             }
             self.due.pop_first();
-            let Some(seen) = self.seen.get_mut(&host) else { continue };
-            let silent_from = seen.since.max(self.quiet_until.checked_sub(self.grace.late).unwrap_or(now));
+            let Some(seen) = self.seen.get_mut(&host) else {
+                continue;
+            };
+            let silent_from = seen
+                .since
+                .max(self.quiet_until.checked_sub(self.grace.late).unwrap_or(now));
             let (late, offline) = (silent_from + self.grace.late, silent_from + self.grace.offline);
             let to = if now >= offline {
                 Presence::Offline
@@ -216,13 +239,18 @@ impl Liveness {
 
     fn mass_silence(&mut self, now: Instant) -> Option<(usize, usize)> {
         let grace = self.grace.offline;
-        self.silenced.retain(|at| now.saturating_duration_since(*at) < grace);
+        self.silenced
+            .retain(|at| now.saturating_duration_since(*at) < grace);
         let silent = self.silenced.len();
         if silent == 0 {
             self.alarmed = false;
             return None;
         }
-        let heard = self.seen.values().filter(|seen| matches!(seen.presence, Presence::Online | Presence::Late)).count();
+        let heard = self
+            .seen
+            .values()
+            .filter(|seen| matches!(seen.presence, Presence::Online | Presence::Late))
+            .count();
         let of = heard + silent;
         let mass = of >= MASS_SILENCE_LEAST && silent * 100 >= of * MASS_SILENCE_PERCENT;
         let already = self.alarmed;
@@ -233,7 +261,9 @@ impl Liveness {
     /// How a host is, and the wall time of its last beat.
     #[must_use]
     pub fn of(&self, host: HostId) -> (Presence, Option<Timestamp>) {
-        self.seen.get(&host).map_or((Presence::NeverSeen, None), |seen| (seen.presence, seen.at))
+        self.seen
+            .get(&host)
+            .map_or((Presence::NeverSeen, None), |seen| (seen.presence, seen.at))
     }
 }
 
@@ -255,7 +285,10 @@ mod tests {
         /// A master that has been up for longer than its quiet time.
         fn new() -> Self {
             let now = Clock::system().monotonic();
-            let mut desk = Self { liveness: Liveness::new(Grace::default(), now), now };
+            let mut desk = Self {
+                liveness: Liveness::new(Grace::default(), now),
+                now,
+            };
             desk.run(101);
             desk
         }
@@ -270,7 +303,11 @@ mod tests {
             for _ in 0..seconds {
                 self.now += Duration::from_secs(1);
                 let scan = self.liveness.expire(self.now);
-                seen.extend(scan.transitions.into_iter().map(|transition| (transition.host, transition.to)));
+                seen.extend(
+                    scan.transitions
+                        .into_iter()
+                        .map(|transition| (transition.host, transition.to)),
+                );
             }
             seen
         }
@@ -313,7 +350,10 @@ mod tests {
     #[test]
     fn a_master_that_just_started_accuses_nobody_for_its_grace_period() {
         let now = Clock::system().monotonic();
-        let mut desk = Desk { liveness: Liveness::new(Grace::default(), now), now };
+        let mut desk = Desk {
+            liveness: Liveness::new(Grace::default(), now),
+            now,
+        };
         desk.beat(OSLO);
         assert_eq!(desk.run(44), []);
         let later = desk.run(156);
@@ -349,6 +389,9 @@ mod tests {
         let mut desk = Desk::new();
         desk.beat(OSLO);
         desk.run(90 * 24);
-        assert_eq!(desk.liveness.of(OSLO), (Presence::Offline, Some(Timestamp::UNIX_EPOCH)));
+        assert_eq!(
+            desk.liveness.of(OSLO),
+            (Presence::Offline, Some(Timestamp::UNIX_EPOCH))
+        );
     }
 }

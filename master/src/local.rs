@@ -107,7 +107,12 @@ pub fn socket(data_dir: &Path) -> PathBuf {
 ///
 /// # Errors
 /// When the data directory is none, or the pin could not be kept; then no bundle is written.
-pub async fn admin_bundle(data_dir: &Path, operator: &str, out: &Path, clock: &Clock) -> Result<Fingerprint, LocalError> {
+pub async fn admin_bundle(
+    data_dir: &Path,
+    operator: &str,
+    out: &Path,
+    clock: &Clock,
+) -> Result<Fingerprint, LocalError> {
     let name: OperatorName = operator.parse()?;
     let signer = Signer::load(data_dir)?;
     let opened = Store::open(data_dir, clock.clone()).await;
@@ -134,7 +139,9 @@ pub async fn admin_bundle(data_dir: &Path, operator: &str, out: &Path, clock: &C
 }
 
 fn master_record(store: &Store, data_dir: &Path) -> Result<MasterRecord, LocalError> {
-    let entry = store.get(&key::master())?.ok_or_else(|| LocalError::NotInitialised(data_dir.to_owned()))?;
+    let entry = store
+        .get(&key::master())?
+        .ok_or_else(|| LocalError::NotInitialised(data_dir.to_owned()))?;
     Ok(MasterRecord::of(&entry)?)
 }
 
@@ -143,7 +150,13 @@ async fn pin_directly(store: &Store, operator: &str, pin: Fingerprint) -> Result
     let record = entry.as_ref().map(OperatorRecord::of).transpose()?;
     let guard = guard(operator, entry.as_ref().map(|entry| entry.revision));
     let audit = local().does("operator.pin", operator, "picket-master admin-bundle");
-    store.commit(Commit { guards: vec![guard], writes: vec![pinned(record, operator, pin).put()], audit }).await?;
+    store
+        .commit(Commit {
+            guards: vec![guard],
+            writes: vec![pinned(record, operator, pin).put()],
+            audit,
+        })
+        .await?;
     Ok(())
 }
 
@@ -153,12 +166,18 @@ fn guard(operator: &str, revision: Option<crate::store::Revision>) -> Guard {
 }
 
 fn local() -> Actor {
-    Actor { who: "local/root".to_owned(), from: "local".to_owned() }
+    Actor {
+        who: "local/root".to_owned(),
+        from: "local".to_owned(),
+    }
 }
 
 /// An operator's record with one more certificate.
 fn pinned(record: Option<OperatorRecord>, operator: &str, pin: Fingerprint) -> OperatorRecord {
-    let mut record = record.unwrap_or_else(|| OperatorRecord { name: operator.to_owned(), pins: Vec::new() });
+    let mut record = record.unwrap_or_else(|| OperatorRecord {
+        name: operator.to_owned(),
+        pins: Vec::new(),
+    });
     record.pins.push(pin);
     if record.pins.len() > MOST_PINS {
         record.pins.remove(0);
@@ -168,19 +187,30 @@ fn pinned(record: Option<OperatorRecord>, operator: &str, pin: Fingerprint) -> O
 
 async fn ask_master_record(data_dir: &Path) -> Result<MasterRecord, LocalError> {
     let line = exchange(data_dir, "record\n").await?;
-    serde_json::from_str(&line).map_err(|cause| silent(data_dir, io::Error::new(io::ErrorKind::InvalidData, cause)))
+    serde_json::from_str(&line)
+        .map_err(|cause| silent(data_dir, io::Error::new(io::ErrorKind::InvalidData, cause)))
 }
 
 async fn ask_pin(data_dir: &Path, operator: &str, pin: Fingerprint) -> Result<(), LocalError> {
-    let ask = serde_json::to_string(&Ask { operator: operator.to_owned(), pin }).unwrap_or_default();
+    let ask = serde_json::to_string(&Ask {
+        operator: operator.to_owned(),
+        pin,
+    })
+    .unwrap_or_default();
     let line = exchange(data_dir, &format!("{ask}\n")).await?;
     let answer: Answer = serde_json::from_str(&line)
         .map_err(|cause| silent(data_dir, io::Error::new(io::ErrorKind::InvalidData, cause)))?;
-    answer.refused.map_or(Ok(()), |refused| Err(LocalError::Refused(refused)))
+    answer
+        .refused
+        .map_or(Ok(()), |refused| Err(LocalError::Refused(refused)))
 }
 
 fn silent(data_dir: &Path, cause: io::Error) -> LocalError {
-    LocalError::Silent { dir: data_dir.to_owned(), socket: socket(data_dir), cause }
+    LocalError::Silent {
+        dir: data_dir.to_owned(),
+        socket: socket(data_dir),
+        cause,
+    }
 }
 
 async fn exchange(data_dir: &Path, ask: &str) -> Result<String, LocalError> {
@@ -188,7 +218,9 @@ async fn exchange(data_dir: &Path, ask: &str) -> Result<String, LocalError> {
         let mut stream = UnixStream::connect(socket(data_dir)).await?;
         stream.write_all(ask.as_bytes()).await?;
         let mut line = String::new();
-        BufReader::new(stream.take(LONGEST * 16)).read_line(&mut line).await?;
+        BufReader::new(stream.take(LONGEST * 16))
+            .read_line(&mut line)
+            .await?;
         Ok::<_, io::Error>(line)
     };
     match time::timeout(DEADLINE, talk).await {
@@ -243,7 +275,10 @@ async fn answer(desk: &Desk, mut stream: UnixStream, record: &MasterRecord) -> i
         serde_json::to_string(record)?
     } else {
         let refused = match serde_json::from_str::<Ask>(&line) {
-            Ok(ask) => pin_through_desk(desk, ask).await.err().map(|error| error.to_string()),
+            Ok(ask) => pin_through_desk(desk, ask)
+                .await
+                .err()
+                .map(|error| error.to_string()),
             Err(error) => Some(error.to_string()),
         };
         serde_json::to_string(&Answer { refused })?
@@ -261,6 +296,11 @@ async fn pin_through_desk(desk: &Desk, Ask { operator, pin }: Ask) -> Result<(),
     let audit = local().does("operator.pin", &operator, "picket-master admin-bundle");
     desk.commit(vec![guard], vec![record.put()], audit).await?;
     let message = "a new certificate was made on the master's own machine";
-    desk.say(crate::event::Severity::Alert, "operator.pinned", &operator, message);
+    desk.say(
+        crate::event::Severity::Alert,
+        "operator.pinned",
+        &operator,
+        message,
+    );
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! The front door of `picket-master`.
 
 use std::{
-    io::Write as _,
+    io::{IsTerminal as _, Write as _},
     path::{Path, PathBuf},
     process::ExitCode,
     time::Duration,
@@ -32,7 +32,11 @@ const USAGE: u8 = 2;
 
 /// Keeps a fleet of decoy hosts honest: enrolls agents, hears them, and tells them what is wanted.
 #[derive(Parser)]
-#[command(version, about, after_help = "Begin with `picket-master init`, then `picket-master run`.")]
+#[command(
+    version,
+    about,
+    after_help = "Begin with `picket-master init`, then `picket-master run`."
+)]
 struct Arguments {
     #[command(subcommand)]
     verb: Verb,
@@ -117,7 +121,11 @@ struct Settings {
 }
 
 fn address(text: &str) -> Result<String, String> {
-    if dialable(text) { Ok(text.to_owned()) } else { Err("want host:port, such as master.example.org:7443".to_owned()) }
+    if dialable(text) {
+        Ok(text.to_owned())
+    } else {
+        Err("want host:port, such as master.example.org:7443".to_owned())
+    }
 }
 
 fn main() -> ExitCode {
@@ -129,23 +137,55 @@ fn main() -> ExitCode {
             Ok(_) => say(&format!("{} is fine", settings.config.display())),
             Err(error) => return fail(&error, USAGE),
         },
-        Verb::Init { data_dir, trust_domain, names, addresses, admin_addresses } => {
-            let addresses =
-                if addresses.is_empty() { names.iter().map(|name| format!("{name}:7443")).collect() } else { addresses };
-            make(&Plan { data_dir, trust_domain, names, addresses, admin_addresses }, &clock)
+        Verb::Init {
+            data_dir,
+            trust_domain,
+            names,
+            addresses,
+            admin_addresses,
+        } => {
+            let addresses = if addresses.is_empty() {
+                names.iter().map(|name| format!("{name}:7443")).collect()
+            } else {
+                addresses
+            };
+            make(
+                &Plan {
+                    data_dir,
+                    trust_domain,
+                    names,
+                    addresses,
+                    admin_addresses,
+                },
+                &clock,
+            )
         }
         Verb::AdminBundle { data_dir, name, out } => {
             let out = out.unwrap_or_else(|| data_dir.join("admin.bundle"));
             admin_bundle(&data_dir, &name, &out, &clock)
         }
         Verb::Verify { data_dir } => return verified(&data_dir),
-        Verb::Snapshot { data_dir, to } => store::snapshot(&data_dir, &to, &clock).map_err(Into::into).and_then(|taken| {
-            say(&format!("revision {} is in {}", taken.revision, taken.file.display()))
-        }),
-        Verb::Restore { data_dir, accept: true, .. } => accept(&data_dir)
+        Verb::Snapshot { data_dir, to } => store::snapshot(&data_dir, &to, &clock)
+            .map_err(Into::into)
+            .and_then(|taken| {
+                say(&format!(
+                    "revision {} is in {}",
+                    taken.revision,
+                    taken.file.display()
+                ))
+            }),
+        Verb::Restore {
+            data_dir,
+            accept: true,
+            ..
+        } => accept(&data_dir)
             .map_err(Into::into)
             .and_then(|_| say("accepted; start the master with `picket-master run`")),
-        Verb::Restore { data_dir, from, accept: false } => restored(&data_dir, from.as_deref(), &clock),
+        Verb::Restore {
+            data_dir,
+            from,
+            accept: false,
+        } => restored(&data_dir, from.as_deref(), &clock),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -154,7 +194,10 @@ fn main() -> ExitCode {
 }
 
 fn load(settings: &Settings) -> anyhow::Result<Config> {
-    let flags = [("data_dir", settings.data_dir.clone()), ("log.level", settings.log_level.clone())];
+    let flags = [
+        ("data_dir", settings.data_dir.clone()),
+        ("log.level", settings.log_level.clone()),
+    ];
     Ok(Config::load(&settings.config, &flags)?)
 }
 
@@ -208,9 +251,9 @@ async fn serve(config: Config, clock: Clock) -> anyhow::Result<()> {
 }
 
 async fn bind(setting: &str, address: std::net::SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address)
-        .await
-        .with_context(|| format!("listen at {address}; if something else has the port, set {setting} to another"))
+    TcpListener::bind(address).await.with_context(|| {
+        format!("listen at {address}; if something else has the port, set {setting} to another")
+    })
 }
 
 struct Watchdog(Option<tokio::time::Interval>);
@@ -254,7 +297,10 @@ fn make(plan: &Plan, clock: &Clock) -> anyhow::Result<()> {
 
 fn admin_bundle(data_dir: &Path, name: &str, out: &Path, clock: &Clock) -> anyhow::Result<()> {
     let authority = runtime()?.block_on(local::admin_bundle(data_dir, name, out, clock))?;
-    say(&format!("The bundle of operator {name} is in {}.\nCA certificate SHA-256: {authority}", out.display()))
+    say(&format!(
+        "The bundle of operator {name} is in {}.\nCA certificate SHA-256: {authority}",
+        out.display()
+    ))
 }
 
 fn verified(data_dir: &Path) -> ExitCode {
@@ -273,7 +319,10 @@ fn verified(data_dir: &Path) -> ExitCode {
 
 fn restored(data_dir: &Path, from: Option<&Path>, clock: &Clock) -> anyhow::Result<()> {
     let restored = restore(data_dir, from, clock)?;
-    let mut text = format!("Restored revision {}, {} commits from the journal.", restored.revision, restored.replayed);
+    let mut text = format!(
+        "Restored revision {}, {} commits from the journal.",
+        restored.revision, restored.replayed
+    );
     if let Some(aside) = restored.aside {
         text.push_str(&format!("\nWhat was there is kept in {}.", aside.display()));
     }
@@ -288,11 +337,18 @@ fn restored(data_dir: &Path, from: Option<&Path>, clock: &Clock) -> anyhow::Resu
 }
 
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start the runtime")
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("start the runtime")
 }
 
 fn log(log: &Log) {
-    let lines = tracing_subscriber::fmt().with_max_level(log.level).with_writer(std::io::stderr);
+    let to_people = std::io::stderr().is_terminal();
+    let lines = tracing_subscriber::fmt()
+        .with_max_level(log.level)
+        .with_writer(std::io::stderr)
+        .with_ansi(to_people);
     match log.format {
         LogFormat::Text => lines.init(),
         LogFormat::Json => lines.json().init(),

@@ -66,7 +66,9 @@ impl fmt::Display for Because {
 /// Decides for one node on one network, from the grant there is and the host that runs the node.
 #[must_use]
 pub fn authorized(grant: Option<&GrantRecord>, owner: Option<(&Name, &HostStanding)>) -> Decision {
-    let Some(grant) = grant else { return Decision::Unknown };
+    let Some(grant) = grant else {
+        return Decision::Unknown;
+    };
     let (by, reason) = (grant.by.clone(), grant.reason.clone());
     if !grant.admitted {
         return Decision::Denied(Because::Revoked { by, reason });
@@ -99,13 +101,19 @@ mod tests {
     fn a_node_without_a_grant_is_unknown_whoever_runs_it() {
         let oslo: Name = "oslo".parse().unwrap();
         assert_eq!(authorized(None, None), Decision::Unknown);
-        assert_eq!(authorized(None, Some((&oslo, &HostStanding::Active))), Decision::Unknown);
+        assert_eq!(
+            authorized(None, Some((&oslo, &HostStanding::Active))),
+            Decision::Unknown
+        );
     }
 
     #[test]
     fn a_ban_beats_a_grant_and_says_so() {
         let oslo: Name = "oslo".parse().unwrap();
-        let banned = HostStanding::Banned { at: Timestamp::UNIX_EPOCH, reason: String::new() };
+        let banned = HostStanding::Banned {
+            at: Timestamp::UNIX_EPOCH,
+            reason: String::new(),
+        };
         let decision = authorized(Some(&grant(true)), Some((&oslo, &banned)));
         assert_eq!(decision, Decision::Denied(Because::HostBanned(oslo)));
     }

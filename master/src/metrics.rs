@@ -46,10 +46,22 @@ impl Metrics {
             recorder.describe_counter(name.into(), Some(Unit::Count), text.into());
         };
         describe("master_beats_total", "Beats that were acknowledged.");
-        describe("master_sections_total", "Sections of beats whose body was taken in.");
-        describe("master_skipped_entries_total", "Entries of sections that made no sense and were skipped.");
-        describe("master_commits_total", "Commits to the store by this master's services.");
-        describe(HANDSHAKES, "TLS handshakes by listener and outcome; `accepted` or why it was refused.");
+        describe(
+            "master_sections_total",
+            "Sections of beats whose body was taken in.",
+        );
+        describe(
+            "master_skipped_entries_total",
+            "Entries of sections that made no sense and were skipped.",
+        );
+        describe(
+            "master_commits_total",
+            "Commits to the store by this master's services.",
+        );
+        describe(
+            HANDSHAKES,
+            "TLS handshakes by listener and outcome; `accepted` or why it was refused.",
+        );
         describe(OUTCOMES, "Outcomes of desired documents that hosts reported.");
         let describe = |name: &'static str, text: &'static str| {
             recorder.describe_gauge(name.into(), Some(Unit::Count), text.into());
@@ -70,13 +82,21 @@ impl Metrics {
     }
 
     fn count(&self, name: &'static str, labels: &[(&'static str, &str)]) {
-        let key = labels.iter().map(|(_, value)| *value).collect::<Vec<_>>().join(",");
+        let key = labels
+            .iter()
+            .map(|(_, value)| *value)
+            .collect::<Vec<_>>()
+            .join(",");
         let mut known = self.labelled.lock().unwrap_or_else(PoisonError::into_inner);
         known
             .entry((name, key))
             .or_insert_with(|| {
-                let labels: Vec<_> = labels.iter().map(|(key, value)| Label::new(*key, (*value).to_owned())).collect();
-                self.recorder.register_counter(&Key::from_parts(name, labels), &META)
+                let labels: Vec<_> = labels
+                    .iter()
+                    .map(|(key, value)| Label::new(*key, (*value).to_owned()))
+                    .collect();
+                self.recorder
+                    .register_counter(&Key::from_parts(name, labels), &META)
             })
             .increment(1);
     }

@@ -30,7 +30,9 @@ pub async fn serve(desk: Arc<Desk>, mut door: Door, stop: CancellationToken) {
             next = door.next() => next,
         };
         let Some((io, _)) = next else { return };
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else {
+            return;
+        };
         let desk = Arc::clone(&desk);
         connections.spawn(async move {
             let answer = service_fn(move |request| {
@@ -38,7 +40,10 @@ pub async fn serve(desk: Arc<Desk>, mut door: Door, stop: CancellationToken) {
                 async move { Ok::<_, Infallible>(answer) }
             });
             let mut server = http1::Builder::new();
-            server.timer(TokioTimer::new()).header_read_timeout(HEADERS).keep_alive(false);
+            server
+                .timer(TokioTimer::new())
+                .header_read_timeout(HEADERS)
+                .keep_alive(false);
             // A client that breaks off gets no answer, and that is all.
             drop(server.serve_connection(TokioIo::new(io), answer).await);
             drop(place);
@@ -53,12 +58,22 @@ fn answer(desk: &Desk, request: &Request<Incoming>) -> Response<Full<Bytes>> {
             (StatusCode::OK, "text/plain; version=0.0.4", desk.metrics.render())
         }
         (&Method::GET, "/healthz" | "/readyz") => (StatusCode::OK, "text/plain", "ok\n".to_owned()),
-        (&Method::GET, _) => (StatusCode::NOT_FOUND, "text/plain", "try /metrics, /healthz or /readyz\n".to_owned()),
-        _ => (StatusCode::METHOD_NOT_ALLOWED, "text/plain", "only GET\n".to_owned()),
+        (&Method::GET, _) => (
+            StatusCode::NOT_FOUND,
+            "text/plain",
+            "try /metrics, /healthz or /readyz\n".to_owned(),
+        ),
+        _ => (
+            StatusCode::METHOD_NOT_ALLOWED,
+            "text/plain",
+            "only GET\n".to_owned(),
+        ),
     };
     let mut response = Response::new(Full::new(body.into()));
     *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_TYPE, http::HeaderValue::from_static(kind));
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, http::HeaderValue::from_static(kind));
     response
 }
 

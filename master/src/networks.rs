@@ -57,7 +57,11 @@ impl Networks {
     /// Takes in a grant's record.
     pub fn put_grant(&mut self, record: GrantRecord, revision: Revision) {
         let (network, node) = (record.network, record.node);
-        let grant = Grant { record, revision, effective: revision };
+        let grant = Grant {
+            record,
+            revision,
+            effective: revision,
+        };
         if let Some(old) = self.grants.entry(network).or_default().insert(node, grant) {
             self.forget_change(old.effective, network, node);
         }
@@ -84,7 +88,13 @@ impl Networks {
     }
 
     fn touch(&mut self, network: NetworkId, node: NodeId, revision: Revision) {
-        let Some(grant) = self.grants.get_mut(&network).and_then(|grants| grants.get_mut(&node)) else { return };
+        let Some(grant) = self
+            .grants
+            .get_mut(&network)
+            .and_then(|grants| grants.get_mut(&node))
+        else {
+            return;
+        };
         if grant.effective < revision {
             let before = std::mem::replace(&mut grant.effective, revision);
             self.forget_change(before, network, node);
@@ -111,7 +121,11 @@ impl Networks {
 
     /// Every grant on a network, by node.
     pub fn grants_on(&self, network: NetworkId) -> impl Iterator<Item = (NodeId, &Grant)> {
-        self.grants.get(&network).into_iter().flatten().map(|(node, grant)| (*node, grant))
+        self.grants
+            .get(&network)
+            .into_iter()
+            .flatten()
+            .map(|(node, grant)| (*node, grant))
     }
 
     /// The networks a node has grants on, standing or revoked.
@@ -122,7 +136,9 @@ impl Networks {
     /// What holds for a node on a network.
     #[must_use]
     pub fn decide(&self, roster: &Roster, network: NetworkId, node: NodeId) -> Decision {
-        let owner = roster.of_node(node).map(|host| (&host.record.name, &host.record.standing));
+        let owner = roster
+            .of_node(node)
+            .map(|host| (&host.record.name, &host.record.standing));
         authorized(self.grant(network, node).map(|grant| &grant.record), owner)
     }
 
@@ -138,7 +154,8 @@ impl Networks {
             })
         };
         let changes = self.changed.range(since.next()..);
-        let flat = changes.flat_map(|(at, there)| there.iter().map(move |(network, node)| (*at, *network, *node)));
+        let flat =
+            changes.flat_map(|(at, there)| there.iter().map(move |(network, node)| (*at, *network, *node)));
         flat.filter(move |(_, network, _)| ours(network))
     }
 }

@@ -70,8 +70,14 @@ impl Summary {
     /// How many deckies there are, and how many of them run.
     #[must_use]
     pub fn decky_counts(&self) -> (u32, u32) {
-        let running = DeckyState::ALL.iter().position(|state| *state == DeckyState::Running).unwrap_or_default();
-        (self.deckies.iter().map(|n| u32::from(*n)).sum(), u32::from(self.deckies[running]))
+        let running = DeckyState::ALL
+            .iter()
+            .position(|state| *state == DeckyState::Running)
+            .unwrap_or_default();
+        (
+            self.deckies.iter().map(|n| u32::from(*n)).sum(),
+            u32::from(self.deckies[running]),
+        )
     }
 }
 
@@ -141,12 +147,19 @@ impl Observed {
     /// What a host said, if it was heard at all.
     #[must_use]
     pub fn get(&self, host: HostId) -> Option<Arc<Seen>> {
-        self.hosts.read().unwrap_or_else(PoisonError::into_inner).get(&host).cloned()
+        self.hosts
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&host)
+            .cloned()
     }
 
     /// Forgets a host.
     pub fn forget(&self, host: HostId) {
-        self.hosts.write().unwrap_or_else(PoisonError::into_inner).remove(&host);
+        self.hosts
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&host);
     }
 
     /// Everybody who was heard.
@@ -177,7 +190,10 @@ impl Seen {
     /// Takes in one section of a beat.
     pub fn take(&self, kind: SectionKind, section: Section) -> Taken {
         let mut inner = self.inner();
-        if inner.sections[slot(kind)].as_ref().is_some_and(|(known, _)| *known == section.digest) {
+        if inner.sections[slot(kind)]
+            .as_ref()
+            .is_some_and(|(known, _)| *known == section.digest)
+        {
             return Taken::Same;
         }
         let body = section.body.or_else(|| inner.complete(kind, section.digest));
@@ -213,21 +229,40 @@ impl Seen {
         chunk: &[u8],
     ) -> Result<usize, WireError> {
         if size > MOST_SECTION_BYTES {
-            return Err(WireError::new("report.size", format_args!("{size} bytes, at most {MOST_SECTION_BYTES}")));
+            return Err(WireError::new(
+                "report.size",
+                format_args!("{size} bytes, at most {MOST_SECTION_BYTES}"),
+            ));
         }
         let mut inner = self.inner();
-        if inner.sections[slot(kind)].as_ref().is_some_and(|(known, _)| *known == digest) {
+        if inner.sections[slot(kind)]
+            .as_ref()
+            .is_some_and(|(known, _)| *known == digest)
+        {
             return Ok(size);
         }
-        let same = inner.partial.as_ref().is_some_and(|p| p.kind == kind && p.digest == digest && p.size == size);
+        let same = inner
+            .partial
+            .as_ref()
+            .is_some_and(|p| p.kind == kind && p.digest == digest && p.size == size);
         if !same {
-            inner.partial = Some(Partial { kind, digest, size, held: BytesMut::new() });
+            inner.partial = Some(Partial {
+                kind,
+                digest,
+                size,
+                held: BytesMut::new(),
+            });
         }
-        let Some(partial) = inner.partial.as_mut() else { return Ok(0) };
+        let Some(partial) = inner.partial.as_mut() else {
+            return Ok(0);
+        };
         if offset == partial.held.len() {
             if partial.held.len() + chunk.len() > size {
                 inner.partial = None;
-                return Err(WireError::new("report.chunk", "goes beyond the size it came with"));
+                return Err(WireError::new(
+                    "report.chunk",
+                    "goes beyond the size it came with",
+                ));
             }
             partial.held.extend_from_slice(chunk);
         }
@@ -276,16 +311,30 @@ impl Seen {
     #[must_use]
     pub fn conditions(&self) -> Vec<String> {
         let inner = self.inner();
-        let mut found: Vec<String> =
-            inner.summary.conditions.iter().flatten().map(|condition| condition.to_string()).collect();
+        let mut found: Vec<String> = inner
+            .summary
+            .conditions
+            .iter()
+            .flatten()
+            .map(|condition| condition.to_string())
+            .collect();
         if inner.skew.abs() > MOST_SKEW {
-            let direction = if inner.skew.is_positive() { "ahead of" } else { "behind" };
-            found.push(format!("clock: {} s {direction} the master's; set it", inner.skew.abs().as_secs()));
+            let direction = if inner.skew.is_positive() {
+                "ahead of"
+            } else {
+                "behind"
+            };
+            found.push(format!(
+                "clock: {} s {direction} the master's; set it",
+                inner.skew.abs().as_secs()
+            ));
         }
         for tried in &inner.documents {
             if let Some(outcome) = &tried.outcome {
                 let problems = outcome.problems.iter().take(4);
-                found.extend(problems.map(|problem| format!("{} {}: {problem}", outcome.kind, outcome.status)));
+                found.extend(
+                    problems.map(|problem| format!("{} {}: {problem}", outcome.kind, outcome.status)),
+                );
             }
         }
         found
@@ -294,31 +343,41 @@ impl Seen {
     /// What was said of the local ZeroTier service.
     #[must_use]
     pub fn zerotier(&self) -> Option<ZeroTierStatus> {
-        ZeroTierStatus::decode(&self.body(SectionKind::ZeroTier)?).ok().map(|read| read.status)
+        ZeroTierStatus::decode(&self.body(SectionKind::ZeroTier)?)
+            .ok()
+            .map(|read| read.status)
     }
 
     /// What was said of the local controller.
     #[must_use]
     pub fn controller(&self) -> Option<ControllerStatus> {
-        ControllerStatus::decode(&self.body(SectionKind::Controller)?).ok().map(|read| read.status)
+        ControllerStatus::decode(&self.body(SectionKind::Controller)?)
+            .ok()
+            .map(|read| read.status)
     }
 
     /// What was said of the deckies.
     #[must_use]
     pub fn deckies(&self) -> Option<DeckiesStatus> {
-        DeckiesStatus::decode(&self.body(SectionKind::Deckies)?).ok().map(|read| read.status)
+        DeckiesStatus::decode(&self.body(SectionKind::Deckies)?)
+            .ok()
+            .map(|read| read.status)
     }
 
     /// What was said of the machine.
     #[must_use]
     pub fn host(&self) -> Option<HostStatus> {
-        HostStatus::decode(&self.body(SectionKind::Host)?).ok().map(|read| read.status)
+        HostStatus::decode(&self.body(SectionKind::Host)?)
+            .ok()
+            .map(|read| read.status)
     }
 
     /// A section's body.
     #[must_use]
     pub fn body(&self, kind: SectionKind) -> Option<Bytes> {
-        self.inner().sections[slot(kind)].as_ref().map(|(_, body)| body.clone())
+        self.inner().sections[slot(kind)]
+            .as_ref()
+            .map(|(_, body)| body.clone())
     }
 }
 
@@ -350,7 +409,12 @@ impl Summary {
             SectionKind::Deckies => {
                 let read = DeckiesStatus::decode(body)?;
                 self.deckies = DeckyState::ALL.map(|state| {
-                    let count = read.status.deckies.iter().filter(|decky| decky.state == state).count();
+                    let count = read
+                        .status
+                        .deckies
+                        .iter()
+                        .filter(|decky| decky.state == state)
+                        .count();
                     u16::try_from(count).unwrap_or(u16::MAX)
                 });
                 complaints(kind, Some(&read.status.service), &read)
@@ -359,7 +423,13 @@ impl Summary {
                 let read = HostStatus::decode(body)?;
                 self.agent_version = read.status.agent_version.as_str().into();
                 let (mut conditions, skipped) = complaints(kind, None, &read);
-                conditions.extend(read.status.problems.iter().take(8).map(|problem| problem.to_string().into()));
+                conditions.extend(
+                    read.status
+                        .problems
+                        .iter()
+                        .take(8)
+                        .map(|problem| problem.to_string().into()),
+                );
                 (conditions, skipped)
             }
         };
@@ -378,15 +448,29 @@ impl Summary {
     }
 }
 
-fn complaints<T>(kind: SectionKind, service: Option<&ServiceState>, read: &Read<T>) -> (Vec<Box<str>>, usize) {
+fn complaints<T>(
+    kind: SectionKind,
+    service: Option<&ServiceState>,
+    read: &Read<T>,
+) -> (Vec<Box<str>>, usize) {
     let mut found: Vec<Box<str>> = Vec::new();
     if let Some(problem) = service.and_then(ServiceState::problem) {
         found.push(format!("{kind}: {problem}").into());
     }
     if read.skipped_count > 0 {
-        let named: Vec<_> = read.skipped.iter().take(3).map(|(name, error)| format!("{name} ({error})")).collect();
+        let named: Vec<_> = read
+            .skipped
+            .iter()
+            .take(3)
+            .map(|(name, error)| format!("{name} ({error})"))
+            .collect();
         found.push(
-            format!("{kind}: {} entries make no sense and were skipped: {}", read.skipped_count, named.join(", ")).into(),
+            format!(
+                "{kind}: {} entries make no sense and were skipped: {}",
+                read.skipped_count,
+                named.join(", ")
+            )
+            .into(),
         );
     }
     (found, read.skipped_count)
@@ -399,7 +483,10 @@ mod tests {
     use super::*;
 
     fn section(body: &Bytes) -> Section {
-        Section { digest: Digest::of(body), body: Some(body.clone()) }
+        Section {
+            digest: Digest::of(body),
+            body: Some(body.clone()),
+        }
     }
 
     fn deckies(names: &[&str]) -> Bytes {
@@ -412,16 +499,41 @@ mod tests {
             container: String::new(),
             services: Vec::new(),
         };
-        DeckiesStatus { deckies: names.iter().map(decky).collect(), ..DeckiesStatus::default() }.encode()
+        DeckiesStatus {
+            deckies: names.iter().map(decky).collect(),
+            ..DeckiesStatus::default()
+        }
+        .encode()
     }
 
     #[test]
     fn a_digest_the_master_does_not_have_makes_it_ask() {
         let seen = Seen::default();
         let body = deckies(&["web-01"]);
-        assert_eq!(seen.take(SectionKind::Deckies, Section { digest: Digest::of(&body), body: None }), Taken::Unknown);
-        assert_eq!(seen.take(SectionKind::Deckies, section(&body)), Taken::Changed { skipped: 0 });
-        assert_eq!(seen.take(SectionKind::Deckies, Section { digest: Digest::of(&body), body: None }), Taken::Same);
+        assert_eq!(
+            seen.take(
+                SectionKind::Deckies,
+                Section {
+                    digest: Digest::of(&body),
+                    body: None
+                }
+            ),
+            Taken::Unknown
+        );
+        assert_eq!(
+            seen.take(SectionKind::Deckies, section(&body)),
+            Taken::Changed { skipped: 0 }
+        );
+        assert_eq!(
+            seen.take(
+                SectionKind::Deckies,
+                Section {
+                    digest: Digest::of(&body),
+                    body: None
+                }
+            ),
+            Taken::Same
+        );
         assert_eq!(seen.summary().decky_counts(), (1, 1));
     }
 
@@ -430,7 +542,10 @@ mod tests {
         let seen = Seen::default();
         seen.take(SectionKind::Deckies, section(&deckies(&["web-01"])));
         let nonsense = Bytes::from_static(&[0xff; 7]);
-        assert!(matches!(seen.take(SectionKind::Deckies, section(&nonsense)), Taken::Nonsense(_)));
+        assert!(matches!(
+            seen.take(SectionKind::Deckies, section(&nonsense)),
+            Taken::Nonsense(_)
+        ));
         assert_eq!(seen.deckies().unwrap().deckies.len(), 1);
     }
 
@@ -440,18 +555,36 @@ mod tests {
         let body = deckies(&["web-01", "web-02"]);
         let what = (SectionKind::Deckies, Digest::of(&body), body.len());
         assert_eq!(seen.chunk(what, 0, &body[..10]), Ok(10));
-        assert_eq!(seen.chunk(what, 0, &body[..10]), Ok(10), "a repeated chunk is passed over");
+        assert_eq!(
+            seen.chunk(what, 0, &body[..10]),
+            Ok(10),
+            "a repeated chunk is passed over"
+        );
         assert_eq!(seen.chunk(what, 10, &body[10..]), Ok(body.len()));
-        let named = Section { digest: what.1, body: None };
-        assert_eq!(seen.take(SectionKind::Deckies, named), Taken::Changed { skipped: 0 });
+        let named = Section {
+            digest: what.1,
+            body: None,
+        };
+        assert_eq!(
+            seen.take(SectionKind::Deckies, named),
+            Taken::Changed { skipped: 0 }
+        );
     }
 
     #[test]
     fn a_body_may_not_be_longer_than_it_said_or_than_any_may_be() {
         let seen = Seen::default();
         let what = |size| (SectionKind::Deckies, Digest::of(b""), size);
-        assert_eq!(seen.chunk(what(MOST_SECTION_BYTES + 1), 0, b"").unwrap_err().field, "report.size");
-        assert_eq!(seen.chunk(what(4), 0, b"12345").unwrap_err().field, "report.chunk");
+        assert_eq!(
+            seen.chunk(what(MOST_SECTION_BYTES + 1), 0, b"")
+                .unwrap_err()
+                .field,
+            "report.size"
+        );
+        assert_eq!(
+            seen.chunk(what(4), 0, b"12345").unwrap_err().field,
+            "report.chunk"
+        );
     }
 
     #[test]

@@ -195,7 +195,10 @@ pub trait Record: Serialize + DeserializeOwned {
 
     /// The write that keeps it.
     fn put(&self) -> Write {
-        Write::Put(self.key(), serde_json::to_vec(self).expect("records have only keys that are text"))
+        Write::Put(
+            self.key(),
+            serde_json::to_vec(self).expect("records have only keys that are text"),
+        )
     }
 
     /// Reads it back.
@@ -203,7 +206,10 @@ pub trait Record: Serialize + DeserializeOwned {
     /// # Errors
     /// When the value is no such record.
     fn read(key: &Key, value: &[u8]) -> Result<Self, RecordError> {
-        serde_json::from_slice(value).map_err(|cause| RecordError { key: key.to_string(), cause })
+        serde_json::from_slice(value).map_err(|cause| RecordError {
+            key: key.to_string(),
+            cause,
+        })
     }
 
     /// Reads an entry back.

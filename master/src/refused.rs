@@ -59,17 +59,29 @@ pub enum Refused {
 impl Refused {
     /// No host of this name.
     pub fn no_host(name: impl ToString) -> Self {
-        Self::Unknown { what: "host", name: name.to_string(), list: "picketctl host list" }
+        Self::Unknown {
+            what: "host",
+            name: name.to_string(),
+            list: "picketctl host list",
+        }
     }
 
     /// No network of this id.
     pub fn no_network(id: impl ToString) -> Self {
-        Self::Unknown { what: "network", name: id.to_string(), list: "picketctl network list" }
+        Self::Unknown {
+            what: "network",
+            name: id.to_string(),
+            list: "picketctl network list",
+        }
     }
 
     /// No deployment of this name.
     pub fn no_deployment(name: impl ToString) -> Self {
-        Self::Unknown { what: "deployment", name: name.to_string(), list: "picketctl deploy list" }
+        Self::Unknown {
+            what: "deployment",
+            name: name.to_string(),
+            list: "picketctl deploy list",
+        }
     }
 
     /// A field that does not do.

@@ -28,16 +28,23 @@ pub enum Renewal {
 /// Decides on a request by `key`, made under the pin with `fingerprint`.
 #[must_use]
 pub fn renew(pins: &Pins, fingerprint: &Fingerprint, key: &Fingerprint) -> Renewal {
-    let Some(kind) = kind(pins, fingerprint) else { return Renewal::NotPinned };
+    let Some(kind) = kind(pins, fingerprint) else {
+        return Renewal::NotPinned;
+    };
     if pins.bundle.as_ref().is_some_and(|bundle| &bundle.key == key) {
         return Renewal::BundleKey;
     }
-    let known = [&pins.pending, &pins.current].into_iter().flatten().find(|pin| &pin.key == key);
+    let known = [&pins.pending, &pins.current]
+        .into_iter()
+        .flatten()
+        .find(|pin| &pin.key == key);
     if let Some(pin) = known {
         return Renewal::Again(pin.clone());
     }
     match (kind, &pins.pending) {
-        (PinKind::Bundle, Some(first)) => Renewal::BundleUsed { by: first.from.clone() },
+        (PinKind::Bundle, Some(first)) => Renewal::BundleUsed {
+            by: first.from.clone(),
+        },
         (PinKind::Bundle | PinKind::Current | PinKind::Pending | PinKind::Operator, _) => Renewal::Issue,
     }
 }
@@ -76,6 +83,20 @@ pub fn promote(record: &mut HostRecord, fingerprint: &Fingerprint) -> bool {
     }
     record.pins.current = pending;
     true
+}
+
+/// Makes `pin` the bundle's, and spends what the bundle before it led to: itself, and a certificate that was issued and
+/// never used. With `cut` the certificate in use as well.
+pub fn rebundle(record: &mut HostRecord, pin: Pin, cut: bool) {
+    let current = if cut { record.pins.current.take() } else { None };
+    let dropped = [
+        record.pins.bundle.replace(pin),
+        record.pins.pending.take(),
+        current,
+    ];
+    for pin in dropped.into_iter().flatten() {
+        spend(&mut record.pins, pin.fingerprint);
+    }
 }
 
 fn spend(pins: &mut Pins, fingerprint: Fingerprint) {
@@ -123,7 +144,10 @@ mod tests {
 
     #[test]
     fn a_lost_reply_is_harmless_because_the_same_key_gets_the_same_certificate() {
-        let mut oslo = host(Pins { bundle: Some(pin(1)), ..Pins::default() });
+        let mut oslo = host(Pins {
+            bundle: Some(pin(1)),
+            ..Pins::default()
+        });
         assert_eq!(renew(&oslo.pins, &print(1), &print(102)), Renewal::Issue);
         offer(&mut oslo, pin(2));
         assert_eq!(renew(&oslo.pins, &print(1), &print(102)), Renewal::Again(pin(2)));
@@ -133,32 +157,80 @@ mod tests {
 
     #[test]
     fn a_second_key_under_the_bundle_is_refused_with_the_first_ones_address() {
-        let mut oslo = host(Pins { bundle: Some(pin(1)), ..Pins::default() });
+        let mut oslo = host(Pins {
+            bundle: Some(pin(1)),
+            ..Pins::default()
+        });
         offer(&mut oslo, pin(2));
         let second = renew(&oslo.pins, &print(1), &print(103));
-        assert_eq!(second, Renewal::BundleUsed { by: "192.0.2.2:1".into() });
+        assert_eq!(
+            second,
+            Renewal::BundleUsed {
+                by: "192.0.2.2:1".into()
+            }
+        );
     }
 
     #[test]
     fn the_bundles_own_key_never_gets_a_certificate() {
-        let oslo = host(Pins { bundle: Some(pin(1)), ..Pins::default() });
+        let oslo = host(Pins {
+            bundle: Some(pin(1)),
+            ..Pins::default()
+        });
         assert_eq!(renew(&oslo.pins, &print(1), &print(101)), Renewal::BundleKey);
     }
 
     #[test]
     fn the_first_call_under_the_pending_pin_leaves_exactly_that_one() {
-        let mut oslo = host(Pins { bundle: Some(pin(1)), current: Some(pin(2)), ..Pins::default() });
+        let mut oslo = host(Pins {
+            bundle: Some(pin(1)),
+            current: Some(pin(2)),
+            ..Pins::default()
+        });
         offer(&mut oslo, pin(3));
-        assert!(!promote(&mut oslo, &print(2)), "a call under current promotes nothing");
+        assert!(
+            !promote(&mut oslo, &print(2)),
+            "a call under current promotes nothing"
+        );
         assert!(promote(&mut oslo, &print(3)));
         assert_eq!(oslo.pins.current, Some(pin(3)));
-        assert_eq!((oslo.pins.bundle.clone(), oslo.pins.pending.clone()), (None, None));
+        assert_eq!(
+            (oslo.pins.bundle.clone(), oslo.pins.pending.clone()),
+            (None, None)
+        );
         assert_eq!(oslo.pins.spent, [print(2), print(1)]);
     }
 
     #[test]
+    fn a_new_bundle_spends_the_old_one_and_leaves_the_certificate_in_use_unless_it_is_cut() {
+        let before = Pins {
+            bundle: Some(pin(1)),
+            current: Some(pin(2)),
+            pending: Some(pin(3)),
+            ..Pins::default()
+        };
+        let mut kept = host(before.clone());
+        rebundle(&mut kept, pin(4), false);
+        assert_eq!(
+            (kept.pins.bundle, kept.pins.current, kept.pins.pending),
+            (Some(pin(4)), Some(pin(2)), None)
+        );
+        let mut cut = host(before);
+        rebundle(&mut cut, pin(4), true);
+        assert_eq!(
+            (cut.pins.bundle, cut.pins.current, cut.pins.pending),
+            (Some(pin(4)), None, None)
+        );
+        assert_eq!(cut.pins.spent, [print(1), print(3), print(2)]);
+    }
+
+    #[test]
     fn another_key_under_current_replaces_the_pending_one() {
-        let mut oslo = host(Pins { current: Some(pin(1)), pending: Some(pin(2)), ..Pins::default() });
+        let mut oslo = host(Pins {
+            current: Some(pin(1)),
+            pending: Some(pin(2)),
+            ..Pins::default()
+        });
         assert_eq!(renew(&oslo.pins, &print(1), &print(103)), Renewal::Issue);
         offer(&mut oslo, pin(3));
         assert_eq!(oslo.pins.pending, Some(pin(3)));

@@ -50,7 +50,13 @@ impl Roster {
     pub fn put_host(&mut self, mut record: HostRecord, revision: Revision) {
         self.drop_host(record.id);
         for (fingerprint, standing) in standings(&record) {
-            self.pins.insert(fingerprint, Pinned { owner: PinOwner::Host(record.id), standing });
+            self.pins.insert(
+                fingerprint,
+                Pinned {
+                    owner: PinOwner::Host(record.id),
+                    standing,
+                },
+            );
         }
         if !matches!(record.standing, HostStanding::Retired { .. }) {
             self.names.insert(record.name.clone(), record.id);
@@ -58,7 +64,12 @@ impl Roster {
                 self.nodes.insert(node, record.id);
             }
         }
-        let Pins { bundle, current, pending, .. } = &mut record.pins;
+        let Pins {
+            bundle,
+            current,
+            pending,
+            ..
+        } = &mut record.pins;
         for pin in [bundle, current, pending].into_iter().flatten() {
             pin.certificate = String::new();
         }
@@ -127,7 +138,9 @@ impl Roster {
     pub fn hosts_after<'a>(&'a self, name: Option<&Name>) -> impl Iterator<Item = &'a Host> {
         use std::ops::Bound;
         let from = name.map_or(Bound::Unbounded, Bound::Excluded);
-        self.names.range((from, Bound::Unbounded)).filter_map(|(_, id)| self.hosts.get(id))
+        self.names
+            .range((from, Bound::Unbounded))
+            .filter_map(|(_, id)| self.hosts.get(id))
     }
 
     /// How many hosts there are that are not retired.
@@ -151,7 +164,9 @@ impl Roster {
     /// What the handshake is told of a certificate.
     #[must_use]
     pub fn standing(&self, fingerprint: &Fingerprint) -> Standing {
-        self.pins.get(fingerprint).map_or(Standing::Unknown, |pinned| pinned.standing)
+        self.pins
+            .get(fingerprint)
+            .map_or(Standing::Unknown, |pinned| pinned.standing)
     }
 
     /// Whether the certificate of an open connection still speaks for `identity`, and as which pin.
@@ -161,13 +176,18 @@ impl Roster {
         let same = match (&pinned.owner, identity) {
             (PinOwner::Host(id), Identity::Host(uuid)) => id.0 == *uuid,
             (PinOwner::Operator(name), Identity::Operator(said)) => name == said.as_str(),
-            (PinOwner::Host(_) | PinOwner::Operator(_), Identity::Master | Identity::Host(_) | Identity::Operator(_)) => {
-                false
-            }
+            (
+                PinOwner::Host(_) | PinOwner::Operator(_),
+                Identity::Master | Identity::Host(_) | Identity::Operator(_),
+            ) => false,
         };
         match pinned.standing {
             Standing::Pinned(kind) if same => Some(kind),
-            Standing::Pinned(_) | Standing::Spent | Standing::Banned | Standing::Retired | Standing::Unknown => None,
+            Standing::Pinned(_)
+            | Standing::Spent
+            | Standing::Banned
+            | Standing::Retired
+            | Standing::Unknown => None,
         }
     }
 }
@@ -187,13 +207,22 @@ impl RetainOf for HashMap<Fingerprint, Pinned> {
 
 /// Every fingerprint of a host with what it is worth.
 fn standings(record: &HostRecord) -> Vec<(Fingerprint, Standing)> {
-    let Pins { bundle, current, pending, spent } = &record.pins;
+    let Pins {
+        bundle,
+        current,
+        pending,
+        spent,
+    } = &record.pins;
     let all = |standing: fn(PinKind) -> Standing| {
         let pin = |pin: &Option<Pin>, kind| pin.as_ref().map(|pin| (pin.fingerprint, standing(kind)));
-        [pin(bundle, PinKind::Bundle), pin(current, PinKind::Current), pin(pending, PinKind::Pending)]
-            .into_iter()
-            .flatten()
-            .collect::<Vec<_>>()
+        [
+            pin(bundle, PinKind::Bundle),
+            pin(current, PinKind::Current),
+            pin(pending, PinKind::Pending),
+        ]
+        .into_iter()
+        .flatten()
+        .collect::<Vec<_>>()
     };
     let (mut pins, spent_standing) = match record.standing {
         HostStanding::Active => (all(Standing::Pinned), Standing::Spent),
@@ -234,7 +263,12 @@ mod tests {
             note: String::new(),
             enrolled_at: Timestamp::UNIX_EPOCH,
             standing: HostStanding::Active,
-            pins: Pins { bundle: pin(1), current: None, pending: pin(2), spent: vec![fingerprint(3)] },
+            pins: Pins {
+                bundle: pin(1),
+                current: None,
+                pending: pin(2),
+                spent: vec![fingerprint(3)],
+            },
             node: None,
         }
     }
@@ -243,33 +277,67 @@ mod tests {
     fn each_pin_has_its_standing_and_a_dropped_one_is_forgotten() {
         let mut roster = Roster::default();
         roster.put_host(host(), Revision(1));
-        assert_eq!(roster.standing(&fingerprint(1)), Standing::Pinned(PinKind::Bundle));
-        assert_eq!(roster.standing(&fingerprint(2)), Standing::Pinned(PinKind::Pending));
+        assert_eq!(
+            roster.standing(&fingerprint(1)),
+            Standing::Pinned(PinKind::Bundle)
+        );
+        assert_eq!(
+            roster.standing(&fingerprint(2)),
+            Standing::Pinned(PinKind::Pending)
+        );
         assert_eq!(roster.standing(&fingerprint(3)), Standing::Spent);
         let mut next = host();
-        next.pins = Pins { current: pin(2), spent: vec![fingerprint(1)], ..Pins::default() };
+        next.pins = Pins {
+            current: pin(2),
+            spent: vec![fingerprint(1)],
+            ..Pins::default()
+        };
         roster.put_host(next, Revision(2));
         assert_eq!(roster.standing(&fingerprint(1)), Standing::Spent);
-        assert_eq!(roster.standing(&fingerprint(2)), Standing::Pinned(PinKind::Current));
+        assert_eq!(
+            roster.standing(&fingerprint(2)),
+            Standing::Pinned(PinKind::Current)
+        );
         assert_eq!(roster.standing(&fingerprint(3)), Standing::Unknown);
     }
 
     #[test]
     fn a_banned_host_has_no_pin_that_opens_anything() {
         let mut roster = Roster::default();
-        let banned = HostStanding::Banned { at: Timestamp::UNIX_EPOCH, reason: "found a shell".into() };
-        roster.put_host(HostRecord { standing: banned, ..host() }, Revision(1));
+        let banned = HostStanding::Banned {
+            at: Timestamp::UNIX_EPOCH,
+            reason: "found a shell".into(),
+        };
+        roster.put_host(
+            HostRecord {
+                standing: banned,
+                ..host()
+            },
+            Revision(1),
+        );
         for n in 1..=3 {
             assert_eq!(roster.standing(&fingerprint(n)), Standing::Banned);
-            assert_eq!(roster.admits(&Identity::Host(Uuid::from_u128(1)), &fingerprint(n)), None);
+            assert_eq!(
+                roster.admits(&Identity::Host(Uuid::from_u128(1)), &fingerprint(n)),
+                None
+            );
         }
     }
 
     #[test]
     fn a_retired_host_leaves_its_name_free_and_its_pins_refused() {
         let mut roster = Roster::default();
-        let retired = HostStanding::Retired { at: Timestamp::UNIX_EPOCH, reason: String::new() };
-        roster.put_host(HostRecord { standing: retired, ..host() }, Revision(1));
+        let retired = HostStanding::Retired {
+            at: Timestamp::UNIX_EPOCH,
+            reason: String::new(),
+        };
+        roster.put_host(
+            HostRecord {
+                standing: retired,
+                ..host()
+            },
+            Revision(1),
+        );
         assert!(roster.named(&"oslo".parse().unwrap()).is_none());
         assert_eq!(roster.standing(&fingerprint(1)), Standing::Retired);
     }

@@ -89,8 +89,14 @@ pub async fn serve(
     let seen = desk.observed.of(host);
     seen.connected(caller.peer.address, &hello.machine_id);
     seen.skewed(hello.time.duration_since(desk.now()));
-    let mut session =
-        Session { members_held: 0, announced: [None; Kind::ALL.len()], host, seen, out, desk: Arc::clone(&desk) };
+    let mut session = Session {
+        members_held: 0,
+        announced: [None; Kind::ALL.len()],
+        host,
+        seen,
+        out,
+        desk: Arc::clone(&desk),
+    };
     let ends = expiry(&desk, &caller);
     let end = match session.open(&hello).await {
         Some(end) => end,
@@ -132,7 +138,11 @@ async fn greet(
     };
     compatible(VERSION, &hello.version).map_err(|problem| protocol(&problem))?;
     if caller.pin == PinKind::Pending {
-        let audit = caller.actor().does("host.promote", caller.id, "first session under the new certificate");
+        let audit = caller.actor().does(
+            "host.promote",
+            caller.id,
+            "first session under the new certificate",
+        );
         let promoted = |record: &mut HostRecord| Ok(renewal::promote(record, &caller.fingerprint));
         match desk.change_host(caller.id, audit, promoted).await {
             Ok(_) => {}
@@ -153,8 +163,12 @@ fn compatible(ours: &str, theirs: &str) -> Result<(), String> {
     };
     match (minor(ours), minor(theirs)) {
         (Some((major, a)), Some((other, b))) if major == other && a.abs_diff(b) <= 1 => Ok(()),
-        (Some(a), Some(b)) if b < a => Err(format!("the agent has version {theirs} and the master {ours}: update the agent")),
-        (Some(_), Some(_)) => Err(format!("the agent has version {theirs} and the master {ours}: update the master first")),
+        (Some(a), Some(b)) if b < a => Err(format!(
+            "the agent has version {theirs} and the master {ours}: update the agent"
+        )),
+        (Some(_), Some(_)) => Err(format!(
+            "the agent has version {theirs} and the master {ours}: update the master first"
+        )),
         (None, _) | (_, None) => Err(format!("`{}` is no version", theirs.escape_debug())),
     }
 }
@@ -177,8 +191,13 @@ impl Session {
             time: self.desk.now(),
             lineage,
         };
-        let held = hello.held.iter().find(|(kind, stamp)| *kind == Kind::Members && stamp.lineage == lineage);
-        self.members_held = held.map_or(0, |(_, stamp)| stamp.generation).min(self.desk.store.revision().0);
+        let held = hello
+            .held
+            .iter()
+            .find(|(kind, stamp)| *kind == Kind::Members && stamp.lineage == lineage);
+        self.members_held = held
+            .map_or(0, |(_, stamp)| stamp.generation)
+            .min(self.desk.store.revision().0);
         if let Err(end) = self.send(FromMaster::Welcome(welcome)).await {
             return Some(end);
         }
@@ -234,7 +253,8 @@ impl Session {
     }
 
     async fn take(&mut self, message: wire::SessionRequest) -> Result<(), End> {
-        let message = FromAgent::try_from(message).map_err(|error| End::Leave(protocol(&error.to_string())))?;
+        let message =
+            FromAgent::try_from(message).map_err(|error| End::Leave(protocol(&error.to_string())))?;
         match message {
             FromAgent::Beat(beat) => self.beat(beat).await,
             FromAgent::Outcome(outcome) => {
@@ -268,7 +288,9 @@ impl Session {
                 Taken::Changed { skipped } => {
                     desk.metrics.sections.increment(1);
                     if skipped > 0 {
-                        desk.metrics.skipped.increment(u64::try_from(skipped).unwrap_or(u64::MAX));
+                        desk.metrics
+                            .skipped
+                            .increment(u64::try_from(skipped).unwrap_or(u64::MAX));
                         self.complain(kind, &format!("{skipped} entries make no sense and were skipped"));
                     }
                     if kind == SectionKind::ZeroTier {
@@ -277,37 +299,58 @@ impl Session {
                 }
                 Taken::Nonsense(error) => {
                     desk.metrics.skipped.increment(1);
-                    self.complain(kind, &format!("the section makes no sense and was skipped: {error}"));
+                    self.complain(
+                        kind,
+                        &format!("the section makes no sense and was skipped: {error}"),
+                    );
                 }
             }
         }
         desk.metrics.beats.increment(1);
-        self.send(FromMaster::BeatAck(BeatAck { sequence, beat_interval: None, unknown })).await
+        self.send(FromMaster::BeatAck(BeatAck {
+            sequence,
+            beat_interval: None,
+            unknown,
+        }))
+        .await
     }
 
     fn complain(&self, kind: SectionKind, message: &str) {
         let name = self.desk.name_of(self.host);
-        self.desk.say(Severity::Warning, "beat.skipped", &name, &format!("{kind}: {message}"));
+        self.desk.say(
+            Severity::Warning,
+            "beat.skipped",
+            &name,
+            &format!("{kind}: {message}"),
+        );
     }
 
     /// Keeps the node the host says it is, the first time it says so and when no other host said the same.
     async fn claim_node(&self) {
-        let Some(node) = self.seen.glance(|summary| summary.node) else { return };
+        let Some(node) = self.seen.glance(|summary| summary.node) else {
+            return;
+        };
         let (known, taken) = {
             let views = self.desk.views.read();
             let known = views.roster.host(self.host).and_then(|host| host.record.node);
-            (known, views.roster.of_node(node).map(|host| host.record.name.clone()))
+            (
+                known,
+                views.roster.of_node(node).map(|host| host.record.name.clone()),
+            )
         };
         let name = self.desk.name_of(self.host);
         match (known, taken) {
             (Some(known), _) if known == node => {}
             (Some(known), _) => {
-                let message = format!("says it is node {node}, and was {known}; not believed until it is enrolled anew");
+                let message = format!(
+                    "says it is node {node}, and was {known}; not believed until it is enrolled anew"
+                );
                 self.desk.say(Severity::Alert, "node.changed", &name, &message);
             }
             (None, Some(other)) => {
                 let message = format!("says it is node {node}, which is {other}'s; not believed");
-                self.desk.say(Severity::Alert, "node.claimed-twice", &name, &message);
+                self.desk
+                    .say(Severity::Alert, "node.claimed-twice", &name, &message);
             }
             (None, None) => {
                 let actor = crate::desk::Actor::master();
@@ -332,19 +375,35 @@ impl Session {
         let (kind, status) = (outcome.kind, outcome.status);
         desk.metrics.outcome(&kind.to_string(), status);
         if kind == Kind::Members && status == OutcomeStatus::Done {
-            self.members_held = self.members_held.max(outcome.stamp.generation.min(desk.store.revision().0));
+            self.members_held = self
+                .members_held
+                .max(outcome.stamp.generation.min(desk.store.revision().0));
         }
-        let summary = outcome.problems.first().map(ToString::to_string).unwrap_or_default();
+        let summary = outcome
+            .problems
+            .first()
+            .map(ToString::to_string)
+            .unwrap_or_default();
         if !self.seen.outcome(outcome) {
             return;
         }
         let name = desk.name_of(self.host);
         match status {
             OutcomeStatus::Done => {
-                desk.say(Severity::Info, &format!("{kind}.done"), &name, &format!("the desired {kind} are in effect"));
+                desk.say(
+                    Severity::Info,
+                    &format!("{kind}.done"),
+                    &name,
+                    &format!("the desired {kind} are in effect"),
+                );
             }
             OutcomeStatus::Failed => {
-                desk.say(Severity::Warning, &format!("{kind}.failed"), &name, &format!("refused: {summary}"));
+                desk.say(
+                    Severity::Warning,
+                    &format!("{kind}.failed"),
+                    &name,
+                    &format!("refused: {summary}"),
+                );
             }
             OutcomeStatus::Blocked => {
                 let message = format!("cannot be done just now, tried again: {summary}");
@@ -361,9 +420,15 @@ impl Session {
         }
         for (kind, slot) in Kind::ALL.into_iter().zip(0..) {
             let first = self.announced[slot].is_none();
-            let since = if kind == Kind::Members { self.members_held } else { 0 };
+            let since = if kind == Kind::Members {
+                self.members_held
+            } else {
+                0
+            };
             let made = desired::document(&self.desk.views.read(), self.host, kind, since);
-            if self.announced[slot] == Some(made.digest) && !(kind == Kind::Members && made.generation > since) {
+            if self.announced[slot] == Some(made.digest)
+                && !(kind == Kind::Members && made.generation > since)
+            {
                 continue;
             }
             // An agent that never ran a controller needs no empty list of members.
@@ -376,8 +441,18 @@ impl Session {
             }
             self.announced[slot] = Some(made.digest);
             let lineage = self.desk.lineage();
-            let stamp = Stamp { lineage, generation: made.generation };
-            self.seen.wanted(kind, Wanted { stamp, since: made.since, digest: made.digest });
+            let stamp = Stamp {
+                lineage,
+                generation: made.generation,
+            };
+            self.seen.wanted(
+                kind,
+                Wanted {
+                    stamp,
+                    since: made.since,
+                    digest: made.digest,
+                },
+            );
             self.send(FromMaster::Document(made.announced(lineage))).await?;
         }
         Ok(())
@@ -392,6 +467,10 @@ impl Session {
     }
 }
 
+#[allow(
+    clippy::large_enum_variant,
+    reason = "it lives on the stack for one turn of the loop; a box is a heap visit a beat"
+)]
 enum Step {
     Announce,
     Message(Result<Option<wire::SessionRequest>, Status>),
@@ -412,15 +491,26 @@ fn protocol(problem: &str) -> Leave {
 }
 
 fn stops(message: &str) -> Leave {
-    Leave { reason: LeaveReason::MasterStops, message: message.to_owned(), retry_after: Some(RETRY_AFTER) }
+    Leave {
+        reason: LeaveReason::MasterStops,
+        message: message.to_owned(),
+        retry_after: Some(RETRY_AFTER),
+    }
 }
 
 fn too_long() -> Leave {
-    protocol(&format!("a message is over {} KiB; long sections travel by Report", Limits::OURS.beat / 1024))
+    protocol(&format!(
+        "a message is over {} KiB; long sections travel by Report",
+        Limits::OURS.beat / 1024
+    ))
 }
 
 fn too_long_or(status: &Status) -> Leave {
-    if status.code() == Code::OutOfRange { too_long() } else { protocol(status.message()) }
+    if status.code() == Code::OutOfRange {
+        too_long()
+    } else {
+        protocol(status.message())
+    }
 }
 
 /// A call that is for open sessions only.
@@ -434,7 +524,9 @@ pub(crate) fn needs_session(desk: &Desk, host: HostId) -> Result<(), Refused> {
 /// A digest in a call.
 pub(crate) fn digest(field: &str, bytes: &[u8]) -> Result<Digest, Refused> {
     let array = <[u8; 32]>::try_from(bytes);
-    array.map(Digest).map_err(|_| WireError::new(field, format_args!("{} bytes, want 32", bytes.len())).into())
+    array
+        .map(Digest)
+        .map_err(|_| WireError::new(field, format_args!("{} bytes, want 32", bytes.len())).into())
 }
 
 #[cfg(test)]
@@ -446,8 +538,20 @@ mod tests {
         for served in ["1.4.0", "1.5.9", "1.6.2"] {
             assert_eq!(compatible("1.5.0", served), Ok(()), "{served}");
         }
-        assert!(compatible("1.5.0", "1.3.0").unwrap_err().contains("update the agent"));
-        assert!(compatible("1.5.0", "1.7.0").unwrap_err().contains("update the master"));
-        assert!(compatible("1.5.0", "banana").unwrap_err().contains("is no version"));
+        assert!(
+            compatible("1.5.0", "1.3.0")
+                .unwrap_err()
+                .contains("update the agent")
+        );
+        assert!(
+            compatible("1.5.0", "1.7.0")
+                .unwrap_err()
+                .contains("update the master")
+        );
+        assert!(
+            compatible("1.5.0", "banana")
+                .unwrap_err()
+                .contains("is no version")
+        );
     }
 }

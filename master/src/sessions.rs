@@ -71,7 +71,14 @@ impl Sessions {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let (end, end_seen) = watch::channel(None);
         let nudge = Arc::new(Notify::new());
-        let replaced = self.open().insert(host, Handle { id, nudge: Arc::clone(&nudge), end });
+        let replaced = self.open().insert(
+            host,
+            Handle {
+                id,
+                nudge: Arc::clone(&nudge),
+                end,
+            },
+        );
         if let Some(old) = replaced {
             old.end.send_replace(Some(Leave {
                 reason: LeaveReason::Replaced,
@@ -81,7 +88,13 @@ impl Sessions {
                 retry_after: Some(Duration::from_secs(60)),
             }));
         }
-        Seat { sessions: Arc::clone(self), host, id, nudge, end: end_seen }
+        Seat {
+            sessions: Arc::clone(self),
+            host,
+            id,
+            nudge,
+            end: end_seen,
+        }
     }
 
     /// Nudges the hosts that have a session: their desired documents may differ.
@@ -124,16 +137,32 @@ impl Sessions {
     pub fn link(self: &Arc<Self>, owner: &Identity, fingerprint: Fingerprint) -> Link {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let closed = CancellationToken::new();
-        self.links().entry(owner.clone()).or_default().push(Open { id, fingerprint, closed: closed.clone() });
-        Link { sessions: Arc::clone(self), owner: owner.clone(), id, closed }
+        self.links().entry(owner.clone()).or_default().push(Open {
+            id,
+            fingerprint,
+            closed: closed.clone(),
+        });
+        Link {
+            sessions: Arc::clone(self),
+            owner: owner.clone(),
+            id,
+            closed,
+        }
     }
 
     /// The connections of `owner` whose certificate `admits` does not take any more. Cancelling one closes it.
     #[must_use]
-    pub fn to_close(&self, owner: &Identity, admits: impl Fn(&Fingerprint) -> bool) -> Vec<CancellationToken> {
+    pub fn to_close(
+        &self,
+        owner: &Identity,
+        admits: impl Fn(&Fingerprint) -> bool,
+    ) -> Vec<CancellationToken> {
         let links = self.links();
         let theirs = links.get(owner).into_iter().flatten();
-        theirs.filter(|open| !admits(&open.fingerprint)).map(|open| open.closed.clone()).collect()
+        theirs
+            .filter(|open| !admits(&open.fingerprint))
+            .map(|open| open.closed.clone())
+            .collect()
     }
 
     /// Closes every connection.
@@ -186,9 +215,15 @@ mod tests {
         let sessions = Arc::new(Sessions::default());
         let older = sessions.sit(OSLO);
         let newer = sessions.sit(OSLO);
-        assert_eq!(older.end.borrow().as_ref().map(|leave| leave.reason), Some(LeaveReason::Replaced));
+        assert_eq!(
+            older.end.borrow().as_ref().map(|leave| leave.reason),
+            Some(LeaveReason::Replaced)
+        );
         drop(older);
-        assert!(sessions.has(OSLO), "the older one's end does not take the newer one's seat");
+        assert!(
+            sessions.has(OSLO),
+            "the older one's end does not take the newer one's seat"
+        );
         drop(newer);
         assert!(sessions.is_empty());
     }
@@ -196,9 +231,13 @@ mod tests {
     #[test]
     fn a_pin_that_is_gone_closes_its_connections_and_no_other() {
         let sessions = Arc::new(Sessions::default());
-        let (oslo, bergen) = (Identity::Host(Uuid::from_u128(1)), Identity::Host(Uuid::from_u128(2)));
+        let (oslo, bergen) = (
+            Identity::Host(Uuid::from_u128(1)),
+            Identity::Host(Uuid::from_u128(2)),
+        );
         let (spent, current) = (Fingerprint::of(b"spent"), Fingerprint::of(b"current"));
-        let links = [(&oslo, spent), (&oslo, current), (&bergen, spent)].map(|(who, pin)| sessions.link(who, pin));
+        let links =
+            [(&oslo, spent), (&oslo, current), (&bergen, spent)].map(|(who, pin)| sessions.link(who, pin));
         for closed in sessions.to_close(&oslo, |pin| *pin == current) {
             closed.cancel();
         }

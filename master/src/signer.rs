@@ -75,7 +75,9 @@ impl Signer {
     pub fn load(data_dir: &Path) -> Result<Self, SignerError> {
         let key = picket_durable::read_private(key_path(data_dir), LONGEST)?;
         let certificate = picket_durable::read_private(certificate_path(data_dir), LONGEST)?;
-        Ok(Self { authority: Authority::load(&certificate, &key)? })
+        Ok(Self {
+            authority: Authority::load(&certificate, &key)?,
+        })
     }
 
     /// The CA's certificate (DER).
@@ -110,7 +112,9 @@ impl Signer {
     /// # Errors
     /// When the CA's time is over.
     pub fn host(&self, id: HostId, csr: &Csr, from: &str, now: Timestamp) -> Result<Pin, AuthorityError> {
-        let issued = self.authority.issue(csr.public_key(), &Identity::Host(id.0), lifetime::HOST, now)?;
+        let issued = self
+            .authority
+            .issue(csr.public_key(), &Identity::Host(id.0), lifetime::HOST, now)?;
         Ok(pin(&issued, csr.public_key(), from))
     }
 
@@ -125,7 +129,10 @@ impl Signer {
         masters: &[String],
         now: Timestamp,
     ) -> Result<Bundled, AuthorityError> {
-        let holder = Holder::Host { id: id.0, name: name.to_string() };
+        let holder = Holder::Host {
+            id: id.0,
+            name: name.to_string(),
+        };
         self.bundle(holder, masters, lifetime::BUNDLE, now)
     }
 
@@ -150,8 +157,13 @@ impl Signer {
         now: Timestamp,
     ) -> Result<Bundled, AuthorityError> {
         let key = Key::generate()?;
-        let issued = self.authority.issue(key.public(), &holder.identity(), life, now)?;
-        let pin = Pin { certificate: String::new(), ..pin(&issued, key.public(), "") };
+        let issued = self
+            .authority
+            .issue(key.public(), &holder.identity(), life, now)?;
+        let pin = Pin {
+            certificate: String::new(),
+            ..pin(&issued, key.public(), "")
+        };
         let bundle = Bundle {
             holder,
             trust_domain: self.trust_domain().clone(),

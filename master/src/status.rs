@@ -32,7 +32,10 @@ pub(crate) fn unauthenticated(why: &str) -> Status {
 
 /// A watcher fell behind.
 pub(crate) fn behind(last: u64) -> Status {
-    Status::new(Code::DataLoss, format!("you fell behind; start again after event {last}"))
+    Status::new(
+        Code::DataLoss,
+        format!("you fell behind; start again after event {last}"),
+    )
 }
 
 /// The error and its causes in one line.

@@ -16,7 +16,10 @@ use tokio::sync::watch;
 use crate::{
     deployments::Deployments,
     networks::Networks,
-    record::{DeploymentRecord, GrantRecord, HostRecord, HostStanding, NetworkRecord, OperatorRecord, Record, RecordError, key},
+    record::{
+        DeploymentRecord, GrantRecord, HostRecord, HostStanding, NetworkRecord, OperatorRecord, Record,
+        RecordError, key,
+    },
     roster::Roster,
     store::{Entry, Key, Revision, Write},
 };
@@ -48,7 +51,12 @@ impl State {
     ///
     /// # Errors
     /// When the value is no record of its key.
-    fn apply(&mut self, write: &Write, revision: Revision, affected: &mut Affected) -> Result<(), RecordError> {
+    fn apply(
+        &mut self,
+        write: &Write,
+        revision: Revision,
+        affected: &mut Affected,
+    ) -> Result<(), RecordError> {
         match write {
             Write::Put(key, value) => self.put(key, value, revision, affected),
             Write::Delete(key) => {
@@ -61,7 +69,13 @@ impl State {
         }
     }
 
-    fn put(&mut self, key: &Key, value: &[u8], revision: Revision, affected: &mut Affected) -> Result<(), RecordError> {
+    fn put(
+        &mut self,
+        key: &Key,
+        value: &[u8],
+        revision: Revision,
+        affected: &mut Affected,
+    ) -> Result<(), RecordError> {
         let text = key.as_str();
         if text.starts_with(key::HOSTS) {
             let host = HostRecord::read(key, value)?;
@@ -73,7 +87,11 @@ impl State {
             affected.hosts.insert(id);
             if let Some(node) = node {
                 for network in self.networks.host_changed(node, revision) {
-                    affected.hosts.extend(self.networks.network(network).map(|network| network.record.controller));
+                    affected.hosts.extend(
+                        self.networks
+                            .network(network)
+                            .map(|network| network.record.controller),
+                    );
                 }
             }
         } else if text.starts_with(key::OPERATORS) {
@@ -85,12 +103,21 @@ impl State {
             let id = network.id;
             affected.hosts.insert(network.controller);
             self.networks.put_network(network, revision);
-            let owners = self.networks.grants_on(id).filter_map(|(node, _)| self.roster.of_node(node));
+            let owners = self
+                .networks
+                .grants_on(id)
+                .filter_map(|(node, _)| self.roster.of_node(node));
             affected.hosts.extend(owners.map(|host| host.record.id));
         } else if text.starts_with(key::GRANTS) {
             let grant = GrantRecord::read(key, value)?;
-            affected.hosts.extend(self.networks.network(grant.network).map(|network| network.record.controller));
-            affected.hosts.extend(self.roster.of_node(grant.node).map(|host| host.record.id));
+            affected.hosts.extend(
+                self.networks
+                    .network(grant.network)
+                    .map(|network| network.record.controller),
+            );
+            affected
+                .hosts
+                .extend(self.roster.of_node(grant.node).map(|host| host.record.id));
             self.networks.put_grant(grant, revision);
         } else if text.starts_with(key::DEPLOYMENTS) {
             let deployment = DeploymentRecord::read(key, value)?;
@@ -118,7 +145,10 @@ impl Views {
     /// # Errors
     /// When a value is no record of its key.
     pub fn load(entries: &[Entry], revision: Revision) -> Result<Self, RecordError> {
-        let views = Self { state: RwLock::new(State::default()), applied: watch::Sender::new(Revision(0)) };
+        let views = Self {
+            state: RwLock::new(State::default()),
+            applied: watch::Sender::new(Revision(0)),
+        };
         views.reload(entries, revision)?;
         Ok(views)
     }
@@ -135,7 +165,9 @@ impl Views {
         for entry in ordered {
             state.put(&entry.key, &entry.value, entry.revision, &mut affected)?;
         }
-        affected.hosts.extend(state.roster.hosts().map(|host| host.record.id));
+        affected
+            .hosts
+            .extend(state.roster.hosts().map(|host| host.record.id));
         *self.state.write().unwrap_or_else(PoisonError::into_inner) = state;
         self.applied.send_replace(revision);
         Ok(affected)
@@ -165,7 +197,12 @@ impl Views {
     /// Waits until `revision` is taken in.
     pub async fn reached(&self, revision: Revision) {
         // The sender lives in `self`: it cannot be gone.
-        drop(self.applied.subscribe().wait_for(|applied| *applied >= revision).await);
+        drop(
+            self.applied
+                .subscribe()
+                .wait_for(|applied| *applied >= revision)
+                .await,
+        );
     }
 }
 

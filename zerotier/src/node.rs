@@ -99,20 +99,16 @@ pub struct Joined {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 pub struct Settings {
     /// Assign addresses and routes.
-    #[serde(
-        default = "yes",
-        rename = "allowManaged",
-        deserialize_with = "lenient::or_default"
-    )]
+    #[serde(default = "yes", rename = "allowManaged")]
     pub managed: bool,
     /// Assign addresses and routes of the public internet.
-    #[serde(default, rename = "allowGlobal", deserialize_with = "lenient::or_default")]
+    #[serde(default, rename = "allowGlobal")]
     pub global: bool,
     /// Replace the default route.
-    #[serde(default, rename = "allowDefault", deserialize_with = "lenient::or_default")]
+    #[serde(default, rename = "allowDefault")]
     pub default_route: bool,
     /// Set the name servers.
-    #[serde(default, rename = "allowDNS", deserialize_with = "lenient::or_default")]
+    #[serde(default, rename = "allowDNS")]
     pub dns: bool,
 }
 

@@ -22,6 +22,7 @@ use std::{
     fs::{self, File},
     io,
     net::{IpAddr, Ipv4Addr},
+    os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
     time::Duration,
@@ -55,9 +56,10 @@ pub struct Site {
     binary: PathBuf,
     /// The third octet of the hub's range, which also makes the names of this site's namespaces its own.
     octet: u8,
-    hub: Namespace,
     root: Resident,
     nodes: Vec<Resident>,
+    /// Last, so that it is dropped last: whoever claims the range next finds nothing of this site.
+    hub: Namespace,
 }
 
 /// Why a site of real nodes cannot be had.
@@ -136,6 +138,19 @@ impl Site {
         if !(1..=MAX_NODES).contains(&count) {
             return Err(SiteError::Count(count));
         }
+        // Commands run in other directories than this process.
+        let whole = |path: &Path| {
+            std::path::absolute(path).map_err(|cause| SiteError::File {
+                path: path.to_owned(),
+                cause,
+            })
+        };
+        let directory = &whole(directory)?;
+        let binary = &if binary.components().count() > 1 {
+            whole(binary)?
+        } else {
+            binary.to_owned()
+        };
         let (octet, hub) = claim()?;
         let tag = &hub.0;
         run("ip", &["-n", tag, "link", "set", "lo", "up"])?;
@@ -170,7 +185,7 @@ impl Site {
             })
             .collect::<Result<Vec<_>, _>>()?;
         let mut site = Self {
-            binary: binary.to_owned(),
+            binary: binary.clone(),
             octet,
             hub,
             root,
@@ -453,7 +468,10 @@ fn planet(binary: &Path, root: &Resident) -> Result<Vec<u8>, SiteError> {
         path: path.clone(),
         cause,
     })?;
-    tool(binary, &["genmoon", &path.to_string_lossy()], &root.home)?;
+    let made = tool(binary, &["genmoon", &path.to_string_lossy()], &root.home);
+    // It holds the key that signs worlds, which this site needs once.
+    fs::remove_file(&path).map_err(|cause| SiteError::File { path, cause })?;
+    made?;
     let path = root.home.join(format!("{PLANET:0>16}.moon"));
     fs::read(&path).map_err(|cause| SiteError::File { path, cause })
 }
@@ -468,7 +486,7 @@ fn run(program: &str, arguments: &[&str]) -> Result<(), SiteError> {
 }
 
 fn checked(command: &mut Command) -> Result<Output, SiteError> {
-    let done = command.stdin(Stdio::null()).output();
+    let done = command.stdin(Stdio::null()).process_group(0).output();
     let done = done.map_err(|cause| SiteError::Start {
         command: format!("{command:?}"),
         cause,
@@ -485,6 +503,8 @@ fn checked(command: &mut Command) -> Result<Output, SiteError> {
 
 fn output(program: &str, arguments: &[&str]) -> Result<Output, SiteError> {
     let mut command = Command::new(program);
+    // A group of its own: a signal to ours, which makes us clean up, must not end the commands that do it.
+    command.process_group(0);
     let done = command.args(arguments).stdin(Stdio::null()).output();
     done.map_err(|cause| SiteError::Start {
         command: format!("{command:?}"),

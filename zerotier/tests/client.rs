@@ -161,6 +161,19 @@ async fn an_answer_over_the_limit_is_not_taken_in() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_answer_of_many_pieces_is_read_whole() {
+    let (lab, node) = lab();
+    // What a real service was seen to store: 4 MiB.
+    let new = NewNetwork {
+        name: "x".repeat(4 << 20),
+        ..NewNetwork::default()
+    };
+    let controller = lab.service(node).controller(node);
+    let network = controller.create_network(&new).await.unwrap();
+    assert!(controller.network(network.id).await.unwrap().name == new.name);
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_answer_that_never_ends_is_given_up_in_time() {
     let slow = "HTTP/1.1 200 OK\r\nContent-Length: 400\r\n\r\n{\"address\":";
     let before = Instant::now();

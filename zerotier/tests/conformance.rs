@@ -46,6 +46,7 @@ on_the_fake! {
     a_deauthorized_node_is_cut_off_at_once_and_learns_of_it_late
     a_deleted_member_that_still_asks_comes_back_unauthorized
     a_deauthorization_right_after_a_controller_start_reaches_nobody
+    members_that_are_only_pushed_to_fall_out_of_reach
     an_unknown_network_is_not_found_and_an_unknown_controller_says_nothing
     a_network_that_is_not_joined_is_left_already
     the_api_takes_only_its_token_and_any_case_of_an_id
@@ -86,6 +87,7 @@ async fn real_nodes_behave_as_the_fake_does() {
         a_connection_carries_five_requests
         a_deauthorized_node_is_cut_off_at_once_and_learns_of_it_late
         a_deleted_member_that_still_asks_comes_back_unauthorized
+        members_that_are_only_pushed_to_fall_out_of_reach
         a_deauthorization_right_after_a_controller_start_reaches_nobody
     }
 }
@@ -229,6 +231,26 @@ mod stories {
             (!world.connected(network).await).then_some(())
         })
         .await;
+        world.leave(network).await;
+    }
+
+    pub(super) async fn members_that_are_only_pushed_to_fall_out_of_reach(world: &mut World) {
+        let network = world.network("pushed").await;
+        let controller = world.controller();
+        world.connect(network).await;
+        // Each push puts off the members' next question by a minute, so that after two nobody has asked lately.
+        for limit in [64, 65, 66] {
+            time::sleep(Duration::from_secs(45)).await;
+            let path = format!("/controller/network/{network}");
+            let answer = world
+                .ask(0, "POST", &path, &format!("{{\"multicastLimit\": {limit}}}"))
+                .await;
+            assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        }
+        controller.authorize(network, world.id(1), false).await.unwrap();
+        for _ in 0..5 {
+            assert!(world.connected(network).await);
+        }
         world.leave(network).await;
     }
 

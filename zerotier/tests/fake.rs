@@ -262,7 +262,7 @@ impl Site {
         let token = self.lab.token(self.controller);
         let request = format!(
             "{method} {path} HTTP/1.1\r\nHost: x\r\nX-ZT1-Auth: {}\r\nConnection: close\r\n\r\n",
-            token.expose()
+            token.expose(),
         );
         let mut wire = self.lab.dial(self.controller).dial().await.unwrap();
         wire.write_all(request.as_bytes()).await.unwrap();

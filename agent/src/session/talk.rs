@@ -46,6 +46,8 @@ const COALESCE: Duration = Duration::from_secs(1);
 const REPORT_FIRST: Duration = Duration::from_secs(5);
 /// How long a farewell may take to be sent.
 const GOODBYE: Duration = Duration::from_millis(300);
+/// The least time between two renewals.
+const RENEW_LEAST: Duration = Duration::from_secs(3600);
 /// How long to wait before a renewal that failed is tried again.
 const RENEW_AGAIN: Duration = Duration::from_secs(300);
 
@@ -445,7 +447,9 @@ fn renewal(session: &Session, identity: &Identity) -> Instant {
     let wait = identity
         .renew_at(jitter)
         .duration_since(session.reach.clock.now());
-    Instant::now() + Duration::try_from(wait).unwrap_or(Duration::ZERO)
+    let due = Instant::now() + Duration::try_from(wait).unwrap_or(Duration::ZERO);
+    // On a machine whose clock is days ahead every new certificate looks old.
+    session.renewed.map_or(due, |last| due.max(last + RENEW_LEAST))
 }
 
 /// Later than any session lasts.

@@ -48,7 +48,7 @@ impl End {
                 listed(lines)
             ))),
             Self::OutOfTime(after, lines) => Err(Fault::NotYet(format!(
-                "deployment {name} is applied, and after {after:?} not all of it runs; the master goes on by itself, look with `picketctl deploy show {name} --output table`:\n{}",
+                "deployment {name} is applied, and after {after:?} not all of it runs; the master goes on by itself, look with `picketctl deploy show {name}`:\n{}",
                 listed(lines)
             ))),
         }
@@ -116,10 +116,13 @@ pub(super) async fn until_settled(
             let lines = not_running(&detail);
             break Ok((detail, End::OutOfTime(within, lines)));
         }
-        let problems = detail
-            .problems
+        let numbered: Vec<String> = (1..=detail.problems.len())
+            .map(|number| format!("problem {number}"))
+            .collect();
+        let problems = numbered
             .iter()
-            .map(|problem| ("problem", problem.as_str()));
+            .map(String::as_str)
+            .zip(detail.problems.iter().map(String::as_str));
         let states = states.iter().map(|(name, state)| (name.as_str(), state.as_str()));
         progress.tell(&desk.clock, &mut desk.print, states.chain(problems));
         time::sleep(ASK_EVERY).await;

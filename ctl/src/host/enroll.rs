@@ -18,7 +18,7 @@ use crate::{
     desk::Desk,
     fault::{About, Fault},
     print::Named,
-    words::to_the_second,
+    words::{filled, to_the_second},
 };
 
 /// When to enroll.
@@ -34,8 +34,9 @@ pub(super) enum When {
 #[derive(Debug, Serialize)]
 struct Enrolled {
     host: Host,
-    bundle_file: PathBuf,
-    authority_fingerprint: String,
+    /// Absent, with what follows, when there was nothing to do.
+    bundle_file: Option<PathBuf>,
+    authority_fingerprint: Option<String>,
     bundle_expires_at: Option<Timestamp>,
 }
 
@@ -56,7 +57,7 @@ pub(super) async fn enroll(
     if when == When::Absent
         && let Some(host) = existing(desk, &name).await?
     {
-        return absent_is_done(desk, &host);
+        return absent_is_done(desk, host);
     }
     // The key is made for this one answer and cannot be asked for again: the place for it is taken first.
     let place = Place::take(out)?;
@@ -69,26 +70,59 @@ pub(super) async fn enroll(
         Err(fault) if when == When::Absent && fault.is_already_exists() => {
             drop(place);
             return match existing(desk, &name).await? {
-                Some(host) => absent_is_done(desk, &host),
+                Some(host) => absent_is_done(desk, host),
                 None => Err(fault),
             };
         }
         answer => answer?,
     };
-    place.fill(&answer.bundle).map_err(|cause| {
-        Fault::Failed(format!(
-            "the host {name} is enrolled, and its bundle could not be kept: {}; make room, run `picketctl host retire {name} --reason 'bundle lost' --yes`, and enroll again",
-            chain(&cause)
-        ))
-    })?;
+    keep(place, &name, &answer.bundle)?;
     let enrolled = Enrolled {
         host: Host::from(answer.host.unwrap_or_default()),
-        bundle_file: out.to_owned(),
-        authority_fingerprint: answer.authority_fingerprint,
+        bundle_file: Some(out.to_owned()),
+        authority_fingerprint: filled(answer.authority_fingerprint),
         bundle_expires_at: answer.bundle_expires_at.as_ref().and_then(from_wire_time),
     };
-    let sentence = told(&enrolled);
+    let sentence = told(&enrolled, out, "is enrolled; its bundle is");
     desk.print.done(&enrolled, &sentence)
+}
+
+/// Makes another bundle for a host that exists.
+pub(super) async fn bundle(desk: &mut Desk, name: String, cut: bool, out: &Path) -> Result<(), Fault> {
+    let about = About::changing(
+        format!("make another bundle for the host {name}"),
+        format!("picketctl host show {name}"),
+    );
+    let place = Place::take(out)?;
+    let mut hosts = desk.hosts().await?;
+    let request = wire::BundleHostRequest {
+        name: name.clone(),
+        cut,
+    };
+    let answer = desk.call(&about, hosts.bundle_host(request)).await?;
+    keep(place, &name, &answer.bundle)?;
+    let enrolled = Enrolled {
+        host: Host::from(answer.host.unwrap_or_default()),
+        bundle_file: Some(out.to_owned()),
+        authority_fingerprint: filled(answer.authority_fingerprint),
+        bundle_expires_at: answer.bundle_expires_at.as_ref().and_then(from_wire_time),
+    };
+    let what = if cut {
+        "is cut off until it is enrolled with its new bundle"
+    } else {
+        "has another bundle, and the one before it opens nothing; it is"
+    };
+    let sentence = told(&enrolled, out, what);
+    desk.print.done(&enrolled, &sentence)
+}
+
+fn keep(place: Place<'_>, name: &str, bundle: &[u8]) -> Result<(), Fault> {
+    place.fill(bundle).map_err(|cause| {
+        Fault::Failed(format!(
+            "the master made a bundle for the host {name}, and it could not be kept: {}; make room, and run `picketctl host bundle {name} --out FILE`",
+            chain(&cause)
+        ))
+    })
 }
 
 async fn existing(desk: &mut Desk, name: &str) -> Result<Option<Host>, Fault> {
@@ -109,33 +143,35 @@ async fn existing(desk: &mut Desk, name: &str) -> Result<Option<Host>, Fault> {
     }
 }
 
-fn absent_is_done(desk: &mut Desk, host: &Host) -> Result<(), Fault> {
+fn absent_is_done(desk: &mut Desk, host: Host) -> Result<(), Fault> {
     let sentence = format!(
         "host {} is enrolled already; nothing was changed and no bundle was written",
         host.name
     );
-    desk.print.done(host, &sentence)
+    let enrolled = Enrolled {
+        host,
+        bundle_file: None,
+        authority_fingerprint: None,
+        bundle_expires_at: None,
+    };
+    desk.print.done(&enrolled, &sentence)
 }
 
-fn told(enrolled: &Enrolled) -> String {
-    let Enrolled {
-        host,
-        bundle_file,
-        authority_fingerprint,
-        bundle_expires_at,
-    } = enrolled;
-    let file = bundle_file.display();
-    let base = bundle_file
-        .file_name()
-        .map_or_else(|| file.to_string(), |name| name.to_string_lossy().into_owned());
-    let expires =
-        bundle_expires_at.map_or_else(|| "at a time the master did not say".to_owned(), to_the_second);
-    let name = &host.name;
+fn told(enrolled: &Enrolled, out: &Path, what: &str) -> String {
+    let name = &enrolled.host.name;
+    let file = quoted(&out.display().to_string());
+    let fingerprint = enrolled
+        .authority_fingerprint
+        .as_deref()
+        .unwrap_or("(the master did not say)");
+    let expires = enrolled.bundle_expires_at;
+    let expires = expires.map_or_else(|| "at a time the master did not say".to_owned(), to_the_second);
     format!(
-        "host {name} is enrolled; its bundle is {file}: secret, for one use, until {expires}\n\
+        "host {name} {what} {file}: secret, for one use, until {expires}\n\
          CA fingerprint (compare it with what `picket-agent enroll` shows):\n  {}\n\
-         next:\n  scp -p {file} root@{name}:/root/{base}\n  ssh root@{name} picket-agent enroll /root/{base}\n  rm {file}\n  picketctl host show {name}",
-        grouped(authority_fingerprint)
+         next:\n  scp -p {file} root@{name}:/root/{name}.bundle\n  \
+         ssh root@{name} picket-agent enroll /root/{name}.bundle\n  rm {file}\n  picketctl host show {name}",
+        grouped(fingerprint)
     )
 }
 
@@ -144,6 +180,16 @@ fn grouped(fingerprint: &str) -> String {
     match fingerprint.parse::<picket_pki::Fingerprint>() {
         Ok(fingerprint) => fingerprint.grouped(),
         Err(_) => fingerprint.to_owned(),
+    }
+}
+
+/// A path as a shell takes it for one word.
+fn quoted(path: &str) -> String {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_./+,:@%".contains(&b);
+    if path.bytes().all(plain) {
+        path.to_owned()
+    } else {
+        format!("'{}'", path.replace('\'', "'\\''"))
     }
 }
 
@@ -193,5 +239,17 @@ impl Drop for Place<'_> {
             // An empty file that will not go away does no harm, and there is nobody here to tell.
             drop(fs::remove_file(self.path));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_can_be_pasted_into_a_shell() {
+        assert_eq!(quoted("out/edge-07.bundle"), "out/edge-07.bundle");
+        assert_eq!(quoted("my bundles/a"), "'my bundles/a'");
+        assert_eq!(quoted("it's; rm -rf"), r"'it'\''s; rm -rf'");
     }
 }

@@ -28,24 +28,42 @@ impl DeckyService for Deckies {
     ) -> Result<Response<ListDeckiesResponse>, Status> {
         operator(&self.0, &request)?;
         let asked = request.into_inner();
-        let host = optional("host", &asked.host)?.map(|host| self.0.host_named(&host)).transpose()?;
+        let host = optional("host", &asked.host)?
+            .map(|host| self.0.host_named(&host))
+            .transpose()?;
         let deployment = optional("deployment", &asked.deployment)?;
-        Ok(Response::new(ListDeckiesResponse { deckies: list(&self.0, host, deployment.as_ref()) }))
+        Ok(Response::new(ListDeckiesResponse {
+            deckies: list(&self.0, host, deployment.as_ref()),
+        }))
     }
 
-    async fn get_decky(&self, request: Request<GetDeckyRequest>) -> Result<Response<GetDeckyResponse>, Status> {
+    async fn get_decky(
+        &self,
+        request: Request<GetDeckyRequest>,
+    ) -> Result<Response<GetDeckyResponse>, Status> {
         operator(&self.0, &request)?;
         let asked = request.into_inner();
         let wanted = name("name", &asked.name)?;
-        let host = optional("host", &asked.host)?.map(|host| self.0.host_named(&host)).transpose()?;
+        let host = optional("host", &asked.host)?
+            .map(|host| self.0.host_named(&host))
+            .transpose()?;
         let mut found = list(&self.0, host, None);
         found.retain(|decky| decky.name == wanted.as_str());
         match found.len() {
-            0 => Err(Refused::Unknown { what: "decky", name: wanted.to_string(), list: "picketctl decky list" }.into()),
+            0 => Err(Refused::Unknown {
+                what: "decky",
+                name: wanted.to_string(),
+                list: "picketctl decky list",
+            }
+            .into()),
             1 => Ok(Response::new(GetDeckyResponse { decky: found.pop() })),
             _ => {
                 let hosts: Vec<_> = found.iter().map(|decky| decky.host.as_str()).collect();
-                let problem = format!("{} hosts have a decky of this name: {}", found.len(), hosts.join(", "));
+                let problem = format!(
+                    "{} hosts have a decky of this name: {}",
+                    found.len(),
+                    hosts.join(", ")
+                );
                 Err(Refused::invalid("host", format_args!("{problem}; say which with --host")).into())
             }
         }
@@ -53,27 +71,45 @@ impl DeckyService for Deckies {
 }
 
 fn optional(field: &str, text: &str) -> Result<Option<Name>, Refused> {
-    if text.is_empty() { Ok(None) } else { name(field, text).map(Some) }
+    if text.is_empty() {
+        Ok(None)
+    } else {
+        name(field, text).map(Some)
+    }
 }
 
 /// Deckies that are wanted or seen, by host and name.
 pub(super) fn list(desk: &Desk, host: Option<HostId>, deployment: Option<&Name>) -> Vec<wire::Decky> {
     let hosts: Vec<(HostId, Name, Vec<Decky>)> = {
         let views = desk.views.read();
-        let wanted = views.roster.hosts().filter(|one| host.is_none_or(|host| one.record.id == host));
+        let wanted = views
+            .roster
+            .hosts()
+            .filter(|one| host.is_none_or(|host| one.record.id == host));
         wanted
             .map(|one| {
                 let id = one.record.id;
-                let deckies = views.deployments.of_host(id).map(|(decky, _)| decky.clone()).collect();
+                let deckies = views
+                    .deployments
+                    .of_host(id)
+                    .map(|(decky, _)| decky.clone())
+                    .collect();
                 (id, one.record.name.clone(), deckies)
             })
             .collect()
     };
     let mut found = Vec::new();
     for (id, host, wanted) in hosts {
-        let status = desk.observed.get(id).and_then(|seen| seen.deckies()).unwrap_or_default();
-        let mut seen: BTreeMap<Name, DeckyStatus> =
-            status.deckies.into_iter().map(|decky| (decky.name.clone(), decky)).collect();
+        let status = desk
+            .observed
+            .get(id)
+            .and_then(|seen| seen.deckies())
+            .unwrap_or_default();
+        let mut seen: BTreeMap<Name, DeckyStatus> = status
+            .deckies
+            .into_iter()
+            .map(|decky| (decky.name.clone(), decky))
+            .collect();
         for decky in &wanted {
             found.push(shown(&host, Some(decky), seen.remove(&decky.name).as_ref()));
         }
@@ -85,15 +121,31 @@ pub(super) fn list(desk: &Desk, host: Option<HostId>, deployment: Option<&Name>)
 }
 
 fn shown(host: &Name, wanted: Option<&Decky>, seen: Option<&DeckyStatus>) -> wire::Decky {
-    let name = wanted.map(|decky| &decky.name).or(seen.map(|status| &status.name));
-    let deployment = wanted.map(|decky| &decky.deployment).or(seen.map(|status| &status.deployment));
-    let address = seen.and_then(|status| status.address).or(wanted.map(|decky| decky.address));
-    let mut services: Vec<_> = wanted.iter().flat_map(|decky| &decky.services).map(service).collect();
+    let name = wanted
+        .map(|decky| &decky.name)
+        .or(seen.map(|status| &status.name));
+    let deployment = wanted
+        .map(|decky| &decky.deployment)
+        .or(seen.map(|status| &status.deployment));
+    let address = seen
+        .and_then(|status| status.address)
+        .or(wanted.map(|decky| decky.address));
+    let mut services: Vec<_> = wanted
+        .iter()
+        .flat_map(|decky| &decky.services)
+        .map(service)
+        .collect();
     for status in seen.iter().flat_map(|status| &status.services) {
-        match services.iter_mut().find(|service| service.name == status.name.as_str()) {
+        match services
+            .iter_mut()
+            .find(|service| service.name == status.name.as_str())
+        {
             Some(service) => fill(service, status),
             None => {
-                let mut service = wire::DeckyServiceInfo { name: status.name.to_string(), ..Default::default() };
+                let mut service = wire::DeckyServiceInfo {
+                    name: status.name.to_string(),
+                    ..Default::default()
+                };
                 fill(&mut service, status);
                 services.push(service);
             }
@@ -103,7 +155,9 @@ fn shown(host: &Name, wanted: Option<&Decky>, seen: Option<&DeckyStatus>) -> wir
         host: host.to_string(),
         name: name.map(ToString::to_string).unwrap_or_default(),
         deployment: deployment.map(ToString::to_string).unwrap_or_default(),
-        state: seen.map_or(wire::DeckyState::Pending, |status| state(status.state)).into(),
+        state: seen
+            .map_or(wire::DeckyState::Pending, |status| state(status.state))
+            .into(),
         problem: seen.map(|status| status.problem.clone()).unwrap_or_default(),
         address: address.map(|address| address.to_string()).unwrap_or_default(),
         container_id: seen.map(|status| status.container.clone()).unwrap_or_default(),

@@ -9,9 +9,10 @@ use picket_proto::{
     site::{Site, SiteError},
     to_wire_time,
     wire::admin::{
-        self as wire, ApplyDeploymentRequest, ApplyDeploymentResponse, GetDeploymentRequest, GetDeploymentResponse,
-        ListDeploymentsRequest, ListDeploymentsResponse, PlanDeploymentRequest, PlanDeploymentResponse,
-        RemoveDeploymentRequest, RemoveDeploymentResponse, deployment_service_server::DeploymentService,
+        self as wire, ApplyDeploymentRequest, ApplyDeploymentResponse, GetDeploymentRequest,
+        GetDeploymentResponse, ListDeploymentsRequest, ListDeploymentsResponse, PlanDeploymentRequest,
+        PlanDeploymentResponse, RemoveDeploymentRequest, RemoveDeploymentResponse,
+        deployment_service_server::DeploymentService,
     },
 };
 use tonic::{Request, Response, Status};
@@ -20,6 +21,7 @@ use super::{deckies, name};
 use crate::{
     caller::operator,
     deployments::{Action, Change, plan},
+    desired,
     desk::{Actor, Desk},
     event::Severity,
     record::{DeploymentRecord, HostStanding, Record as _, key},
@@ -41,7 +43,10 @@ struct Checked {
 
 impl Checked {
     fn changes(&self) -> Vec<Change> {
-        plan(self.before.as_ref().and_then(|(before, _)| before.site.as_ref()), Some(&self.site))
+        plan(
+            self.before.as_ref().and_then(|(before, _)| before.site.as_ref()),
+            Some(&self.site),
+        )
     }
 }
 
@@ -53,7 +58,9 @@ impl DeploymentService for Deployments {
     ) -> Result<Response<PlanDeploymentResponse>, Status> {
         operator(&self.0, &request)?;
         let checked = check(&self.0, request.into_inner().site)?;
-        Ok(Response::new(PlanDeploymentResponse { changes: shown_changes(&checked.changes()) }))
+        Ok(Response::new(PlanDeploymentResponse {
+            changes: shown_changes(&checked.changes()),
+        }))
     }
 
     async fn apply_deployment(
@@ -64,8 +71,14 @@ impl DeploymentService for Deployments {
         let checked = check(&self.0, request.into_inner().site)?;
         let changes = checked.changes();
         let name = checked.site.name.clone();
-        let same_hosts = checked.before.as_ref().is_some_and(|(before, _)| before.hosts == checked.hosts);
-        let same_site = checked.before.as_ref().is_some_and(|(before, _)| before.site.as_ref() == Some(&checked.site));
+        let same_hosts = checked
+            .before
+            .as_ref()
+            .is_some_and(|(before, _)| before.hosts == checked.hosts);
+        let same_site = checked
+            .before
+            .as_ref()
+            .is_some_and(|(before, _)| before.site.as_ref() == Some(&checked.site));
         if !(same_site && same_hosts) {
             let (revision, guard) = following(&name, checked.before.as_ref());
             let record = DeploymentRecord {
@@ -77,11 +90,19 @@ impl DeploymentService for Deployments {
                 by: actor.name().to_owned(),
             };
             self.write(&actor, "deployment.apply", record, guard).await?;
-            let message = format!("revision {revision} applied by {}: {}", actor.name(), counted(&changes));
-            self.0.say(Severity::Notice, "deployment.applied", name.as_str(), &message);
+            let message = format!(
+                "revision {revision} applied by {}: {}",
+                actor.name(),
+                counted(&changes)
+            );
+            self.0
+                .say(Severity::Notice, "deployment.applied", name.as_str(), &message);
         }
         let deployment = Some(shown(&self.0, &name)?);
-        Ok(Response::new(ApplyDeploymentResponse { deployment, changes: shown_changes(&changes) }))
+        Ok(Response::new(ApplyDeploymentResponse {
+            deployment,
+            changes: shown_changes(&changes),
+        }))
     }
 
     async fn list_deployments(
@@ -89,8 +110,18 @@ impl DeploymentService for Deployments {
         request: Request<ListDeploymentsRequest>,
     ) -> Result<Response<ListDeploymentsResponse>, Status> {
         operator(&self.0, &request)?;
-        let names: Vec<_> = self.0.views.read().deployments.all().map(|(one, _)| one.record.name.clone()).collect();
-        let deployments = names.iter().map(|name| shown(&self.0, name)).collect::<Result<_, _>>()?;
+        let names: Vec<_> = self
+            .0
+            .views
+            .read()
+            .deployments
+            .all()
+            .map(|(one, _)| one.record.name.clone())
+            .collect();
+        let deployments = names
+            .iter()
+            .map(|name| shown(&self.0, name))
+            .collect::<Result<_, _>>()?;
         Ok(Response::new(ListDeploymentsResponse { deployments }))
     }
 
@@ -103,13 +134,28 @@ impl DeploymentService for Deployments {
         let deployment = shown(&self.0, &name)?;
         let (site, hosts) = {
             let views = self.0.views.read();
-            let (kept, site) = views.deployments.standing(&name).ok_or_else(|| Refused::no_deployment(&name))?;
+            let (kept, site) = views
+                .deployments
+                .standing(&name)
+                .ok_or_else(|| Refused::no_deployment(&name))?;
             (wire::Site::from(site), kept.record.hosts.clone())
         };
+        let mut deckies = deckies::list(&self.0, None, Some(&name));
+        let unsettled: Vec<_> = hosts
+            .iter()
+            .filter(|(_, id)| !settled(&self.0, **id))
+            .map(|(name, _)| name.to_string())
+            .collect();
+        for decky in &mut deckies {
+            // What runs there may be the form before this revision.
+            if decky.state() == wire::DeckyState::Running && unsettled.contains(&decky.host) {
+                decky.set_state(wire::DeckyState::Pending);
+            }
+        }
         Ok(Response::new(GetDeploymentResponse {
             deployment: Some(deployment),
             site: Some(site),
-            deckies: deckies::list(&self.0, None, Some(&name)),
+            deckies,
             problems: problems(&self.0, &hosts),
         }))
     }
@@ -122,7 +168,10 @@ impl DeploymentService for Deployments {
         let name = name("name", &request.into_inner().name)?;
         let before = {
             let views = self.0.views.read();
-            let (kept, _) = views.deployments.standing(&name).ok_or_else(|| Refused::no_deployment(&name))?;
+            let (kept, _) = views
+                .deployments
+                .standing(&name)
+                .ok_or_else(|| Refused::no_deployment(&name))?;
             (kept.record.clone(), kept.revision)
         };
         let changes = plan(before.0.site.as_ref(), None);
@@ -137,13 +186,22 @@ impl DeploymentService for Deployments {
         };
         self.write(&actor, "deployment.remove", record, guard).await?;
         let message = format!("removed by {}: {}", actor.name(), counted(&changes));
-        self.0.say(Severity::Notice, "deployment.removed", name.as_str(), &message);
-        Ok(Response::new(RemoveDeploymentResponse { changes: shown_changes(&changes) }))
+        self.0
+            .say(Severity::Notice, "deployment.removed", name.as_str(), &message);
+        Ok(Response::new(RemoveDeploymentResponse {
+            changes: shown_changes(&changes),
+        }))
     }
 }
 
 impl Deployments {
-    async fn write(&self, actor: &Actor, what: &str, record: DeploymentRecord, guard: Guard) -> Result<(), Refused> {
+    async fn write(
+        &self,
+        actor: &Actor,
+        what: &str,
+        record: DeploymentRecord,
+        guard: Guard,
+    ) -> Result<(), Refused> {
         let audit = actor.does(what, &record.name, &format!("revision {}", record.revision));
         self.0.commit(vec![guard], vec![record.put()], audit).await?;
         Ok(())
@@ -165,14 +223,23 @@ fn check(desk: &Desk, site: Option<wire::Site>) -> Result<Checked, Refused> {
     let site = Site::try_from(site)?;
     let views = desk.views.read();
     let (hosts, mut wrong) = find_hosts(&views, &site);
-    wrong.extend(views.deployments.conflicts(&site, &hosts).into_iter().map(|problem| {
-        let (field, problem) = problem.split_once(": ").unwrap_or(("site", &problem));
-        WireError::new(field, problem)
-    }));
+    wrong.extend(
+        views
+            .deployments
+            .conflicts(&site, &hosts)
+            .into_iter()
+            .map(|problem| {
+                let (field, problem) = problem.split_once(": ").unwrap_or(("site", &problem));
+                WireError::new(field, problem)
+            }),
+    );
     if !wrong.is_empty() {
         return Err(SiteError(wrong).into());
     }
-    let before = views.deployments.any(&site.name).map(|kept| (kept.record.clone(), kept.revision));
+    let before = views
+        .deployments
+        .any(&site.name)
+        .map(|kept| (kept.record.clone(), kept.revision));
     Ok(Checked { hosts, before, site })
 }
 
@@ -186,7 +253,10 @@ fn find_hosts(views: &State, site: &Site) -> (BTreeMap<Name, HostId>, Vec<WireEr
                 format_args!("there is no host {}; see `picketctl host list`", placed.host),
             )),
             Some(host) if host.record.standing != HostStanding::Active => {
-                wrong.push(WireError::new(field, format_args!("host {} is banned", placed.host)));
+                wrong.push(WireError::new(
+                    field,
+                    format_args!("host {} is banned", placed.host),
+                ));
             }
             Some(host) => drop(hosts.insert(placed.host.clone(), host.record.id)),
         }
@@ -196,9 +266,15 @@ fn find_hosts(views: &State, site: &Site) -> (BTreeMap<Name, HostId>, Vec<WireEr
 
 fn shown(desk: &Desk, name: &Name) -> Result<wire::Deployment, Refused> {
     let deckies = deckies::list(desk, None, Some(name));
-    let running = deckies.iter().filter(|decky| decky.state() == wire::DeckyState::Running).count();
+    let running = deckies
+        .iter()
+        .filter(|decky| decky.state() == wire::DeckyState::Running)
+        .count();
     let views = desk.views.read();
-    let (kept, site) = views.deployments.standing(name).ok_or_else(|| Refused::no_deployment(name))?;
+    let (kept, site) = views
+        .deployments
+        .standing(name)
+        .ok_or_else(|| Refused::no_deployment(name))?;
     let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
     Ok(wire::Deployment {
         name: name.to_string(),
@@ -211,12 +287,30 @@ fn shown(desk: &Desk, name: &Name) -> Result<wire::Deployment, Refused> {
     })
 }
 
+/// Whether a host has tried the shard that is wanted of it now. One that was offered nothing since the master's start
+/// is believed as it reports.
+fn settled(desk: &Desk, host: HostId) -> bool {
+    let Some(tried) = desk.observed.get(host).map(|seen| seen.tried(Kind::Shard)) else {
+        return true;
+    };
+    let Some(wanted) = tried.wanted else { return true };
+    let current = desired::document(&desk.views.read(), host, Kind::Shard, 0).digest;
+    wanted.digest == current && tried.outcome.is_some_and(|outcome| outcome.stamp == wanted.stamp)
+}
+
 /// What the hosts of a deployment could not carry out.
 fn problems(desk: &Desk, hosts: &BTreeMap<Name, HostId>) -> Vec<String> {
     let of = |(name, id): (&Name, &HostId)| {
-        let outcome = desk.observed.get(*id).and_then(|seen| seen.tried(Kind::Shard).outcome)?;
+        let outcome = desk
+            .observed
+            .get(*id)
+            .and_then(|seen| seen.tried(Kind::Shard).outcome)?;
         (outcome.status != OutcomeStatus::Done).then(|| {
-            outcome.problems.into_iter().map(|problem| format!("{name}: {problem}")).collect::<Vec<_>>()
+            outcome
+                .problems
+                .into_iter()
+                .map(|problem| format!("{name}: {problem}"))
+                .collect::<Vec<_>>()
         })
     };
     hosts.iter().filter_map(of).flatten().collect()

@@ -37,16 +37,22 @@ pub struct EventStreams {
 impl EventService for EventStreams {
     type WatchEventsStream = BoxStream<'static, Result<WatchEventsResponse, Status>>;
 
-    async fn list_events(&self, request: Request<ListEventsRequest>) -> Result<Response<ListEventsResponse>, Status> {
+    async fn list_events(
+        &self,
+        request: Request<ListEventsRequest>,
+    ) -> Result<Response<ListEventsResponse>, Status> {
         operator(&self.desk, &request)?;
         let asked = request.into_inner();
         let limit = if asked.limit == 0 { USUAL } else { asked.limit };
         let limit = usize::try_from(limit).unwrap_or(usize::MAX).min(MOST_KEPT);
         let wanted = |event: &Event| {
-            (asked.subject.is_empty() || event.subject == asked.subject) && event.kind.starts_with(&asked.kind)
+            (asked.subject.is_empty() || event.subject == asked.subject)
+                && event.kind.starts_with(&asked.kind)
         };
         let events = self.desk.events.list(asked.after, limit, wanted);
-        Ok(Response::new(ListEventsResponse { events: events.iter().map(|event| shown(event)).collect() }))
+        Ok(Response::new(ListEventsResponse {
+            events: events.iter().map(|event| shown(event)).collect(),
+        }))
     }
 
     async fn watch_events(
@@ -71,7 +77,9 @@ impl EventService for EventStreams {
 }
 
 fn answer(event: &Event) -> WatchEventsResponse {
-    WatchEventsResponse { event: Some(shown(event)) }
+    WatchEventsResponse {
+        event: Some(shown(event)),
+    }
 }
 
 fn shown(event: &Event) -> wire::Event {

@@ -8,9 +8,11 @@ use picket_proto::{
     status::JoinedNetwork,
     to_wire_time,
     wire::admin::{
-        self as wire, BanHostRequest, BanHostResponse, EnrollHostRequest, EnrollHostResponse, GetHostRequest,
-        GetHostResponse, LabelHostRequest, LabelHostResponse, ListHostsRequest, ListHostsResponse, NoteHostRequest,
-        NoteHostResponse, RetireHostRequest, RetireHostResponse, host_service_server::HostService,
+        self as wire, BanHostRequest, BanHostResponse, BundleHostRequest, BundleHostResponse,
+        EnrollHostRequest, EnrollHostResponse, GetHostRequest, GetHostResponse, LabelHostRequest,
+        LabelHostResponse, ListHostsRequest, ListHostsResponse, NoteHostRequest, NoteHostResponse,
+        RetireHostRequest, RetireHostResponse, UnbanHostRequest, UnbanHostResponse,
+        host_service_server::HostService,
     },
 };
 use tonic::{Request, Response, Status};
@@ -25,6 +27,7 @@ use crate::{
     observed::Tried,
     record::{HostRecord, HostStanding, Pin, Pins, Record as _, key},
     refused::Refused,
+    renewal,
     signer::Bundled,
     store::{CommitError, Guard, Write},
 };
@@ -40,15 +43,20 @@ pub struct Hosts(pub Arc<Desk>);
 
 #[tonic::async_trait]
 impl HostService for Hosts {
-    async fn enroll_host(&self, request: Request<EnrollHostRequest>) -> Result<Response<EnrollHostResponse>, Status> {
+    async fn enroll_host(
+        &self,
+        request: Request<EnrollHostRequest>,
+    ) -> Result<Response<EnrollHostResponse>, Status> {
         let actor = operator(&self.0, &request)?;
         let asked = request.into_inner();
         let name = name("name", &asked.name)?;
         let labels = Labels::new(asked.labels).map_err(Refused::Invalid)?;
         let desk = &self.0;
         let (id, now) = (HostId(Uuid::new_v4()), desk.now());
-        let Bundled { bundle, pin } =
-            desk.signer.host_bundle(id, &name, &desk.addresses, now).map_err(Refused::Authority)?;
+        let Bundled { bundle, pin } = desk
+            .signer
+            .host_bundle(id, &name, &desk.addresses, now)
+            .map_err(Refused::Authority)?;
         let text = bundle.encode().map_err(Refused::Bundle)?;
         let expires = pin.not_after;
         let record = HostRecord {
@@ -58,22 +66,37 @@ impl HostService for Hosts {
             note: String::new(),
             enrolled_at: now,
             standing: HostStanding::Active,
-            pins: Pins { bundle: Some(pin), ..Pins::default() },
+            pins: Pins {
+                bundle: Some(pin),
+                ..Pins::default()
+            },
             node: None,
         };
         let claim = Write::Put(key::name(&name), id.to_string().into_bytes());
         let audit = actor.does("host.enroll", &name, "");
-        match desk.commit(vec![Guard::Absent(key::name(&name))], vec![record.put(), claim], audit).await {
+        match desk
+            .commit(
+                vec![Guard::Absent(key::name(&name))],
+                vec![record.put(), claim],
+                audit,
+            )
+            .await
+        {
             Ok(_) => {}
             Err(CommitError::Conflict { .. }) => {
                 let exists = format!(
-                    "host {name} exists already; choose another name, or `picketctl host retire {name}` first"
+                    "host {name} exists already; choose another name, make another bundle for it with `picketctl host bundle {name}`, or retire it first"
                 );
                 return Err(Refused::Exists(exists).into());
             }
             Err(error) => return Err(Refused::Commit(error).into()),
         }
-        desk.say(Severity::Notice, "host.enrolled", name.as_str(), &format!("enrolled by {}", actor.name()));
+        desk.say(
+            Severity::Notice,
+            "host.enrolled",
+            name.as_str(),
+            &format!("enrolled by {}", actor.name()),
+        );
         Ok(Response::new(EnrollHostResponse {
             host: Some(shown(desk, id)?),
             bundle: text.as_bytes().to_vec().into(),
@@ -82,7 +105,10 @@ impl HostService for Hosts {
         }))
     }
 
-    async fn list_hosts(&self, request: Request<ListHostsRequest>) -> Result<Response<ListHostsResponse>, Status> {
+    async fn list_hosts(
+        &self,
+        request: Request<ListHostsRequest>,
+    ) -> Result<Response<ListHostsResponse>, Status> {
         operator(&self.0, &request)?;
         let asked = request.into_inner();
         let wanted = Labels::new(asked.labels).map_err(Refused::Invalid)?;
@@ -97,14 +123,31 @@ impl HostService for Hosts {
         let size = usize::try_from(size).unwrap_or(usize::MAX);
         let (page, more): (Vec<_>, bool) = {
             let views = self.0.views.read();
-            let mut hosts = views.roster.hosts_after(after.as_ref()).filter(|host| host.record.labels.include(&wanted));
-            let page = hosts.by_ref().take(size).map(|host| (host.record.id, host.record.name.clone())).collect();
+            let mut hosts = views
+                .roster
+                .hosts_after(after.as_ref())
+                .filter(|host| host.record.labels.include(&wanted));
+            let page = hosts
+                .by_ref()
+                .take(size)
+                .map(|host| (host.record.id, host.record.name.clone()))
+                .collect();
             (page, hosts.next().is_some())
         };
-        let next_page_token = page.last().filter(|_| more).map(|(_, name)| name.to_string()).unwrap_or_default();
+        let next_page_token = page
+            .last()
+            .filter(|_| more)
+            .map(|(_, name)| name.to_string())
+            .unwrap_or_default();
         // One that was retired since is left out.
-        let hosts = page.iter().filter_map(|(id, _)| shown(&self.0, *id).ok()).collect();
-        Ok(Response::new(ListHostsResponse { hosts, next_page_token }))
+        let hosts = page
+            .iter()
+            .filter_map(|(id, _)| shown(&self.0, *id).ok())
+            .collect();
+        Ok(Response::new(ListHostsResponse {
+            hosts,
+            next_page_token,
+        }))
     }
 
     async fn get_host(&self, request: Request<GetHostRequest>) -> Result<Response<GetHostResponse>, Status> {
@@ -113,7 +156,10 @@ impl HostService for Hosts {
         Ok(Response::new(detailed(&self.0, id)?))
     }
 
-    async fn label_host(&self, request: Request<LabelHostRequest>) -> Result<Response<LabelHostResponse>, Status> {
+    async fn label_host(
+        &self,
+        request: Request<LabelHostRequest>,
+    ) -> Result<Response<LabelHostResponse>, Status> {
         let actor = operator(&self.0, &request)?;
         let asked = request.into_inner();
         let name = name("name", &asked.name)?;
@@ -125,16 +171,29 @@ impl HostService for Hosts {
             host.labels = labels;
             Ok(differs)
         };
-        self.0.change_host(id, actor.does("host.label", &name, ""), change).await?;
-        Ok(Response::new(LabelHostResponse { host: Some(shown(&self.0, id)?) }))
+        self.0
+            .change_host(id, actor.does("host.label", &name, ""), change)
+            .await?;
+        Ok(Response::new(LabelHostResponse {
+            host: Some(shown(&self.0, id)?),
+        }))
     }
 
-    async fn note_host(&self, request: Request<NoteHostRequest>) -> Result<Response<NoteHostResponse>, Status> {
+    async fn note_host(
+        &self,
+        request: Request<NoteHostRequest>,
+    ) -> Result<Response<NoteHostResponse>, Status> {
         let actor = operator(&self.0, &request)?;
         let asked = request.into_inner();
         let name = name("name", &asked.name)?;
-        if asked.note.chars().count() > MOST_NOTE || asked.note.contains(|c: char| c.is_control() && c != '\n') {
-            return Err(Refused::invalid("note", format_args!("use plain text of at most {MOST_NOTE} characters")).into());
+        if asked.note.chars().count() > MOST_NOTE
+            || asked.note.contains(|c: char| c.is_control() && c != '\n')
+        {
+            return Err(Refused::invalid(
+                "note",
+                format_args!("use plain text of at most {MOST_NOTE} characters"),
+            )
+            .into());
         }
         let id = self.0.host_named(&name)?;
         let change = |host: &mut HostRecord| {
@@ -142,8 +201,12 @@ impl HostService for Hosts {
             host.note.clone_from(&asked.note);
             Ok(differs)
         };
-        self.0.change_host(id, actor.does("host.note", &name, ""), change).await?;
-        Ok(Response::new(NoteHostResponse { host: Some(shown(&self.0, id)?) }))
+        self.0
+            .change_host(id, actor.does("host.note", &name, ""), change)
+            .await?;
+        Ok(Response::new(NoteHostResponse {
+            host: Some(shown(&self.0, id)?),
+        }))
     }
 
     async fn ban_host(&self, request: Request<BanHostRequest>) -> Result<Response<BanHostResponse>, Status> {
@@ -156,19 +219,102 @@ impl HostService for Hosts {
         let ban = |host: &mut HostRecord| {
             let active = host.standing == HostStanding::Active;
             if active {
-                host.standing = HostStanding::Banned { at, reason: reason.clone() };
+                host.standing = HostStanding::Banned {
+                    at,
+                    reason: reason.clone(),
+                };
             }
             Ok(active)
         };
-        let (_, changed) = self.0.change_host(id, actor.does("host.ban", &name, &reason), ban).await?;
+        let (_, changed) = self
+            .0
+            .change_host(id, actor.does("host.ban", &name, &reason), ban)
+            .await?;
         if changed {
             let message = format!("banned by {}: {reason}", actor.name());
-            self.0.say(Severity::Alert, "host.banned", name.as_str(), &message);
+            self.0
+                .say(Severity::Alert, "host.banned", name.as_str(), &message);
         }
-        Ok(Response::new(BanHostResponse { host: Some(shown(&self.0, id)?), session_cut: had_session && changed }))
+        Ok(Response::new(BanHostResponse {
+            host: Some(shown(&self.0, id)?),
+            session_cut: had_session && changed,
+        }))
     }
 
-    async fn retire_host(&self, request: Request<RetireHostRequest>) -> Result<Response<RetireHostResponse>, Status> {
+    async fn unban_host(
+        &self,
+        request: Request<UnbanHostRequest>,
+    ) -> Result<Response<UnbanHostResponse>, Status> {
+        let actor = operator(&self.0, &request)?;
+        let asked = request.into_inner();
+        let (name, reason) = (name("name", &asked.name)?, reason(&asked.reason)?);
+        let id = self.0.host_named(&name)?;
+        let unban = |host: &mut HostRecord| {
+            let banned = matches!(host.standing, HostStanding::Banned { .. });
+            if banned {
+                host.standing = HostStanding::Active;
+            }
+            Ok(banned)
+        };
+        let (_, changed) = self
+            .0
+            .change_host(id, actor.does("host.unban", &name, &reason), unban)
+            .await?;
+        if changed {
+            let message = format!("unbanned by {}: {reason}", actor.name());
+            self.0
+                .say(Severity::Notice, "host.unbanned", name.as_str(), &message);
+        }
+        Ok(Response::new(UnbanHostResponse {
+            host: Some(shown(&self.0, id)?),
+        }))
+    }
+
+    async fn bundle_host(
+        &self,
+        request: Request<BundleHostRequest>,
+    ) -> Result<Response<BundleHostResponse>, Status> {
+        let actor = operator(&self.0, &request)?;
+        let asked = request.into_inner();
+        let name = name("name", &asked.name)?;
+        let desk = &self.0;
+        let id = desk.host_named(&name)?;
+        let Bundled { bundle, pin } = desk
+            .signer
+            .host_bundle(id, &name, &desk.addresses, desk.now())
+            .map_err(Refused::Authority)?;
+        let text = bundle.encode().map_err(Refused::Bundle)?;
+        let expires = pin.not_after;
+        let why = if asked.cut { "cut" } else { "" };
+        let another = |host: &mut HostRecord| {
+            if host.standing != HostStanding::Active {
+                let banned = format!("host {name} is banned; `picketctl host unban {name}` first");
+                return Err(Refused::NotNow(banned));
+            }
+            renewal::rebundle(host, pin.clone(), asked.cut);
+            Ok(true)
+        };
+        desk.change_host(id, actor.does("host.bundle", &name, why), another)
+            .await?;
+        let effect = if asked.cut {
+            "; the certificate in use is cut"
+        } else {
+            ""
+        };
+        let message = format!("another bundle was made by {}{effect}", actor.name());
+        desk.say(Severity::Alert, "host.bundled", name.as_str(), &message);
+        Ok(Response::new(BundleHostResponse {
+            host: Some(shown(desk, id)?),
+            bundle: text.as_bytes().to_vec().into(),
+            authority_fingerprint: desk.signer.fingerprint().to_string(),
+            bundle_expires_at: Some(to_wire_time(expires)),
+        }))
+    }
+
+    async fn retire_host(
+        &self,
+        request: Request<RetireHostRequest>,
+    ) -> Result<Response<RetireHostResponse>, Status> {
         let actor = operator(&self.0, &request)?;
         let asked = request.into_inner();
         let (name, reason) = (name("name", &asked.name)?, reason(&asked.reason)?);
@@ -178,16 +324,26 @@ impl HostService for Hosts {
         let retire = |host: &mut HostRecord| {
             let standing = !matches!(host.standing, HostStanding::Retired { .. });
             if standing {
-                host.standing = HostStanding::Retired { at, reason: reason.clone() };
+                host.standing = HostStanding::Retired {
+                    at,
+                    reason: reason.clone(),
+                };
             }
             Ok(standing)
         };
-        let (_, changed) = self.0.change_host(id, actor.does("host.retire", &name, &reason), retire).await?;
+        let (_, changed) = self
+            .0
+            .change_host(id, actor.does("host.retire", &name, &reason), retire)
+            .await?;
         if changed {
             let message = format!("retired by {}: {reason}", actor.name());
-            self.0.say(Severity::Notice, "host.retired", name.as_str(), &message);
+            self.0
+                .say(Severity::Notice, "host.retired", name.as_str(), &message);
         }
-        Ok(Response::new(RetireHostResponse { host: Some(shown(&self.0, id)?), told }))
+        Ok(Response::new(RetireHostResponse {
+            host: Some(shown(&self.0, id)?),
+            told,
+        }))
     }
 }
 
@@ -195,13 +351,21 @@ impl HostService for Hosts {
 fn shown(desk: &Desk, id: HostId) -> Result<wire::Host, Refused> {
     let record = {
         let views = desk.views.read();
-        views.roster.host(id).map(|host| host.record.clone()).ok_or_else(|| Refused::no_host(id))?
+        views
+            .roster
+            .host(id)
+            .map(|host| host.record.clone())
+            .ok_or_else(|| Refused::no_host(id))?
     };
     let (presence, last_seen) = desk.liveness().of(id);
     let mut host = wire::Host {
         id: id.to_string(),
         name: record.name.to_string(),
-        labels: record.labels.iter().map(|(key, value)| (key.clone(), value.clone())).collect(),
+        labels: record
+            .labels
+            .iter()
+            .map(|(key, value)| (key.clone(), value.clone()))
+            .collect(),
         note: record.note,
         state: state(&record.standing, presence).into(),
         enrolled_at: Some(to_wire_time(record.enrolled_at)),
@@ -213,14 +377,22 @@ fn shown(desk: &Desk, id: HostId) -> Result<wire::Host, Refused> {
         let summary = seen.summary();
         (host.deckies, host.deckies_running) = summary.decky_counts();
         host.agent_version = summary.agent_version.to_string();
-        host.address = seen.connection().0.map(|address| address.to_string()).unwrap_or_default();
+        host.address = seen
+            .connection()
+            .0
+            .map(|address| address.to_string())
+            .unwrap_or_default();
         host.conditions = seen.conditions();
         match (summary.node, record.node) {
             (Some(said), Some(known)) if said != known => {
-                host.conditions.push(format!("zerotier: says it is node {said} and was {known}; not believed"));
+                host.conditions.push(format!(
+                    "zerotier: says it is node {said} and was {known}; not believed"
+                ));
             }
             (Some(said), None) => {
-                host.conditions.push(format!("zerotier: says it is node {said}, which is not kept; not believed"));
+                host.conditions.push(format!(
+                    "zerotier: says it is node {said}, which is not kept; not believed"
+                ));
             }
             (Some(_), Some(_)) | (None, _) => {}
         }
@@ -243,7 +415,11 @@ fn detailed(desk: &Desk, id: HostId) -> Result<GetHostResponse, Refused> {
     let host = shown(desk, id)?;
     let pins = {
         let views = desk.views.read();
-        views.roster.host(id).map(|host| host.record.pins.clone()).ok_or_else(|| Refused::no_host(id))?
+        views
+            .roster
+            .host(id)
+            .map(|host| host.record.pins.clone())
+            .ok_or_else(|| Refused::no_host(id))?
     };
     let pin = |kind: &str, pin: &Option<Pin>| {
         pin.as_ref().map(|pin| wire::Pin {
@@ -252,7 +428,11 @@ fn detailed(desk: &Desk, id: HostId) -> Result<GetHostResponse, Refused> {
             expires_at: Some(to_wire_time(pin.not_after)),
         })
     };
-    let kept = [pin("current", &pins.current), pin("pending", &pins.pending), pin("bundle", &pins.bundle)];
+    let kept = [
+        pin("current", &pins.current),
+        pin("pending", &pins.pending),
+        pin("bundle", &pins.bundle),
+    ];
     let spent = pins.spent.iter().map(|fingerprint| wire::Pin {
         kind: "spent".to_owned(),
         fingerprint: fingerprint.to_string(),
@@ -263,7 +443,9 @@ fn detailed(desk: &Desk, id: HostId) -> Result<GetHostResponse, Refused> {
         pins: kept.into_iter().flatten().chain(spent).collect(),
         ..GetHostResponse::default()
     };
-    let Some(seen) = desk.observed.get(id) else { return Ok(answer) };
+    let Some(seen) = desk.observed.get(id) else {
+        return Ok(answer);
+    };
     answer.machine_id = seen.connection().1;
     answer.documents = Kind::ALL.map(|kind| document(kind, &seen.tried(kind))).to_vec();
     let network = |network: JoinedNetwork| wire::HostNetwork {
@@ -272,7 +454,12 @@ fn detailed(desk: &Desk, id: HostId) -> Result<GetHostResponse, Refused> {
         addresses: network.addresses,
         managed: network.managed,
     };
-    answer.networks = seen.zerotier().into_iter().flat_map(|status| status.networks).map(network).collect();
+    answer.networks = seen
+        .zerotier()
+        .into_iter()
+        .flat_map(|status| status.networks)
+        .map(network)
+        .collect();
     if let Some(machine) = seen.host() {
         (answer.hostname, answer.os, answer.kernel) = (machine.hostname, machine.os, machine.kernel);
     }
@@ -283,8 +470,20 @@ fn document(kind: Kind, tried: &Tried) -> wire::HostDocument {
     wire::HostDocument {
         kind: kind.to_string(),
         wanted_generation: tried.wanted.map_or(0, |wanted| wanted.stamp.generation),
-        attempted_generation: tried.outcome.as_ref().map_or(0, |outcome| outcome.stamp.generation),
-        outcome: tried.outcome.as_ref().map(|outcome| outcome.status.to_string()).unwrap_or_default(),
-        problems: tried.outcome.iter().flat_map(|outcome| &outcome.problems).map(ToString::to_string).collect(),
+        attempted_generation: tried
+            .outcome
+            .as_ref()
+            .map_or(0, |outcome| outcome.stamp.generation),
+        outcome: tried
+            .outcome
+            .as_ref()
+            .map(|outcome| outcome.status.to_string())
+            .unwrap_or_default(),
+        problems: tried
+            .outcome
+            .iter()
+            .flat_map(|outcome| &outcome.problems)
+            .map(ToString::to_string)
+            .collect(),
     }
 }

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use picket_proto::wire::admin::{
-    self as wire, AdmitMemberRequest, AdmitMemberResponse, GetMemberRequest, GetMemberResponse, ListMembersRequest,
-    ListMembersResponse, RevokeMemberRequest, RevokeMemberResponse, member_service_server::MemberService,
+    self as wire, AdmitMemberRequest, AdmitMemberResponse, GetMemberRequest, GetMemberResponse,
+    ListMembersRequest, ListMembersResponse, RevokeMemberRequest, RevokeMemberResponse,
+    member_service_server::MemberService,
 };
 use picket_zerotier::ids::{NetworkId, NodeId};
 use tonic::{Request, Response, Status};
@@ -31,14 +32,21 @@ impl MemberService for Members {
     ) -> Result<Response<ListMembersResponse>, Status> {
         operator(&self.0, &request)?;
         let id = network_id(&request.into_inner().network_id)?;
-        Ok(Response::new(ListMembersResponse { members: networks::members(&self.0, id)? }))
+        Ok(Response::new(ListMembersResponse {
+            members: networks::members(&self.0, id)?,
+        }))
     }
 
-    async fn get_member(&self, request: Request<GetMemberRequest>) -> Result<Response<GetMemberResponse>, Status> {
+    async fn get_member(
+        &self,
+        request: Request<GetMemberRequest>,
+    ) -> Result<Response<GetMemberResponse>, Status> {
         operator(&self.0, &request)?;
         let asked = request.into_inner();
         let (network, node) = (network_id(&asked.network_id)?, node(&self.0, &asked.node)?);
-        Ok(Response::new(GetMemberResponse { member: Some(shown(&self.0, network, node)?) }))
+        Ok(Response::new(GetMemberResponse {
+            member: Some(shown(&self.0, network, node)?),
+        }))
     }
 
     async fn admit_member(
@@ -48,8 +56,11 @@ impl MemberService for Members {
         let actor = operator(&self.0, &request)?;
         let asked = request.into_inner();
         let (network, node) = (network_id(&asked.network_id)?, node(&self.0, &asked.node)?);
-        self.grant(&actor, (network, node), true, &reason(&asked.reason)?).await?;
-        Ok(Response::new(AdmitMemberResponse { member: Some(shown(&self.0, network, node)?) }))
+        self.grant(&actor, (network, node), true, &reason(&asked.reason)?)
+            .await?;
+        Ok(Response::new(AdmitMemberResponse {
+            member: Some(shown(&self.0, network, node)?),
+        }))
     }
 
     async fn revoke_member(
@@ -59,8 +70,11 @@ impl MemberService for Members {
         let actor = operator(&self.0, &request)?;
         let asked = request.into_inner();
         let (network, node) = (network_id(&asked.network_id)?, node(&self.0, &asked.node)?);
-        self.grant(&actor, (network, node), false, &reason(&asked.reason)?).await?;
-        Ok(Response::new(RevokeMemberResponse { member: Some(shown(&self.0, network, node)?) }))
+        self.grant(&actor, (network, node), false, &reason(&asked.reason)?)
+            .await?;
+        Ok(Response::new(RevokeMemberResponse {
+            member: Some(shown(&self.0, network, node)?),
+        }))
     }
 }
 
@@ -76,7 +90,10 @@ impl Members {
         let desk = &self.0;
         let (mode, before) = {
             let views = desk.views.read();
-            let kept = views.networks.network(network).ok_or_else(|| Refused::no_network(network))?;
+            let kept = views
+                .networks
+                .network(network)
+                .ok_or_else(|| Refused::no_network(network))?;
             (kept.record.mode, views.networks.grant(network, node).cloned())
         };
         if mode != NetworkMode::Enforce {
@@ -85,7 +102,10 @@ impl Members {
                  `picketctl network enforce {network}` first"
             )));
         }
-        if before.as_ref().is_some_and(|grant| grant.record.admitted == admitted) {
+        if before
+            .as_ref()
+            .is_some_and(|grant| grant.record.admitted == admitted)
+        {
             return Ok(());
         }
         let at = key::grant(network, node);
@@ -104,14 +124,30 @@ impl Members {
             ("member.revoke", "member.revoked", "revoked")
         };
         let subject = format!("{network}/{node}");
-        desk.commit(vec![guard], vec![record.put()], actor.does(what, &subject, reason)).await?;
-        desk.say(Severity::Notice, kind, &subject, &format!("{verb} by {}: {reason}", actor.name()));
+        desk.commit(
+            vec![guard],
+            vec![record.put()],
+            actor.does(what, &subject, reason),
+        )
+        .await?;
+        desk.say(
+            Severity::Notice,
+            kind,
+            &subject,
+            &format!("{verb} by {}: {reason}", actor.name()),
+        );
         Ok(())
     }
 }
 
 fn shown(desk: &Desk, network: NetworkId, node: NodeId) -> Result<wire::Member, Refused> {
     let text = node.to_string();
-    let found = networks::members(desk, network)?.into_iter().find(|member| member.node_id == text);
-    found.ok_or(Refused::Unknown { what: "member", name: text, list: "picketctl member list" })
+    let found = networks::members(desk, network)?
+        .into_iter()
+        .find(|member| member.node_id == text);
+    found.ok_or(Refused::Unknown {
+        what: "member",
+        name: text,
+        list: "picketctl member list",
+    })
 }

@@ -9,9 +9,9 @@ use picket_proto::{
     host::HostId,
     status::{ControlledNetwork, ServiceState},
     wire::admin::{
-        self as wire, AdoptNetworkRequest, AdoptNetworkResponse, EnforceNetworkRequest, EnforceNetworkResponse,
-        GetNetworkRequest, GetNetworkResponse, ListNetworksRequest, ListNetworksResponse,
-        network_service_server::NetworkService,
+        self as wire, AdoptNetworkRequest, AdoptNetworkResponse, EnforceNetworkRequest,
+        EnforceNetworkResponse, GetNetworkRequest, GetNetworkResponse, ListNetworksRequest,
+        ListNetworksResponse, network_service_server::NetworkService,
     },
 };
 use picket_zerotier::ids::{NetworkId, NodeId};
@@ -46,7 +46,10 @@ impl NetworkService for Networks {
         }
         let desk = &self.0;
         if desk.views.read().networks.network(id).is_some() {
-            return Ok(Response::new(AdoptNetworkResponse { network: Some(shown(desk, id)?), imported: 0 }));
+            return Ok(Response::new(AdoptNetworkResponse {
+                network: Some(shown(desk, id)?),
+                imported: 0,
+            }));
         }
         let (controller, controlled) = find_controller(desk, id, &asked.controller_host)?;
         let now = desk.now();
@@ -65,18 +68,34 @@ impl NetworkService for Networks {
         let audit = actor.does("network.adopt", id, "");
         for batch in grants.chunks(WRITES_MAX - 1) {
             let writes = batch.iter().map(GrantRecord::put).collect();
-            desk.commit(Vec::new(), writes, audit.clone()).await.map_err(Refused::Commit)?;
+            desk.commit(Vec::new(), writes, audit.clone())
+                .await
+                .map_err(Refused::Commit)?;
         }
-        let record = NetworkRecord { id, mode: NetworkMode::Observe, controller, adopted_at: now };
-        match desk.commit(vec![Guard::Absent(key::network(id))], vec![record.put()], audit).await {
+        let record = NetworkRecord {
+            id,
+            mode: NetworkMode::Observe,
+            controller,
+            adopted_at: now,
+        };
+        match desk
+            .commit(vec![Guard::Absent(key::network(id))], vec![record.put()], audit)
+            .await
+        {
             // Somebody else adopted it meanwhile: that is what was asked for.
             Ok(_) | Err(CommitError::Conflict { .. }) => {}
             Err(error) => return Err(Refused::Commit(error).into()),
         }
         let imported = u32::try_from(grants.len()).unwrap_or(u32::MAX);
-        let message = format!("adopted by {}, {imported} members imported; nothing is changed yet", actor.name());
+        let message = format!(
+            "adopted by {}, {imported} members imported; nothing is changed yet",
+            actor.name()
+        );
         desk.say(Severity::Notice, "network.adopted", &id.to_string(), &message);
-        Ok(Response::new(AdoptNetworkResponse { network: Some(shown(desk, id)?), imported }))
+        Ok(Response::new(AdoptNetworkResponse {
+            network: Some(shown(desk, id)?),
+            imported,
+        }))
     }
 
     async fn enforce_network(
@@ -88,17 +107,28 @@ impl NetworkService for Networks {
         let desk = &self.0;
         let kept = {
             let views = desk.views.read();
-            views.networks.network(id).cloned().ok_or_else(|| Refused::no_network(id))?
+            views
+                .networks
+                .network(id)
+                .cloned()
+                .ok_or_else(|| Refused::no_network(id))?
         };
         if kept.record.mode != NetworkMode::Enforce {
-            let record = NetworkRecord { mode: NetworkMode::Enforce, ..kept.record };
+            let record = NetworkRecord {
+                mode: NetworkMode::Enforce,
+                ..kept.record
+            };
             let guards = vec![Guard::At(key::network(id), kept.revision)];
             let audit = actor.does("network.enforce", id, "");
-            desk.commit(guards, vec![record.put()], audit).await.map_err(Refused::Commit)?;
+            desk.commit(guards, vec![record.put()], audit)
+                .await
+                .map_err(Refused::Commit)?;
             let message = format!("enforced by {}; members are what the grants say", actor.name());
             desk.say(Severity::Notice, "network.enforced", &id.to_string(), &message);
         }
-        Ok(Response::new(EnforceNetworkResponse { network: Some(shown(desk, id)?) }))
+        Ok(Response::new(EnforceNetworkResponse {
+            network: Some(shown(desk, id)?),
+        }))
     }
 
     async fn list_networks(
@@ -106,28 +136,54 @@ impl NetworkService for Networks {
         request: Request<ListNetworksRequest>,
     ) -> Result<Response<ListNetworksResponse>, Status> {
         operator(&self.0, &request)?;
-        let ids: Vec<_> = self.0.views.read().networks.networks().map(|network| network.record.id).collect();
-        let networks = ids.into_iter().map(|id| shown(&self.0, id)).collect::<Result<_, _>>()?;
+        let ids: Vec<_> = self
+            .0
+            .views
+            .read()
+            .networks
+            .networks()
+            .map(|network| network.record.id)
+            .collect();
+        let networks = ids
+            .into_iter()
+            .map(|id| shown(&self.0, id))
+            .collect::<Result<_, _>>()?;
         Ok(Response::new(ListNetworksResponse { networks }))
     }
 
-    async fn get_network(&self, request: Request<GetNetworkRequest>) -> Result<Response<GetNetworkResponse>, Status> {
+    async fn get_network(
+        &self,
+        request: Request<GetNetworkRequest>,
+    ) -> Result<Response<GetNetworkResponse>, Status> {
         operator(&self.0, &request)?;
         let id = network_id(&request.into_inner().id)?;
-        Ok(Response::new(GetNetworkResponse { network: Some(shown(&self.0, id)?), members: members(&self.0, id)? }))
+        Ok(Response::new(GetNetworkResponse {
+            network: Some(shown(&self.0, id)?),
+            members: members(&self.0, id)?,
+        }))
     }
 }
 
 /// The host whose controller runs a network, and what it said of it.
 fn find_controller(desk: &Desk, id: NetworkId, host: &str) -> Result<(HostId, ControlledNetwork), Refused> {
     let candidates: Vec<HostId> = if host.is_empty() {
-        desk.views.read().roster.hosts().map(|host| host.record.id).collect()
+        desk.views
+            .read()
+            .roster
+            .hosts()
+            .map(|host| host.record.id)
+            .collect()
     } else {
         vec![desk.host_named(&name("controller_host", host)?)?]
     };
     for candidate in candidates {
         // A controller's word counts for networks under its own node id, and that must be the host's own.
-        let own = desk.views.read().roster.host(candidate).and_then(|host| host.record.node);
+        let own = desk
+            .views
+            .read()
+            .roster
+            .host(candidate)
+            .and_then(|host| host.record.node);
         if own != Some(id.controller()) {
             continue;
         }
@@ -137,7 +193,11 @@ fn find_controller(desk: &Desk, id: NetworkId, host: &str) -> Result<(HostId, Co
             return Ok((candidate, network));
         }
     }
-    let who = if host.is_empty() { "no enrolled host reports".to_owned() } else { format!("{host} does not report") };
+    let who = if host.is_empty() {
+        "no enrolled host reports".to_owned()
+    } else {
+        format!("{host} does not report")
+    };
     Err(Refused::NotNow(format!(
         "{who} a controller that runs network {id}; enroll the machine of node {} first, and see with \
          `picketctl host show` that its agent reaches the ZeroTier service",
@@ -149,7 +209,9 @@ fn find_controller(desk: &Desk, id: NetworkId, host: &str) -> Result<(HostId, Co
 fn observed(desk: &Desk, controller: HostId, id: NetworkId) -> Result<ControlledNetwork, String> {
     let host = desk.name_of(controller);
     let Some(status) = desk.observed.get(controller).and_then(|seen| seen.controller()) else {
-        return Err(format!("{host} has not reported its controller; is its agent running?"));
+        return Err(format!(
+            "{host} has not reported its controller; is its agent running?"
+        ));
     };
     if let Some(problem) = status.service.problem() {
         return Err(format!("the controller on {host}: {problem}"));
@@ -163,7 +225,11 @@ fn observed(desk: &Desk, controller: HostId, id: NetworkId) -> Result<Controlled
 fn shown(desk: &Desk, id: NetworkId) -> Result<wire::Network, Refused> {
     let record = {
         let views = desk.views.read();
-        views.networks.network(id).map(|network| network.record.clone()).ok_or_else(|| Refused::no_network(id))?
+        views
+            .networks
+            .network(id)
+            .map(|network| network.record.clone())
+            .ok_or_else(|| Refused::no_network(id))?
     };
     let (name, problem) = match observed(desk, record.controller, id) {
         Ok(network) => (network.name, String::new()),
@@ -203,12 +269,19 @@ fn drifted(member: &wire::Member) -> bool {
 pub(super) fn members(desk: &Desk, id: NetworkId) -> Result<Vec<wire::Member>, Refused> {
     let controller = {
         let views = desk.views.read();
-        views.networks.network(id).map(|network| network.record.controller).ok_or_else(|| Refused::no_network(id))?
+        views
+            .networks
+            .network(id)
+            .map(|network| network.record.controller)
+            .ok_or_else(|| Refused::no_network(id))?
     };
     let observed = observed(desk, controller, id).ok();
     let reports = observed.is_some();
-    let records: BTreeMap<_, _> =
-        observed.into_iter().flat_map(|network| network.members).map(|member| (member.node, member)).collect();
+    let records: BTreeMap<_, _> = observed
+        .into_iter()
+        .flat_map(|network| network.members)
+        .map(|member| (member.node, member))
+        .collect();
     let views = desk.views.read();
     let granted = views.networks.grants_on(id).map(|(node, _)| node);
     let nodes: BTreeSet<NodeId> = granted.chain(records.keys().copied()).collect();
@@ -228,7 +301,11 @@ pub(super) fn members(desk: &Desk, id: NetworkId) -> Result<Vec<wire::Member>, R
         wire::Member {
             network_id: id.to_string(),
             node_id: node.to_string(),
-            host: views.roster.of_node(node).map(|host| host.record.name.to_string()).unwrap_or_default(),
+            host: views
+                .roster
+                .of_node(node)
+                .map(|host| host.record.name.to_string())
+                .unwrap_or_default(),
             decision: decision.into(),
             because,
             observed: observation.into(),

@@ -6,7 +6,6 @@ use std::{
     path::PathBuf,
 };
 
-use anyhow::Context;
 use clap::Parser;
 use picket_zerotier::{controller::NewNetwork, real::Site};
 use tokio::signal::unix::{SignalKind, signal};
@@ -44,9 +43,7 @@ async fn main() -> anyhow::Result<()> {
 
 /// Starts a site, says where it is, and keeps it until this is dropped.
 async fn site(arguments: Arguments) -> anyhow::Result<()> {
-    let directory =
-        std::path::absolute(&arguments.directory).context("the directory has no absolute path")?;
-    let site = Site::start(&arguments.binary, &directory, arguments.count).await?;
+    let site = Site::start(&arguments.binary, &arguments.directory, arguments.count).await?;
     let mut out = stdout();
     writeln!(
         out,

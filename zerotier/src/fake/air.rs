@@ -10,7 +10,7 @@ use std::{
 use serde_json::Value;
 
 use super::{
-    controller::{ONLINE_FOR, Question, Reply},
+    controller::{Hosted, ONLINE_FOR, Question, Reply},
     machine::{self, Machine},
     node::Joined,
 };
@@ -133,24 +133,35 @@ impl State {
     }
 
     /// Pushes a member its configuration, if it can be pushed to: it asked lately and was served since the start.
+    ///
+    /// Being pushed to is not asking: a member that is pushed one configuration after another, and so has no cause to
+    /// ask, counts as offline after two minutes.
     pub(super) fn push(&mut self, network: NetworkId, node: NodeId) {
-        let pushable = self
-            .machines
-            .get(&network.controller())
-            .and_then(|controller| controller.hosted.get(&network))
-            .is_some_and(|hosted| hosted.pushable(self.now).contains(&node));
-        if pushable && self.on(network, node).is_some() {
-            self.poll(network, node);
+        if self.on(network, node).is_none() {
+            return;
+        }
+        let Some(asked) = self
+            .hosted(network)
+            .filter(|hosted| hosted.pushable(self.now).contains(&node))
+            .and_then(|hosted| Some(hosted.seen.get(&node)?.asked))
+        else {
+            return;
+        };
+        self.poll(network, node);
+        if let Some(controller) = self.machines.get_mut(&network.controller())
+            && let Some(hosted) = controller.hosted.get_mut(&network)
+            && let Some(seen) = hosted.seen.get_mut(&node)
+        {
+            seen.asked = asked;
         }
     }
 
     /// Pushes all members that can be pushed to.
     pub(super) fn push_all(&mut self, network: NetworkId) {
-        let hosted = self
-            .machines
-            .get(&network.controller())
-            .and_then(|machine| machine.hosted.get(&network));
-        let pushable = hosted.map(|hosted| hosted.pushable(self.now)).unwrap_or_default();
+        let pushable = self
+            .hosted(network)
+            .map(|hosted| hosted.pushable(self.now))
+            .unwrap_or_default();
         for node in pushable {
             self.push(network, node);
         }
@@ -172,6 +183,11 @@ impl State {
         }
     }
 
+    /// Returns a network as its own controller keeps it.
+    fn hosted(&self, network: NetworkId) -> Option<&Hosted> {
+        self.machines.get(&network.controller())?.hosted.get(&network)
+    }
+
     /// Returns who asked a controller lately about a network.
     pub(super) fn online(&self, controller: NodeId, network: NetworkId) -> BTreeSet<NodeId> {
         let hosted = self
@@ -179,7 +195,7 @@ impl State {
             .get(&controller)
             .and_then(|machine| machine.hosted.get(&network));
         let seen = hosted.into_iter().flat_map(|hosted| &hosted.seen);
-        seen.filter(|(_, seen)| self.now - seen.asked <= ONLINE_FOR)
+        seen.filter(|(_, seen)| self.now - seen.asked < ONLINE_FOR)
             .map(|(node, _)| *node)
             .collect()
     }

@@ -239,7 +239,7 @@ impl Hosted {
         let served = self
             .seen
             .iter()
-            .filter(|(_, seen)| seen.served && now - seen.asked <= ONLINE_FOR);
+            .filter(|(_, seen)| seen.served && now - seen.asked < ONLINE_FOR);
         served
             .map(|(node, _)| *node)
             .filter(|node| self.members.get(node).is_some_and(is_authorized))

@@ -77,7 +77,7 @@ impl Machine {
             format!("{}/9993", self.address()),
             format!("{}/27232", self.address()),
         );
-        let mut status = self.health(wall);
+        let mut status = health(wall);
         let rest = json!({
             "address": self.id,
             "config": {"settings": {
@@ -95,22 +95,18 @@ impl Machine {
         status
     }
 
-    /// Returns the answer to `GET /health`.
-    #[allow(
-        clippy::unused_self,
-        reason = "a simulated node is always online; a later one may not be"
-    )]
-    pub(super) fn health(&self, wall: u64) -> Value {
-        json!({
-            "clock": wall, "online": true, "version": "1.14.1", "versionBuild": 0, "versionMajor": 1,
-            "versionMinor": 14, "versionRev": 1,
-        })
-    }
-
     /// Returns this node as another one lists it.
     pub(super) fn as_peer(&self, role: &str, wall: u64) -> Value {
         peer(self.id, role, &self.address(), wall)
     }
+}
+
+/// Returns the answer to `GET /health`; a simulated node always hears its root.
+pub(super) fn health(wall: u64) -> Value {
+    json!({
+        "clock": wall, "online": true, "version": "1.14.1", "versionBuild": 0, "versionMajor": 1, "versionMinor": 14,
+        "versionRev": 1,
+    })
 }
 
 /// Returns a node as others list it.

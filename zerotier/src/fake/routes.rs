@@ -8,6 +8,7 @@ use super::{
     coerce::Thrown,
     controller::{Change, Hosted},
     http::{Answer, Asked, Origin},
+    machine,
     moon::{self, Orbit},
     node::Joined,
 };
@@ -64,7 +65,7 @@ fn simple(state: &State, node: NodeId, path: &str) -> Outcome {
     let wall = state.wall();
     Ok(match path {
         "status" => Answer::json(&machine.status(wall, state.epoch())),
-        "health" => Answer::json(&machine.health(wall)),
+        "health" => Answer::json(&machine::health(wall)),
         "config" => Answer::json(&json!({"settings": {
             "allowTcpFallbackRelay": false, "portMappingEnabled": false, "primaryPort": 9993,
             "softwareUpdate": "disable",

@@ -1,0 +1,122 @@
+//! Enrolment against a master over real TLS: what it does, what it refuses, and that it can always be repeated.
+
+mod site;
+
+use std::fs;
+
+use picket_agent::enroll::EnrollError;
+use picket_pki::Standing;
+use site::Site;
+
+fn sentence(error: &EnrollError) -> String {
+    picket_agent::sentence(error)
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_enrolled_machine_works_under_a_key_that_never_left_it() {
+    let site = Site::new();
+    let worker = site.machine("edge-07");
+    let enrolled = worker.enroll().await.unwrap();
+    assert_eq!((enrolled.name.as_str(), enrolled.before), ("edge-07", false));
+    assert_eq!(site.master.keys_signed(), 1);
+    assert_eq!(site.master.log().goodbyes, ["enrolled"]);
+    let again = worker.enroll().await.unwrap();
+    assert!(again.before, "the second time there is nothing left to do");
+    assert_eq!(site.master.keys_signed(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_reply_to_renew_ends_under_the_same_key_at_the_second_attempt() {
+    let site = Site::new();
+    let worker = site.machine("edge-07");
+    site.master.lose_next_renew_reply();
+    let error = worker.enroll().await.unwrap_err();
+    assert!(
+        sentence(&error).contains("the reply was lost"),
+        "{}",
+        sentence(&error)
+    );
+    worker.enroll().await.unwrap();
+    assert_eq!(site.master.keys_signed(), 1, "no second key was made");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_used_bundle_opens_nothing_on_another_machine() {
+    let site = Site::new();
+    let worker = site.machine("edge-07");
+    worker.enroll().await.unwrap();
+    let mut thief = site.machine("thief");
+    thief.bundle = worker.bundle.clone();
+    let error = thief.enroll().await.unwrap_err();
+    assert!(
+        sentence(&error).contains("the bundle has been used before"),
+        "{}",
+        sentence(&error)
+    );
+    assert!(
+        !thief.state.exists(),
+        "nothing is written before the master accepts the bundle"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_machine_that_is_somebody_is_not_made_somebody_else() {
+    let site = Site::new();
+    let mut worker = site.machine("edge-07");
+    worker.enroll().await.unwrap();
+    worker.bundle = site.machine("edge-08").bundle;
+    let error = worker.enroll().await.unwrap_err();
+    assert!(
+        matches!(&error, EnrollError::OtherHost { name, other, .. } if name == "edge-07" && other == "edge-08")
+    );
+    assert_eq!(site.master.keys_signed(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_bundle_for_the_same_host_gives_it_a_new_identity() {
+    let site = Site::new();
+    let worker = site.machine("edge-07");
+    worker.enroll().await.unwrap();
+    site.master.judge("edge-07", Standing::Spent);
+    fs::write(&worker.bundle, site.master.bundle("edge-07")).unwrap();
+    let enrolled = worker.enroll().await.unwrap();
+    assert!(!enrolled.before);
+    assert_eq!(site.master.keys_signed(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bundle_that_is_cut_edited_expired_or_open_to_others_is_refused_and_nothing_is_written() {
+    let site = Site::new();
+    let worker = site.machine("edge-07");
+    let good = fs::read(&worker.bundle).unwrap();
+    let mut edited = good.clone();
+    edited[40] ^= 1;
+    for (bytes, want) in [
+        (&good[..good.len() / 2], "cut off"),
+        (&edited[..], "edited or damaged"),
+    ] {
+        picket_durable::write_private(&worker.bundle, bytes).unwrap();
+        let error = worker.enroll().await.unwrap_err();
+        assert!(sentence(&error).contains(want), "{}", sentence(&error));
+    }
+    picket_durable::write(&worker.bundle, &good, 0o644).unwrap();
+    assert!(sentence(&worker.enroll().await.unwrap_err()).contains("chmod 600"));
+    picket_durable::write_private(&worker.bundle, &good).unwrap();
+    tokio::time::advance(std::time::Duration::from_secs(4 * 24 * 3600)).await;
+    assert!(sentence(&worker.enroll().await.unwrap_err()).contains("expired"));
+    assert!(!worker.state.exists());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_master_that_cannot_be_reached_changes_nothing() {
+    let site = Site::new();
+    let worker = site.machine("edge-07");
+    worker.wire.cut();
+    let error = worker.enroll().await.unwrap_err();
+    assert!(
+        sentence(&error).contains("no master answers at master.example.org:7443"),
+        "{}",
+        sentence(&error)
+    );
+    assert!(!worker.state.exists());
+}

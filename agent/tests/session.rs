@@ -1,0 +1,465 @@
+//! Stories of a session: beats, documents, farewells, and a master that is away.
+
+mod site;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use picket_agent::{Farewell, deckies::fake::FakeEngine};
+use picket_pki::Standing;
+use picket_proto::{
+    document::{Contents, Kind, OutcomeStatus},
+    session::LeaveReason,
+    shard::{Decky, DeckyNetwork, DeckyService, Driver, Shard},
+    status::DeckyState,
+};
+use picket_zerotier::{NetworkId, NodeId, controller::NewNetwork, node::Settings};
+use site::{Site, Worker, until};
+use tokio::time;
+
+fn on(networks: &[NetworkId]) -> Contents {
+    Contents::Networks(BTreeSet::from_iter(networks.iter().copied()))
+}
+
+/// Two networks on a controller of their own.
+async fn networks(site: &Site) -> [NetworkId; 2] {
+    let node = site.lab.grow();
+    let controller = site.lab.service(node).controller(node);
+    let mut ids = Vec::new();
+    for name in ["lab", "office"] {
+        let new = NewNetwork {
+            name: name.into(),
+            ..NewNetwork::default()
+        };
+        ids.push(controller.create_network(&new).await.unwrap().id);
+    }
+    ids.sort_unstable();
+    ids.try_into().unwrap()
+}
+
+async fn until_outcome(site: &Site, kind: Kind, generation: u64, status: OutcomeStatus) {
+    until(&format!("{kind} {generation} to be {status}"), async || {
+        let outcomes = site.master.log().outcomes;
+        let last = outcomes.into_iter().rfind(|outcome| outcome.kind == kind)?;
+        (last.stamp.generation == generation && last.status == status).then_some(())
+    })
+    .await;
+}
+
+async fn until_beats(site: &Site, at_least: usize) {
+    until(&format!("{at_least} beats"), async || {
+        (site.master.log().beats.len() >= at_least).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_first_beat_is_full_and_the_next_ones_are_digests_every_30_seconds() {
+    let site = Site::new();
+    let worker = site.worker("edge-07").await;
+    until_beats(&site, 1).await;
+    let began = time::Instant::now();
+    until_beats(&site, 4).await;
+    let took = began.elapsed();
+    assert!(
+        took >= Duration::from_secs(81) && took <= Duration::from_secs(100),
+        "{took:?}"
+    );
+    let beats = site.master.log().beats;
+    assert!(
+        beats[0]
+            .sections
+            .iter()
+            .all(|(_, section)| section.body.is_some())
+    );
+    assert_eq!(
+        beats[0].sections.len(),
+        2,
+        "ZeroTier and the host; no controller, no Docker"
+    );
+    assert!(
+        beats[3]
+            .sections
+            .iter()
+            .all(|(_, section)| section.body.is_none())
+    );
+    assert_eq!(site.master.zerotier().unwrap().node, Some(worker.node));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wanted_network_is_joined_reported_within_seconds_and_kept_without_a_master() {
+    let site = Site::new();
+    let [lab, office] = networks(&site).await;
+    let mut worker = site.worker("edge-07").await;
+    until_beats(&site, 1).await;
+    site.master.want(on(&[lab]), 1).await;
+    worker.until_on(&[lab]).await;
+    until_outcome(&site, Kind::Networks, 1, OutcomeStatus::Done).await;
+    let changed = time::Instant::now();
+    until("the beat that shows it", async || {
+        let joined = site.master.zerotier()?.networks;
+        joined
+            .iter()
+            .any(|network| network.id == lab && network.managed)
+            .then_some(())
+    })
+    .await;
+    assert!(
+        changed.elapsed() <= Duration::from_secs(3),
+        "{:?}",
+        changed.elapsed()
+    );
+
+    // Without a master and after a reboot, what drifts is repaired, and what was joined by hand stays.
+    worker.wire.cut();
+    worker.kill().await;
+    worker.start();
+    worker.zerotier.node().leave(lab).await.unwrap();
+    worker
+        .zerotier
+        .node()
+        .join(office, Settings::default())
+        .await
+        .unwrap();
+    worker.until_on(&[lab, office]).await;
+
+    // Back again, the master is told what is held and sends nothing anew.
+    worker.wire.mend();
+    until("the second session", async || {
+        (site.master.log().hellos.len() >= 3).then_some(())
+    })
+    .await;
+    assert_eq!(site.master.log().hellos.last().unwrap().held[0].1.generation, 1);
+    site.master.want(on(&[]), 2).await;
+    worker.until_on(&[office]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_network_that_the_configuration_does_not_allow_is_refused_with_what_to_do() {
+    let site = Site::new();
+    let [lab, office] = networks(&site).await;
+    let mut worker = site.machine("edge-07");
+    worker.settings = format!("networks.allow = [\"{lab}\"]");
+    worker.enroll().await.unwrap();
+    worker.start();
+    until_beats(&site, 1).await;
+    site.master.want(on(&[lab, office]), 1).await;
+    until_outcome(&site, Kind::Networks, 1, OutcomeStatus::Failed).await;
+    worker.until_on(&[lab]).await;
+    let outcome = site.master.log().outcomes.pop().unwrap();
+    assert!(
+        outcome.problems[0].message.contains("networks.allow"),
+        "{:?}",
+        outcome.problems
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn members_are_authorized_and_cut_off_on_the_controller_and_strangers_left_alone() {
+    let site = Site::new();
+    let worker = site.worker("edge-07").await;
+    let controller = worker.zerotier.controller(worker.node);
+    let network = controller
+        .create_network(&NewNetwork::default())
+        .await
+        .unwrap()
+        .id;
+    let [guest, stranger]: [NodeId; 2] = [site.lab.grow(), site.lab.grow()];
+    controller.authorize(network, stranger, true).await.unwrap();
+    until_beats(&site, 1).await;
+    let rules = |authorized| Contents::Members(BTreeMap::from([((network, guest), authorized)]));
+    let mut generation = 0;
+    for authorized in [true, false] {
+        generation += 1;
+        site.master.want(rules(authorized), generation).await;
+        until_outcome(&site, Kind::Members, generation, OutcomeStatus::Done).await;
+        assert_eq!(
+            controller.member(network, guest).await.unwrap().authorized,
+            authorized
+        );
+    }
+    assert!(controller.member(network, stranger).await.unwrap().authorized);
+    // Drift is repaired.
+    controller.authorize(network, guest, true).await.unwrap();
+    until("the repair", async || {
+        let member = controller.member(network, guest).await.unwrap();
+        (!member.authorized).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_that_is_down_blocks_its_document_and_delays_no_beat() {
+    let site = Site::new();
+    let [lab, _] = networks(&site).await;
+    let worker = site.worker("edge-07").await;
+    until_beats(&site, 1).await;
+    site.lab.stop(worker.node);
+    site.master.want(on(&[lab]), 1).await;
+    until_outcome(&site, Kind::Networks, 1, OutcomeStatus::Blocked).await;
+    let before = site.master.log().beats.len();
+    until_beats(&site, before + 3).await;
+    assert!(site.master.zerotier().unwrap().service.problem().is_some());
+    site.lab.start(worker.node);
+    until_outcome(&site, Kind::Networks, 1, OutcomeStatus::Done).await;
+    worker.until_on(&[lab]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_banned_host_leaves_what_it_joined_stays_where_it_was_by_hand_and_comes_back_when_unbanned() {
+    let site = Site::new();
+    let [lab, office] = networks(&site).await;
+    let mut worker = site.worker("edge-07").await;
+    worker
+        .zerotier
+        .node()
+        .join(office, Settings::default())
+        .await
+        .unwrap();
+    until_beats(&site, 1).await;
+    site.master.want(on(&[lab]), 1).await;
+    worker.until_on(&[lab, office]).await;
+
+    site.master.judge("edge-07", Standing::Banned);
+    site.master.leave(LeaveReason::Banned).await;
+    worker.until_on(&[office]).await;
+    worker.kill().await;
+    worker.start();
+    time::sleep(Duration::from_secs(120)).await;
+    assert_eq!(
+        worker.networks().await,
+        [office],
+        "a restart does not forget the ban"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_retired_host_cleans_up_forgets_its_keys_and_ends() {
+    let site = Site::new();
+    let [lab, _] = networks(&site).await;
+    let mut worker = site.worker("edge-07").await;
+    until_beats(&site, 1).await;
+    site.master.want(on(&[lab]), 1).await;
+    worker.until_on(&[lab]).await;
+    site.master.leave(LeaveReason::Retired).await;
+    assert_eq!(worker.ends().await.unwrap(), Farewell::Retired);
+    assert!(worker.networks().await.is_empty());
+    assert_eq!(
+        std::fs::read_dir(worker.state.join("identity")).unwrap().count(),
+        0
+    );
+    assert_eq!(
+        std::fs::read_dir(worker.state.join("desired")).unwrap().count(),
+        0
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_master_that_acknowledges_nothing_is_left_within_25_seconds_and_dialled_again() {
+    let site = Site::new();
+    let _worker = site.worker("edge-07").await;
+    until_beats(&site, 1).await;
+    let sessions = site.master.log().hellos.len();
+    site.master.be_silent(true);
+    let beats = site.master.log().beats.len();
+    until_beats(&site, beats + 1).await;
+    let asked = time::Instant::now();
+    until("another session", async || {
+        (site.master.log().hellos.len() > sessions).then_some(())
+    })
+    .await;
+    assert!(
+        asked.elapsed() <= Duration::from_secs(30),
+        "{:?}",
+        asked.elapsed()
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn past_half_life_the_certificate_is_renewed_once_however_wrong_the_clock_is() {
+    let site = Site::new();
+    let mut worker = site.machine("edge-07");
+    worker.enroll().await.unwrap();
+    // To this machine every certificate of seven days is past its half life when it comes.
+    worker.clock = site.clock.skewed(5 * 24 * 3600);
+    worker.start();
+    until("the renewal", async || {
+        (site.master.keys_signed() == 2).then_some(())
+    })
+    .await;
+    let beats = site.master.log().beats.len();
+    until_beats(&site, beats + 5).await;
+    assert_eq!(site.master.keys_signed(), 2);
+    assert!(
+        site.master
+            .log()
+            .goodbyes
+            .iter()
+            .any(|reason| reason.contains("new certificate"))
+    );
+    let files: BTreeSet<_> = std::fs::read_dir(worker.state.join("identity"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    assert_eq!(
+        files,
+        BTreeSet::from(["current.json".to_owned(), "previous.json".to_owned()])
+    );
+    assert_eq!(worker.stop().await.unwrap(), Farewell::Stopped);
+    assert_eq!(site.master.log().goodbyes.last().unwrap(), "the agent stops");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_master_that_forgot_a_section_gets_it_again() {
+    let site = Site::new();
+    let _worker = site.worker("edge-07").await;
+    until_beats(&site, 2).await;
+    site.master.forget_bodies();
+    let beats = site.master.log().beats.len();
+    until_beats(&site, beats + 1).await;
+    until("the bodies", async || site.master.has_all_bodies().then_some(())).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn long_bodies_travel_beside_the_session_in_both_directions() {
+    let site = Site::new();
+    let worker = site.worker("edge-07").await;
+    let controller = worker.zerotier.controller(worker.node);
+    let network = controller
+        .create_network(&NewNetwork::default())
+        .await
+        .unwrap()
+        .id;
+    until_beats(&site, 1).await;
+    let rules = (1..4000)
+        .map(|number| ((network, NodeId::new(number).unwrap()), number % 2 == 0))
+        .collect();
+    site.master.want(Contents::Members(rules), 1).await;
+    until_outcome(&site, Kind::Members, 1, OutcomeStatus::Done).await;
+    assert!(site.master.log().fetches >= 2, "the first one broke off");
+    until("the report", async || {
+        (site.master.log().reports > 0 && site.master.has_all_bodies()).then_some(())
+    })
+    .await;
+}
+
+fn shard() -> Contents {
+    let network = DeckyNetwork {
+        name: "lan".parse().unwrap(),
+        driver: Driver::Bridge,
+        parent: None,
+        subnet: "10.77.0.0/24".parse().unwrap(),
+        gateway: None,
+    };
+    let service = DeckyService {
+        name: "ssh".parse().unwrap(),
+        image: "picket-decoy:latest".into(),
+        command: vec!["ssh".into()],
+        environment: BTreeMap::new(),
+        ports: vec![22],
+    };
+    let decky = Decky {
+        name: "web-01".parse().unwrap(),
+        deployment: "site".parse().unwrap(),
+        network: network.name.clone(),
+        address: "10.77.0.20".parse().unwrap(),
+        hostname: "intranet".parse().unwrap(),
+        services: vec![service],
+    };
+    Contents::Shard(Shard {
+        deckies: BTreeMap::from([(decky.name.clone(), decky)]),
+        networks: BTreeMap::from([(network.name.clone(), network)]),
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shard_runs_is_reported_repaired_at_once_and_removed_with_the_host() {
+    let site = Site::new();
+    let docker = Arc::new(FakeEngine::new());
+    docker.load_image("picket-decoy:latest");
+    let mut worker = site.machine("edge-07");
+    worker.docker = Some(docker.clone());
+    worker.settings = "[[deckies.networks]]\ndriver = \"bridge\"\nsubnet = \"10.77.0.0/16\"".to_owned();
+    worker.enroll().await.unwrap();
+    worker.start();
+    until_beats(&site, 1).await;
+    assert_eq!(
+        site.master.log().beats[0].sections.len(),
+        3,
+        "Docker is read before the first beat"
+    );
+    site.master.want(shard(), 1).await;
+    until_outcome(&site, Kind::Shard, 1, OutcomeStatus::Done).await;
+    let running = docker.container_names();
+    assert_eq!(running.len(), 2, "a base and a service: {running:?}");
+    let state = async || site.master.deckies()?.deckies.first().map(|decky| decky.state);
+    until("the beat that shows it", async || {
+        (state().await == Some(DeckyState::Running)).then_some(())
+    })
+    .await;
+
+    // The master away, a container is lost: Docker says so, and nobody waits for the next round.
+    worker.wire.cut();
+    docker.lose(&running[0]);
+    let lost = time::Instant::now();
+    until("the repair", async || {
+        (docker.container_names().len() == 2).then_some(())
+    })
+    .await;
+    assert!(lost.elapsed() <= Duration::from_secs(5), "{:?}", lost.elapsed());
+    worker.wire.mend();
+
+    let sessions = site.master.log().hellos.len();
+    until("the session", async || {
+        (site.master.log().hellos.len() > sessions).then_some(())
+    })
+    .await;
+    site.master.leave(LeaveReason::Retired).await;
+    assert_eq!(worker.ends().await.unwrap(), Farewell::Retired);
+    assert!(docker.container_names().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shard_with_a_network_that_is_not_allowed_is_refused() {
+    let site = Site::new();
+    let docker = Arc::new(FakeEngine::new());
+    docker.load_image("picket-decoy:latest");
+    let mut worker = site.machine("edge-07");
+    worker.docker = Some(docker.clone());
+    worker.enroll().await.unwrap();
+    worker.start();
+    until_beats(&site, 1).await;
+    site.master.want(shard(), 1).await;
+    until_outcome(&site, Kind::Shard, 1, OutcomeStatus::Failed).await;
+    assert!(docker.container_names().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_master_of_a_distant_version_is_named_in_the_status_and_dialled_again_later() {
+    let site = Site::new();
+    let mut worker = site.machine("edge-07");
+    worker.enroll().await.unwrap();
+    site.master.claim_version("0.9.0");
+    worker.start();
+    let problem = until("the problem", async || status(&worker)?.master.problem).await;
+    assert!(problem.ends_with("update this agent"), "{problem}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_refusal_is_in_the_status_with_what_to_do() {
+    let site = Site::new();
+    let mut worker = site.machine("edge-07");
+    worker.enroll().await.unwrap();
+    site.master.judge("edge-07", Standing::Spent);
+    worker.start();
+    let problem = until("the problem", async || status(&worker)?.master.problem).await;
+    assert!(problem.contains("picketctl host bundle"), "{problem}");
+    assert_eq!(worker.stop().await.unwrap(), Farewell::Stopped);
+}
+
+fn status(worker: &Worker) -> Option<picket_agent::status::Status> {
+    picket_agent::status::Status::read(&picket_agent::state::status_file(&worker.state))
+}

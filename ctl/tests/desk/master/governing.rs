@@ -1,0 +1,372 @@
+//! Hosts, networks and members, as the admin API asks for them.
+
+use super::*;
+
+fn reason(reason: &str) -> Result<(), Status> {
+    if reason.is_empty() {
+        Err(Status::invalid_argument("reason: is empty, say why"))
+    } else {
+        Ok(())
+    }
+}
+
+#[tonic::async_trait]
+impl host::HostService for FakeMaster {
+    async fn enroll_host(
+        &self,
+        request: Request<wire::EnrollHostRequest>,
+    ) -> Answer<wire::EnrollHostResponse> {
+        let wire::EnrollHostRequest { name, labels } = request.into_inner();
+        let mut state = self.open().await?;
+        if state.hosts.contains_key(&name) {
+            return Err(Status::already_exists(format!(
+                "there is a host `{name}` already"
+            )));
+        }
+        name.parse::<picket_proto::host::Name>()
+            .map_err(|error| Status::invalid_argument(format!("name: {error}")))?;
+        let now = self.clock.now();
+        let host = wire::Host {
+            id: Uuid::from_u128(state.hosts.len() as u128 + 1).to_string(),
+            name: name.clone(),
+            labels,
+            state: wire::HostState::NeverSeen.into(),
+            enrolled_at: Some(to_wire_time(now)),
+            ..wire::Host::default()
+        };
+        state.hosts.insert(name.clone(), host.clone());
+        let (bundle, expires) = self.bundle_for(&host);
+        Ok(Response::new(wire::EnrollHostResponse {
+            host: Some(host),
+            bundle,
+            authority_fingerprint: self.authority.fingerprint().to_string(),
+            bundle_expires_at: expires,
+        }))
+    }
+
+    async fn unban_host(&self, request: Request<wire::UnbanHostRequest>) -> Answer<wire::UnbanHostResponse> {
+        let request = request.into_inner();
+        reason(&request.reason)?;
+        let mut state = self.open().await?;
+        let host = state.host(&request.name)?;
+        if host.state() == wire::HostState::Banned {
+            host.set_state(wire::HostState::Offline);
+        }
+        Ok(Response::new(wire::UnbanHostResponse {
+            host: Some(host.clone()),
+        }))
+    }
+
+    async fn bundle_host(
+        &self,
+        request: Request<wire::BundleHostRequest>,
+    ) -> Answer<wire::BundleHostResponse> {
+        let request = request.into_inner();
+        let mut state = self.open().await?;
+        let host = state.host(&request.name)?.clone();
+        let (bundle, expires) = self.bundle_for(&host);
+        Ok(Response::new(wire::BundleHostResponse {
+            host: Some(host),
+            bundle,
+            authority_fingerprint: self.authority.fingerprint().to_string(),
+            bundle_expires_at: expires,
+        }))
+    }
+
+    async fn list_hosts(&self, request: Request<wire::ListHostsRequest>) -> Answer<wire::ListHostsResponse> {
+        let request = request.into_inner();
+        let state = self.open().await?;
+        let mut hosts = state
+            .hosts
+            .values()
+            .filter(|host| {
+                request
+                    .labels
+                    .iter()
+                    .all(|(key, value)| host.labels.get(key) == Some(value))
+            })
+            .filter(|host| host.name > request.page_token)
+            .cloned();
+        let page: Vec<_> = hosts.by_ref().take(PAGE).collect();
+        let more = hosts.next().is_some();
+        let next_page_token = page
+            .last()
+            .filter(|_| more)
+            .map(|host| host.name.clone())
+            .unwrap_or_default();
+        Ok(Response::new(wire::ListHostsResponse {
+            hosts: page,
+            next_page_token,
+        }))
+    }
+
+    async fn get_host(&self, request: Request<wire::GetHostRequest>) -> Answer<wire::GetHostResponse> {
+        let host = self.open().await?.host(&request.into_inner().name)?.clone();
+        let is_seen = host.last_seen_at.is_some();
+        let expires_at = Some(to_wire_time(self.clock.now() + lifetime::HOST));
+        Ok(Response::new(wire::GetHostResponse {
+            pins: vec![wire::Pin {
+                kind: if is_seen { "current" } else { "bundle" }.into(),
+                fingerprint: "ab".repeat(32),
+                expires_at,
+            }],
+            documents: vec![wire::HostDocument {
+                kind: "shard".into(),
+                wanted_generation: 4,
+                attempted_generation: 4,
+                outcome: "failed".into(),
+                problems: vec!["image `picket-decoy:9` is not allowed by agent.toml".into()],
+            }],
+            networks: vec![wire::HostNetwork {
+                network_id: "8056c2e21c000001".into(),
+                status: "OK".into(),
+                addresses: vec!["10.147.17.7/24".into()],
+                managed: true,
+            }],
+            hostname: "edge-07.oslo".into(),
+            os: "Debian GNU/Linux 13".into(),
+            kernel: "6.12.1".into(),
+            machine_id: "0f0f".into(),
+            host: Some(host),
+        }))
+    }
+
+    async fn label_host(&self, request: Request<wire::LabelHostRequest>) -> Answer<wire::LabelHostResponse> {
+        let request = request.into_inner();
+        let mut state = self.open().await?;
+        let host = state.host(&request.name)?;
+        host.labels.extend(request.set);
+        host.labels.retain(|key, _| !request.remove.contains(key));
+        Ok(Response::new(wire::LabelHostResponse {
+            host: Some(host.clone()),
+        }))
+    }
+
+    async fn note_host(&self, request: Request<wire::NoteHostRequest>) -> Answer<wire::NoteHostResponse> {
+        let request = request.into_inner();
+        let mut state = self.open().await?;
+        let host = state.host(&request.name)?;
+        host.note = request.note;
+        Ok(Response::new(wire::NoteHostResponse {
+            host: Some(host.clone()),
+        }))
+    }
+
+    async fn ban_host(&self, request: Request<wire::BanHostRequest>) -> Answer<wire::BanHostResponse> {
+        let request = request.into_inner();
+        reason(&request.reason)?;
+        let mut state = self.open().await?;
+        let host = state.host(&request.name)?;
+        let session_cut = host.state() == wire::HostState::Online;
+        host.set_state(wire::HostState::Banned);
+        Ok(Response::new(wire::BanHostResponse {
+            host: Some(host.clone()),
+            session_cut,
+        }))
+    }
+
+    async fn retire_host(
+        &self,
+        request: Request<wire::RetireHostRequest>,
+    ) -> Answer<wire::RetireHostResponse> {
+        let request = request.into_inner();
+        reason(&request.reason)?;
+        let mut state = self.open().await?;
+        let host = state.host(&request.name)?;
+        let told = host.state() == wire::HostState::Online;
+        host.set_state(wire::HostState::Retired);
+        let host = state.hosts.remove(&request.name);
+        Ok(Response::new(wire::RetireHostResponse { host, told }))
+    }
+}
+
+#[tonic::async_trait]
+impl network::NetworkService for FakeMaster {
+    async fn adopt_network(
+        &self,
+        request: Request<wire::AdoptNetworkRequest>,
+    ) -> Answer<wire::AdoptNetworkResponse> {
+        let request = request.into_inner();
+        let mut state = self.open().await?;
+        if request.approvals != 0 {
+            return Err(Status::invalid_argument("approvals: this version takes 0 alone"));
+        }
+        if let Err(status) = state.network(&request.id)
+            && status.code() == tonic::Code::InvalidArgument
+        {
+            return Err(status);
+        }
+        let fallback = wire::Network {
+            id: request.id.clone(),
+            name: "decoys".into(),
+            mode: wire::NetworkMode::Observe.into(),
+            controller_host: if request.controller_host.is_empty() {
+                "hub-01".into()
+            } else {
+                request.controller_host
+            },
+            members_authorized: 1,
+            members_unknown: 1,
+            drift: 1,
+            ..wire::Network::default()
+        };
+        let network = state
+            .networks
+            .entry(request.id.clone())
+            .or_insert(fallback)
+            .clone();
+        let member =
+            |node_id: &str, decision: wire::MemberDecision, observed: wire::MemberObservation| wire::Member {
+                network_id: request.id.clone(),
+                node_id: node_id.into(),
+                decision: decision.into(),
+                observed: observed.into(),
+                because: match decision {
+                    wire::MemberDecision::Authorized => "it was a member when the network was adopted".into(),
+                    wire::MemberDecision::Unspecified
+                    | wire::MemberDecision::Denied
+                    | wire::MemberDecision::Unknown => "nobody registered it".into(),
+                },
+                addresses: vec!["10.147.17.20".into()],
+                ..wire::Member::default()
+            };
+        for member in [
+            member(
+                "aaaaaaaaaa",
+                wire::MemberDecision::Authorized,
+                wire::MemberObservation::Authorized,
+            ),
+            member(
+                "bbbbbbbbbb",
+                wire::MemberDecision::Unknown,
+                wire::MemberObservation::Authorized,
+            ),
+        ] {
+            state
+                .members
+                .entry((request.id.clone(), member.node_id.clone()))
+                .or_insert(member.into());
+        }
+        Ok(Response::new(wire::AdoptNetworkResponse {
+            network: Some(network),
+            imported: 1,
+        }))
+    }
+
+    async fn enforce_network(
+        &self,
+        request: Request<wire::EnforceNetworkRequest>,
+    ) -> Answer<wire::EnforceNetworkResponse> {
+        let mut state = self.open().await?;
+        let network = state.network(&request.into_inner().id)?;
+        network.set_mode(wire::NetworkMode::Enforce);
+        Ok(Response::new(wire::EnforceNetworkResponse {
+            network: Some(network.clone()),
+        }))
+    }
+
+    async fn list_networks(
+        &self,
+        _: Request<wire::ListNetworksRequest>,
+    ) -> Answer<wire::ListNetworksResponse> {
+        let networks = self.open().await?.networks.values().cloned().collect();
+        Ok(Response::new(wire::ListNetworksResponse { networks }))
+    }
+
+    async fn get_network(
+        &self,
+        request: Request<wire::GetNetworkRequest>,
+    ) -> Answer<wire::GetNetworkResponse> {
+        let id = request.into_inner().id;
+        let mut state = self.open().await?;
+        let network = state.network(&id)?.clone();
+        let members = state.members.keys().filter(|(network, _)| *network == id);
+        let members = members
+            .map(|(network, node)| state.member(network, node).unwrap())
+            .collect();
+        Ok(Response::new(wire::GetNetworkResponse {
+            network: Some(network),
+            members,
+        }))
+    }
+}
+
+#[tonic::async_trait]
+impl member::MemberService for FakeMaster {
+    async fn list_members(
+        &self,
+        request: Request<wire::ListMembersRequest>,
+    ) -> Answer<wire::ListMembersResponse> {
+        let id = request.into_inner().network_id;
+        let mut state = self.open().await?;
+        state.network(&id)?;
+        let members = state.members.keys().filter(|(network, _)| *network == id);
+        let members = members
+            .map(|(network, node)| state.member(network, node).unwrap())
+            .collect();
+        Ok(Response::new(wire::ListMembersResponse { members }))
+    }
+
+    async fn get_member(&self, request: Request<wire::GetMemberRequest>) -> Answer<wire::GetMemberResponse> {
+        let request = request.into_inner();
+        let member = self.open().await?.member(&request.network_id, &request.node)?;
+        Ok(Response::new(wire::GetMemberResponse { member: Some(member) }))
+    }
+
+    async fn admit_member(
+        &self,
+        request: Request<wire::AdmitMemberRequest>,
+    ) -> Answer<wire::AdmitMemberResponse> {
+        let request = request.into_inner();
+        reason(&request.reason)?;
+        let because = format!("granted: {}", request.reason);
+        let member = self
+            .open()
+            .await?
+            .decide(&request.network_id, &request.node, true, because)?;
+        Ok(Response::new(wire::AdmitMemberResponse { member: Some(member) }))
+    }
+
+    async fn revoke_member(
+        &self,
+        request: Request<wire::RevokeMemberRequest>,
+    ) -> Answer<wire::RevokeMemberResponse> {
+        let request = request.into_inner();
+        reason(&request.reason)?;
+        let because = format!("revoked: {}", request.reason);
+        let member = self
+            .open()
+            .await?
+            .decide(&request.network_id, &request.node, false, because)?;
+        Ok(Response::new(wire::RevokeMemberResponse { member: Some(member) }))
+    }
+}
+
+impl FakeMaster {
+    fn bundle_for(&self, host: &wire::Host) -> (prost::bytes::Bytes, Option<prost_types::Timestamp>) {
+        let key = Key::generate().unwrap();
+        let holder = Holder::Host {
+            id: host.id.parse().unwrap(),
+            name: host.name.clone(),
+        };
+        let issued = self
+            .authority
+            .issue(
+                key.public(),
+                &holder.identity(),
+                lifetime::BUNDLE,
+                self.clock.now(),
+            )
+            .unwrap();
+        let bundle = Bundle {
+            holder,
+            trust_domain: self.authority.trust_domain().clone(),
+            masters: vec![MASTER.replace("7444", "7443")],
+            authorities: vec![self.authority.certificate().to_vec()],
+            certificate: issued.der,
+            key,
+        };
+        let text = bundle.encode().unwrap().as_bytes().to_vec();
+        (text.into(), Some(to_wire_time(issued.not_after)))
+    }
+}
