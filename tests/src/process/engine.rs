@@ -4,11 +4,16 @@ use std::{
     fs::{self, File},
     path::{Path, PathBuf},
     process::Command,
+    sync::{Arc, Mutex, PoisonError, Weak},
+    time::Duration,
 };
 
 use serde_json::Value;
 
-use super::program::{Said, run};
+use super::program::{Said, run, run_within};
+
+/// The image is built from source, in a target folder of its own, where nobody made it before.
+const SCRIPT: Duration = Duration::from_secs(900);
 
 /// An engine that answers, with the image of the decoy services in it.
 #[derive(Debug)]
@@ -37,7 +42,19 @@ impl Engine {
     /// When there is none and none can be started, or the image cannot be made.
     #[must_use]
     #[track_caller]
-    pub fn get() -> Self {
+    pub fn get() -> Arc<Self> {
+        static SHARED: Mutex<Weak<Engine>> = Mutex::new(Weak::new());
+        let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(engine) = shared.upgrade() {
+            return engine;
+        }
+        let engine = Arc::new(Self::find());
+        *shared = Arc::downgrade(&engine);
+        engine
+    }
+
+    #[track_caller]
+    fn find() -> Self {
         // A short path: the engine's sockets lie deeper in it.
         let folder = std::env::temp_dir().join(format!("picket-engine-{}", std::process::id()));
         let mut engine = Self {
@@ -149,7 +166,7 @@ impl Engine {
         if !self.address.is_empty() {
             command.env("DOCKER_HOST", &self.address);
         }
-        run(&mut command)
+        run_within(&mut command, SCRIPT)
     }
 }
 

@@ -59,6 +59,12 @@ pub fn command(program: &Path) -> Command {
 #[track_caller]
 #[must_use]
 pub fn run(command: &mut Command) -> Said {
+    run_within(command, LONGEST_RUN)
+}
+
+/// Runs a program to its end, which comes within `bound`.
+#[track_caller]
+pub(crate) fn run_within(command: &mut Command, bound: Duration) -> Said {
     command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -73,7 +79,7 @@ pub fn run(command: &mut Command) -> Said {
         if let Some(status) = child.try_wait().expect("a child can be waited for") {
             break status;
         }
-        if began() > LONGEST_RUN {
+        if began() > bound {
             drop(child.kill());
             drop(child.wait());
             panic!("{command:?} does not end: {}", err.join().unwrap_or_default());

@@ -47,7 +47,9 @@ impl Plain {
                 word.push(letter);
                 continue;
             }
-            plain.push_str(shown(&word).unwrap_or(&word));
+            let bare = word.trim_end_matches(['.', ':']);
+            plain.push_str(shown(bare).unwrap_or(bare));
+            plain.push_str(&word[bare.len()..]);
             word.clear();
             plain.push(letter);
         }
@@ -70,10 +72,13 @@ fn shown(word: &str) -> Option<&'static str> {
     if word.len() == 64 && word.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return Some("[fingerprint]");
     }
+    if word.len() == 32 && word.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Some("[lineage]");
+    }
     if word.len() == 36 && word.parse::<Uuid>().is_ok() {
         return Some("[id]");
     }
-    if word.len() >= 20 && word.trim_end_matches(['.', ':']).parse::<Timestamp>().is_ok() {
+    if word.len() >= 20 && word.parse::<Timestamp>().is_ok() {
         return Some("[time]");
     }
     None

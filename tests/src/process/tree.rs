@@ -1,6 +1,12 @@
 //! What a directory holds, so that "nothing was changed" can be checked.
 
-use std::{collections::BTreeMap, fs, os::unix::fs::PermissionsExt as _, path::Path};
+use std::{
+    collections::BTreeMap,
+    fs::{self, OpenOptions},
+    io::Write as _,
+    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
+    path::Path,
+};
 
 use sha2::{Digest as _, Sha256};
 
@@ -23,6 +29,20 @@ impl Tree {
         walk(directory, directory, &mut found);
         Self(found)
     }
+}
+
+/// Writes a file that nobody else can read.
+///
+/// # Panics
+/// When it cannot be written, or is there.
+pub fn write_private(path: &Path, bytes: &[u8]) {
+    let file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path);
+    file.and_then(|mut file| file.write_all(bytes))
+        .expect("a temporary file can be written");
 }
 
 fn walk(root: &Path, path: &Path, found: &mut BTreeMap<String, (u32, Option<[u8; 32]>)>) {

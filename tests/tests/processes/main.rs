@@ -3,5 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod connection;
+mod deckies;
+mod killed;
 mod trust;
 mod upkeep;
