@@ -45,7 +45,9 @@ pub enum InitError {
     #[error("{} holds a CA already; start it with `picket-master run`, or choose another --data-dir", .0.display())]
     Exists(PathBuf),
     /// The directory cannot be used.
-    #[error(transparent)]
+    #[error(
+        "the data directory cannot be made or used; choose another --data-dir, or move away what is in its place"
+    )]
     Directory(#[from] FileError),
     /// No CA could be made.
     #[error(transparent)]
