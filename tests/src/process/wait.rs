@@ -27,7 +27,6 @@ pub fn until<T>(what: &str, bound: Duration, mut look: impl FnMut() -> Result<T,
 }
 
 /// Tells the time since it was made.
-#[must_use]
 pub fn elapsed() -> impl Fn() -> Duration {
     let clock = Clock::system();
     let began: Instant = clock.monotonic();

@@ -99,7 +99,10 @@ fn a_decky_entry_that_makes_no_sense_is_skipped_named_and_counted_and_the_rest_c
         "counted"
     );
     let event = site.master.until_event("beat.skipped", "oslo", SOON);
-    insta::assert_snapshot!(event["message"].as_str().unwrap());
+    insta::assert_snapshot!(
+        event["message"].as_str().unwrap(),
+        @"deckies: 2 entries make no sense and were skipped: nas-01 (address: invalid IPv4 address syntax), No Name! (name: `No Name!` is no name: use 1 to 63 of a-z, 0-9, '-' and '.', beginning and ending with a letter or digit)"
+    );
     let host = site.master.host("oslo").unwrap();
     assert_eq!(
         (&host["deckies"], &host["deckies_running"]),

@@ -8,7 +8,7 @@ use std::{
     process::Command,
 };
 
-use picket_tests::process::{Agent, Said, Site, Tree, binary, command, run};
+use picket_tests::process::{Said, Site, Tree, binary, command, run};
 
 use crate::{Answers, read_by_people};
 
@@ -54,13 +54,9 @@ fn a_data_directory_in_use_is_named_with_who_has_it() {
 
 #[test]
 fn a_data_directory_that_cannot_be_written_is_left_as_it_is() {
-    let site = Site::at_rest();
-    let enrolled = Agent::new(
-        "oslo",
-        &site.root().join("oslo"),
-        &site.root().join("oslo.bundle"),
-    );
-    fs::create_dir(enrolled.state_dir()).unwrap();
+    let mut site = Site::new();
+    let enrolled = site.enrolled("oslo");
+    assert_eq!(site.master.stop().code, Some(0));
     let mut answers = Answers::keeping(site.plain(), &[]);
     let data = site.master.data_dir();
     let config = site.master.config();
