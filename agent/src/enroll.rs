@@ -12,7 +12,7 @@ use std::{
 use picket_clock::Clock;
 use picket_durable::FileError;
 use picket_link::Dial;
-use picket_pki::{Bundle, BundleError, bundle};
+use picket_pki::{Bundle, BundleError, Fingerprint, bundle};
 use picket_proto::host::HostId;
 
 use crate::{
@@ -33,6 +33,8 @@ pub struct Enrolled {
     pub name: String,
     /// Where its master answered.
     pub master: String,
+    /// The CA that it trusts, to be compared with the one that the operator was shown.
+    pub authority: Option<Fingerprint>,
     /// Whether it was enrolled before this call.
     pub before: bool,
 }
@@ -197,6 +199,7 @@ impl<'a> Enrolment<'a> {
             host: identity.host,
             name: identity.name.clone(),
             master: connected.address,
+            authority: identity.authorities.first().map(|der| Fingerprint::of(der)),
             before,
         })
     }

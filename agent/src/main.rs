@@ -2,7 +2,7 @@
 
 #![allow(clippy::print_stdout, reason = "this is where the agent answers an operator")]
 
-use std::{path::PathBuf, process::ExitCode, sync::Arc};
+use std::{io::IsTerminal as _, path::PathBuf, process::ExitCode, sync::Arc};
 
 use clap::{Parser, Subcommand, ValueEnum};
 use picket_agent::{
@@ -115,6 +115,9 @@ async fn enrolls(file: PathBuf, config: Config) -> anyhow::Result<()> {
             "enrolled {name} (id {id}) with master {master}; start it with: systemctl enable --now picket-agent"
         );
     }
+    if let Some(authority) = &enrolled.authority {
+        println!("CA fingerprint: {}", authority.grouped());
+    }
     println!(
         "the bundle opens nothing any more; delete it: rm {}",
         file.display()
@@ -125,6 +128,7 @@ async fn enrolls(file: PathBuf, config: Config) -> anyhow::Result<()> {
 async fn runs(config: Config) -> anyhow::Result<()> {
     let log = tracing_subscriber::fmt()
         .with_max_level(config.log.level)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
     match config.log.format {
         LogFormat::Text => log.init(),

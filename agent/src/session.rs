@@ -234,7 +234,14 @@ impl Session {
             LeaveReason::Banned => {
                 self.lost(
                     State::Banned,
-                    format!("this host is banned{said}; an operator can run `picketctl host unban NAME`"),
+                    format!(
+                        "{}; an operator can run `picketctl host unban NAME`",
+                        if leave.message.is_empty() {
+                            "this host is banned"
+                        } else {
+                            &leave.message
+                        }
+                    ),
                 );
                 self.give_up().await;
                 Next::Again(jittered(

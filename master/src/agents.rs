@@ -161,7 +161,7 @@ impl Agents {
         let changed = desk
             .change_host(caller.id, audit, |record: &mut HostRecord| {
                 let promoted = renewal::promote(record, &caller.fingerprint);
-                match renewal::renew(&record.pins, &caller.fingerprint, &key) {
+                match renewal::renew(&record.pins, &caller.fingerprint, &key, desk.now()) {
                     Renewal::Again(pin) => {
                         answer = Some(pin);
                         Ok(promoted)
@@ -180,6 +180,9 @@ impl Agents {
                     Renewal::BundleKey => {
                         Err(Refused::Denied("the key in a bundle travelled; renew with a key made here".to_owned()))
                     }
+                    Renewal::TooSoon => Err(Refused::NotNow(
+                        "a certificate with another key was made for this host a moment ago; wait a minute".to_owned(),
+                    )),
                     Renewal::NotPinned => {
                         Err(Refused::Denied("the certificate of this call is not pinned any more".to_owned()))
                     }

@@ -76,6 +76,11 @@ pub fn operator<T>(desk: &Arc<Desk>, request: &Request<T>) -> Result<Actor, Stat
 pub fn admitted<T>(desk: &Arc<Desk>, request: &Request<T>) -> Result<(Peer, PinKind), Status> {
     let peer = request.extensions().get::<Peer>();
     let peer = peer.ok_or_else(|| unauthenticated("the connection has no certificate"))?;
+    if peer.not_after < desk.now() {
+        return Err(unauthenticated(
+            "the certificate of this connection has ended; connect again with a newer one",
+        ));
+    }
     let pin = desk.views.read().roster.admits(&peer.identity, &peer.fingerprint);
     match pin {
         Some(pin) => Ok((peer.clone(), pin)),

@@ -13,7 +13,7 @@ use picket_proto::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{desk::Desk, observed::Taken};
+use crate::{desk::Desk, liveness::Presence, observed::Taken};
 
 /// How often it is written.
 pub const EVERY: std::time::Duration = std::time::Duration::from_secs(60);
@@ -28,6 +28,7 @@ struct Checkpoint {
 #[derive(Debug, Serialize, Deserialize)]
 struct Host {
     id: HostId,
+    presence: Presence,
     seen_at: Option<Timestamp>,
     sections: Vec<(SectionKind, String)>,
     outcomes: Vec<Outcome>,
@@ -42,17 +43,21 @@ fn path(data_dir: &Path) -> PathBuf {
 /// # Errors
 /// When the file cannot be written.
 pub async fn write(desk: &Desk, data_dir: &Path) -> Result<(), FileError> {
-    let host = |(id, seen): (HostId, std::sync::Arc<crate::observed::Seen>)| Host {
-        id,
-        seen_at: desk.liveness().of(id).1,
-        sections: SectionKind::ALL
-            .into_iter()
-            .filter_map(|kind| Some((kind, BASE64.encode(&seen.body(kind)?))))
-            .collect(),
-        outcomes: Kind::ALL
-            .into_iter()
-            .filter_map(|kind| seen.tried(kind).outcome)
-            .collect(),
+    let host = |(id, seen): (HostId, std::sync::Arc<crate::observed::Seen>)| {
+        let (presence, seen_at) = desk.liveness().of(id);
+        Host {
+            id,
+            presence,
+            seen_at,
+            sections: SectionKind::ALL
+                .into_iter()
+                .filter_map(|kind| Some((kind, BASE64.encode(&seen.body(kind)?))))
+                .collect(),
+            outcomes: Kind::ALL
+                .into_iter()
+                .filter_map(|kind| seen.tried(kind).outcome)
+                .collect(),
+        }
     };
     let checkpoint = Checkpoint {
         hosts: desk.observed.all().into_iter().map(host).collect(),
@@ -83,7 +88,7 @@ pub fn read(desk: &Desk, data_dir: &Path) {
             continue;
         }
         if let Some(at) = host.seen_at {
-            desk.liveness().restore(host.id, at, now);
+            desk.liveness().restore(host.id, host.presence, at, now);
         }
         let seen = desk.observed.of(host.id);
         for (kind, body) in host.sections {

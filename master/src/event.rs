@@ -14,6 +14,7 @@ use std::{
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{broadcast, mpsc};
+use tokio_util::sync::CancellationToken;
 
 /// The most events kept, in memory and in each of the two files on disk.
 pub const MOST_KEPT: usize = 10_000;
@@ -21,6 +22,8 @@ pub const MOST_KEPT: usize = 10_000;
 const MOST_BEHIND: usize = 1024;
 /// How many events may wait to be written. A fleet of 15,000 coming back at once fits.
 const MOST_WAITING: usize = 32_768;
+/// How many events are written at once.
+const BATCH: usize = 256;
 /// The longest message kept.
 const MOST_TEXT: usize = 512;
 
@@ -199,10 +202,15 @@ impl Kept {
 }
 
 impl EventFile {
-    /// Writes events as they come, until the sender is gone.
-    pub async fn run(mut self) {
+    /// Writes events as they come, until the sender is gone, or until `stop` and what waits then is written.
+    pub async fn run(mut self, stop: CancellationToken) {
         let mut batch = Vec::new();
-        while self.queue.recv_many(&mut batch, 256).await > 0 {
+        loop {
+            tokio::select! {
+                biased;
+                taken = self.queue.recv_many(&mut batch, BATCH) => if taken == 0 { return },
+                () = stop.cancelled() => return,
+            }
             let taken = std::mem::take(&mut batch);
             let task = tokio::task::spawn_blocking(move || {
                 let written = self.write(&taken);
@@ -263,7 +271,7 @@ mod tests {
         say(&events, "host.online");
         say(&events, "host.late");
         drop(events);
-        file.run().await;
+        file.run(CancellationToken::new()).await;
         let (events, _file) = Events::open(dir.path()).unwrap();
         say(&events, "host.offline");
         let ids: Vec<_> = events

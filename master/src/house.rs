@@ -46,7 +46,7 @@ use crate::{
     record::{MasterRecord, Record as _, RecordError, key},
     sessions::{LAST_WORD, Sessions},
     signer::{Signer, SignerError},
-    store::{Compacted, End, OpenError, ReadError, Revision, Store, Watch},
+    store::{Compacted, End, ReadError, Revision, Store, Watch},
     views::Views,
 };
 
@@ -60,8 +60,10 @@ const AGENT_STREAMS: u32 = 16;
 const ADMIN_PING: Duration = Duration::from_secs(30);
 /// How long open connections have after a stop was asked for. Together with the checkpoint it stays under 10 s.
 const GOODBYE: Duration = Duration::from_secs(3);
-/// Then tasks have this long.
-const LAST: Duration = Duration::from_secs(3);
+/// Then tasks have this long, and the last two of them once more.
+const LAST: Duration = Duration::from_millis(1500);
+/// The views and the event file.
+const LATE_TASKS: usize = 2;
 
 /// Where connections come from.
 pub struct Doors {
@@ -78,10 +80,7 @@ pub struct Doors {
 /// Why a master does not run, or stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// The store does not open.
-    #[error(transparent)]
-    Open(#[from] OpenError),
-    /// It cannot be read.
+    /// The store cannot be read.
     #[error(transparent)]
     Read(#[from] ReadError),
     /// A record in it cannot be read.
@@ -105,9 +104,6 @@ pub enum RunError {
     /// A descriptor of this program is broken.
     #[error("server reflection cannot be set up; this is a fault of picket-master")]
     Reflection(#[source] tonic_reflection::server::Error),
-    /// The socket for local requests cannot be made.
-    #[error("make a socket in the data directory; see that it is writable")]
-    Local(#[source] std::io::Error),
     /// The checkpoint could not be written at the end.
     #[error("the state hosts reported could not be kept; they report it again")]
     Checkpoint(#[source] FileError),
@@ -119,19 +115,21 @@ pub enum RunError {
     Task(&'static str),
 }
 
-/// Runs a master until `stop`, or until something fails that it cannot go on without. `ready` is called when its doors
-/// are open.
+/// Runs a master on the `store` of its data directory until `stop`, or until something fails that it cannot go on
+/// without; then the store is closed. `ready` is called when its doors are open.
+///
+/// The store is opened by the caller, who may keep a handle: what is committed through that one takes the same way.
 ///
 /// # Errors
 /// When the data directory cannot be used, or the store fails.
 pub async fn run(
     config: Config,
+    store: Store,
     doors: Doors,
     clock: Clock,
     ready: impl FnOnce() + Send,
     stop: CancellationToken,
 ) -> Result<(), RunError> {
-    let store = Store::open(&config.data_dir, clock.clone()).await?;
     let result = serve(&config, doors, clock, ready, stop, store.clone()).await;
     store.close().await;
     result
@@ -191,6 +189,7 @@ async fn serve(
         );
     }
 
+    let last = CancellationToken::new();
     let mut house = House {
         desk: Arc::clone(&desk),
         tasks: JoinSet::new(),
@@ -199,8 +198,8 @@ async fn serve(
     let sessions = TaskTracker::new();
     let tls = Listeners::new(&desk, &record)?;
     let refusals = Arc::new(Refusals::default());
-    house.keep("views", follow(Arc::clone(&desk), watch));
-    house.keep("events", event_file.run());
+    house.keep("views", follow(Arc::clone(&desk), watch, last.clone()));
+    house.keep("events", event_file.run(last.clone()));
     house.keep("liveness", watch_silence(Arc::clone(&desk), house.stop.clone()));
     house.keep(
         "checkpoints",
@@ -224,11 +223,19 @@ async fn serve(
         monitor::serve(Arc::clone(&desk), doors.monitor, house.stop.clone()),
     );
     if doors.local {
-        let listener = local::listen(data_dir).map_err(RunError::Local)?;
-        house.keep(
-            "local",
-            local::serve(Arc::clone(&desk), listener, record, house.stop.clone()),
-        );
+        match local::listen(data_dir) {
+            Ok(listener) => {
+                house.keep(
+                    "local",
+                    local::serve(Arc::clone(&desk), listener, record, house.stop.clone()),
+                );
+            }
+            // A socket's path has at most 107 bytes.
+            Err(error) => tracing::warn!(
+                %error,
+                "no socket for `picket-master admin-bundle`; stop the master to run it, or give it a shorter data directory"
+            ),
+        }
     }
     let agents = admit(
         "agents",
@@ -258,7 +265,7 @@ async fn serve(
     );
     ready();
     let result = house.until(stop).await;
-    house.close(&sessions).await;
+    house.close(&sessions, &last).await;
     checkpoint::write(&desk, data_dir)
         .await
         .map_err(RunError::Checkpoint)?;
@@ -297,15 +304,20 @@ impl House {
         }
     }
 
-    /// Says goodbye to sessions, then closes what is still open.
-    async fn close(mut self, sessions: &TaskTracker) {
+    /// Says goodbye to sessions, then closes what is still open. The views and the event file go last: what the others do
+    /// while they end passes through them.
+    async fn close(mut self, sessions: &TaskTracker, last: &CancellationToken) {
         self.stop.cancel();
         sessions.close();
         drop(time::timeout(GOODBYE, sessions.wait()).await);
         self.desk.sessions.close_all();
-        let ending = async { while self.tasks.join_next().await.is_some() {} };
-        if time::timeout(LAST, ending).await.is_err() {
-            // The views and the event file end with the store and the desk, after this.
+        let others =
+            async { while self.tasks.len() > LATE_TASKS && self.tasks.join_next().await.is_some() {} };
+        drop(time::timeout(LAST, others).await);
+        last.cancel();
+        let all = async { while self.tasks.join_next().await.is_some() {} };
+        if time::timeout(LAST, all).await.is_err() {
+            tracing::warn!("some tasks did not end in time and are dropped");
             self.tasks.abort_all();
         }
     }
@@ -349,10 +361,11 @@ impl Listeners {
 }
 
 /// Takes every commit into the views, and tells those whom it concerns.
-async fn follow(desk: Arc<Desk>, mut watch: Watch) {
+async fn follow(desk: Arc<Desk>, mut watch: Watch, stop: CancellationToken) {
     let mut closing = JoinSet::new();
     loop {
         let next = tokio::select! {
+            () = stop.cancelled() => return,
             Some(_) = closing.join_next() => continue,
             next = watch.next() => next,
         };

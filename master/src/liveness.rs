@@ -12,6 +12,7 @@ use std::{
 use jiff::Timestamp;
 use picket_clock::Instant;
 use picket_proto::host::HostId;
+use serde::{Deserialize, Serialize};
 
 /// How long a host may be silent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,7 +42,8 @@ const MASS_SILENCE_PERCENT: usize = 30;
 const MASS_SILENCE_LEAST: usize = 5;
 
 /// Whether a host is heard from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Presence {
     /// It never beat.
     NeverSeen,
@@ -123,15 +125,22 @@ impl Liveness {
         }
     }
 
-    /// Takes up a host the master knew before its start, with the wall time of its last beat.
-    pub fn restore(&mut self, host: HostId, at: Timestamp, now: Instant) {
-        let presence = Presence::Offline;
+    /// Takes up a host as the master knew it before its start, with the wall time of its last beat. One that was heard
+    /// then is not accused before the quiet time after the start is over.
+    pub fn restore(&mut self, host: HostId, presence: Presence, at: Timestamp, now: Instant) {
+        let deadline = match presence {
+            Presence::Online | Presence::Late => Some(self.quiet_until),
+            Presence::NeverSeen | Presence::Offline => None,
+        };
+        if let Some(deadline) = deadline {
+            self.due.insert((deadline, host));
+        }
         self.seen.insert(
             host,
             Seen {
                 presence,
                 since: now,
-                deadline: None,
+                deadline,
                 at: Some(at),
             },
         );
@@ -382,6 +391,20 @@ mod tests {
             (4..10).for_each(|n| desk.beat(host(n)));
         }
         assert_eq!(alerts, 1);
+    }
+
+    #[test]
+    fn a_host_that_was_online_before_a_restart_is_online_after_it_until_the_quiet_time_is_over() {
+        let now = Clock::system().monotonic();
+        let mut desk = Desk {
+            liveness: Liveness::new(Grace::default(), now),
+            now,
+        };
+        desk.liveness
+            .restore(OSLO, Presence::Online, Timestamp::UNIX_EPOCH, now);
+        assert_eq!(desk.liveness.of(OSLO).0, Presence::Online);
+        assert_eq!(desk.run(99), []);
+        assert_eq!(desk.run(60), [(OSLO, Presence::Late), (OSLO, Presence::Offline)]);
     }
 
     #[test]

@@ -15,7 +15,7 @@ use picket_master::{
     config::{Config, Log, LogFormat, dialable},
     init::{Plan, init},
     listen, local, run,
-    store::{self, accept, restore, verify},
+    store::{self, Store, accept, restore, verify},
 };
 use picket_pki::TrustDomain;
 use tokio::{
@@ -233,7 +233,8 @@ async fn serve(config: Config, clock: Clock) -> anyhow::Result<()> {
         tracing::info!(name, %agents, "ready");
         notify(&[sd_notify::NotifyState::Ready]);
     };
-    let running = run(config, doors, clock, ready, stop.clone());
+    let store = Store::open(&config.data_dir, clock.clone()).await?;
+    let running = run(config, store, doors, clock, ready, stop.clone());
     tokio::pin!(running);
     let mut watchdog = watchdog();
     loop {
@@ -356,7 +357,11 @@ fn log(log: &Log) {
 }
 
 fn say(text: &str) -> anyhow::Result<()> {
-    writeln!(std::io::stdout(), "{text}").context("write to standard output")
+    match writeln!(std::io::stdout(), "{text}") {
+        // Whoever read along has seen enough.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        written => written.context("write to standard output"),
+    }
 }
 
 fn fail(error: &anyhow::Error, code: u8) -> ExitCode {

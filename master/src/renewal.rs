@@ -3,7 +3,8 @@
 //! Plain functions of a record. A key always gets the same certificate back, so a lost reply is harmless; the first
 //! call under a pending pin makes it current and drops the others in one commit.
 
-use picket_pki::{Fingerprint, PinKind};
+use jiff::{SignedDuration, Timestamp};
+use picket_pki::{Fingerprint, PinKind, lifetime};
 
 use crate::record::{HostRecord, MOST_SPENT, Pin, Pins};
 
@@ -23,11 +24,16 @@ pub enum Renewal {
     BundleKey,
     /// The certificate of the call is none of the host's.
     NotPinned,
+    /// It asked for one with another key a moment ago; each costs a record in the journal.
+    TooSoon,
 }
 
-/// Decides on a request by `key`, made under the pin with `fingerprint`.
+/// A host gets at most one certificate for a new key in this time.
+pub const SPACING: SignedDuration = SignedDuration::from_secs(60);
+
+/// Decides on a request by `key`, made at `now` under the pin with `fingerprint`.
 #[must_use]
-pub fn renew(pins: &Pins, fingerprint: &Fingerprint, key: &Fingerprint) -> Renewal {
+pub fn renew(pins: &Pins, fingerprint: &Fingerprint, key: &Fingerprint, now: Timestamp) -> Renewal {
     let Some(kind) = kind(pins, fingerprint) else {
         return Renewal::NotPinned;
     };
@@ -41,10 +47,12 @@ pub fn renew(pins: &Pins, fingerprint: &Fingerprint, key: &Fingerprint) -> Renew
     if let Some(pin) = known {
         return Renewal::Again(pin.clone());
     }
+    let issued = |pin: &Pin| pin.not_after - lifetime::HOST;
     match (kind, &pins.pending) {
         (PinKind::Bundle, Some(first)) => Renewal::BundleUsed {
             by: first.from.clone(),
         },
+        (_, Some(unused)) if now < issued(unused) + SPACING => Renewal::TooSoon,
         (PinKind::Bundle | PinKind::Current | PinKind::Pending | PinKind::Operator, _) => Renewal::Issue,
     }
 }
@@ -108,12 +116,14 @@ fn spend(pins: &mut Pins, fingerprint: Fingerprint) {
 
 #[cfg(test)]
 mod tests {
-    use jiff::Timestamp;
     use picket_proto::host::{HostId, Labels};
     use uuid::Uuid;
 
     use super::*;
     use crate::record::HostStanding;
+
+    /// Long after the pins of these stories were made.
+    const LATER: Timestamp = Timestamp::UNIX_EPOCH;
 
     fn print(n: u8) -> Fingerprint {
         Fingerprint::of(&[n])
@@ -148,11 +158,17 @@ mod tests {
             bundle: Some(pin(1)),
             ..Pins::default()
         });
-        assert_eq!(renew(&oslo.pins, &print(1), &print(102)), Renewal::Issue);
+        assert_eq!(renew(&oslo.pins, &print(1), &print(102), LATER), Renewal::Issue);
         offer(&mut oslo, pin(2));
-        assert_eq!(renew(&oslo.pins, &print(1), &print(102)), Renewal::Again(pin(2)));
+        assert_eq!(
+            renew(&oslo.pins, &print(1), &print(102), LATER),
+            Renewal::Again(pin(2))
+        );
         assert!(promote(&mut oslo, &print(2)));
-        assert_eq!(renew(&oslo.pins, &print(2), &print(102)), Renewal::Again(pin(2)));
+        assert_eq!(
+            renew(&oslo.pins, &print(2), &print(102), LATER),
+            Renewal::Again(pin(2))
+        );
     }
 
     #[test]
@@ -162,7 +178,7 @@ mod tests {
             ..Pins::default()
         });
         offer(&mut oslo, pin(2));
-        let second = renew(&oslo.pins, &print(1), &print(103));
+        let second = renew(&oslo.pins, &print(1), &print(103), LATER);
         assert_eq!(
             second,
             Renewal::BundleUsed {
@@ -177,7 +193,10 @@ mod tests {
             bundle: Some(pin(1)),
             ..Pins::default()
         });
-        assert_eq!(renew(&oslo.pins, &print(1), &print(101)), Renewal::BundleKey);
+        assert_eq!(
+            renew(&oslo.pins, &print(1), &print(101), LATER),
+            Renewal::BundleKey
+        );
     }
 
     #[test]
@@ -225,13 +244,32 @@ mod tests {
     }
 
     #[test]
+    fn a_host_that_asks_with_key_after_key_is_told_to_wait() {
+        let oslo = host(Pins {
+            current: Some(pin(1)),
+            pending: Some(pin(2)),
+            ..Pins::default()
+        });
+        let issued = pin(2).not_after - lifetime::HOST;
+        let asks = |seconds| {
+            renew(
+                &oslo.pins,
+                &print(1),
+                &print(103),
+                issued + SignedDuration::from_secs(seconds),
+            )
+        };
+        assert_eq!((asks(59), asks(60)), (Renewal::TooSoon, Renewal::Issue));
+    }
+
+    #[test]
     fn another_key_under_current_replaces_the_pending_one() {
         let mut oslo = host(Pins {
             current: Some(pin(1)),
             pending: Some(pin(2)),
             ..Pins::default()
         });
-        assert_eq!(renew(&oslo.pins, &print(1), &print(103)), Renewal::Issue);
+        assert_eq!(renew(&oslo.pins, &print(1), &print(103), LATER), Renewal::Issue);
         offer(&mut oslo, pin(3));
         assert_eq!(oslo.pins.pending, Some(pin(3)));
         assert_eq!(oslo.pins.spent, [print(2)]);

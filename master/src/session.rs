@@ -15,6 +15,7 @@ use picket_proto::{
     session::{BeatAck, FromAgent, FromMaster, Hello, Leave, LeaveReason, Limits, Welcome},
     wire::agent as wire,
 };
+use picket_zerotier::ids::NodeId;
 use prost::Message as _;
 use tokio::{sync::mpsc, time};
 use tokio_util::sync::CancellationToken;
@@ -38,6 +39,8 @@ pub const OUT: usize = 16;
 const SILENCE: Duration = Duration::from_secs(60);
 /// How long an agent has for its Hello.
 const HELLO: Duration = Duration::from_secs(10);
+/// Beats that come faster than this are taken up no faster; an agent that floods waits for itself.
+const BEAT_SPACING: Duration = Duration::from_millis(20);
 /// An agent that does not take a message for this long is gone.
 const STUCK: Duration = Duration::from_secs(10);
 /// When the master stops, agents come back after about this long.
@@ -62,10 +65,72 @@ struct Session {
     host: HostId,
     seen: Arc<Seen>,
     out: Out,
-    /// The newest generation of members the agent holds, in our lineage.
-    members_held: u64,
-    /// The digest last announced of each kind.
-    announced: [Option<Digest>; Kind::ALL.len()],
+    /// What the agent holds of the members: the generation of our lineage that it confirmed; none when it has none at
+    /// all. Changes are announced from there on, so that one that got lost on the way is in the next.
+    members: Held,
+    /// The digest and generation last announced of each kind.
+    announced: [Option<(Digest, u64)>; Kind::ALL.len()],
+    /// When the agent beat last.
+    beat_at: Instant,
+    /// What it may still cause to be told.
+    voice: Voice,
+    /// The node whose claim was told of in this session.
+    told_node: Option<NodeId>,
+}
+
+/// What an agent holds of a document that travels as changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Held {
+    /// It never had one.
+    Nothing,
+    /// One of another lineage: it counts for nothing and must be replaced.
+    Foreign,
+    /// One of ours, up to this generation.
+    Upto(u64),
+}
+
+impl Held {
+    fn since(self) -> u64 {
+        match self {
+            Self::Nothing | Self::Foreign => 0,
+            Self::Upto(generation) => generation,
+        }
+    }
+}
+
+/// How many events an agent may cause: a burst, then one every few seconds. A host that somebody broke into cannot push
+/// everybody else's events off the list.
+#[derive(Debug)]
+struct Voice {
+    left: u32,
+    refilled: Instant,
+}
+
+impl Voice {
+    const BURST: u32 = 32;
+    const EVERY: Duration = Duration::from_secs(10);
+
+    fn new(now: Instant) -> Self {
+        Self {
+            left: Self::BURST,
+            refilled: now,
+        }
+    }
+
+    /// Whether one more may be told at `now`.
+    fn may(&mut self, now: Instant) -> bool {
+        let due = now.saturating_duration_since(self.refilled).as_secs() / Self::EVERY.as_secs();
+        if due > 0 {
+            self.left = self
+                .left
+                .saturating_add(u32::try_from(due).unwrap_or(u32::MAX))
+                .min(Self::BURST);
+            self.refilled = now;
+        }
+        let may = self.left > 0;
+        self.left = self.left.saturating_sub(1);
+        may
+    }
 }
 
 /// Serves a session to its end.
@@ -89,9 +154,13 @@ pub async fn serve(
     let seen = desk.observed.of(host);
     seen.connected(caller.peer.address, &hello.machine_id);
     seen.skewed(hello.time.duration_since(desk.now()));
+    let now = desk.clock.monotonic();
     let mut session = Session {
-        members_held: 0,
+        members: Held::Nothing,
         announced: [None; Kind::ALL.len()],
+        beat_at: now,
+        voice: Voice::new(now),
+        told_node: None,
         host,
         seen,
         out,
@@ -191,13 +260,12 @@ impl Session {
             time: self.desk.now(),
             lineage,
         };
-        let held = hello
-            .held
-            .iter()
-            .find(|(kind, stamp)| *kind == Kind::Members && stamp.lineage == lineage);
-        self.members_held = held
-            .map_or(0, |(_, stamp)| stamp.generation)
-            .min(self.desk.store.revision().0);
+        let newest = self.desk.store.revision().0;
+        self.members = match hello.held.iter().find(|(kind, _)| *kind == Kind::Members) {
+            None => Held::Nothing,
+            Some((_, stamp)) if stamp.lineage == lineage => Held::Upto(stamp.generation.min(newest)),
+            Some(_) => Held::Foreign,
+        };
         if let Err(end) = self.send(FromMaster::Welcome(welcome)).await {
             return Some(end);
         }
@@ -268,6 +336,8 @@ impl Session {
 
     async fn beat(&mut self, beat: Beat) -> Result<(), End> {
         let desk = Arc::clone(&self.desk);
+        time::sleep_until(self.beat_at + BEAT_SPACING).await;
+        self.beat_at = desk.clock.monotonic();
         let now = desk.now();
         let transition = desk.liveness().beat(self.host, desk.clock.monotonic(), now);
         if let Some(transition) = transition {
@@ -315,7 +385,10 @@ impl Session {
         .await
     }
 
-    fn complain(&self, kind: SectionKind, message: &str) {
+    fn complain(&mut self, kind: SectionKind, message: &str) {
+        if !self.voice.may(self.desk.clock.monotonic()) {
+            return;
+        }
         let name = self.desk.name_of(self.host);
         self.desk.say(
             Severity::Warning,
@@ -326,7 +399,7 @@ impl Session {
     }
 
     /// Keeps the node the host says it is, the first time it says so and when no other host said the same.
-    async fn claim_node(&self) {
+    async fn claim_node(&mut self) {
         let Some(node) = self.seen.glance(|summary| summary.node) else {
             return;
         };
@@ -341,14 +414,17 @@ impl Session {
         let name = self.desk.name_of(self.host);
         match (known, taken) {
             (Some(known), _) if known == node => {}
+            _ if self.told_node == Some(node) => {}
             (Some(known), _) => {
                 let message = format!(
                     "says it is node {node}, and was {known}; not believed until it is enrolled anew"
                 );
+                self.told_node = Some(node);
                 self.desk.say(Severity::Alert, "node.changed", &name, &message);
             }
             (None, Some(other)) => {
                 let message = format!("says it is node {node}, which is {other}'s; not believed");
+                self.told_node = Some(node);
                 self.desk
                     .say(Severity::Alert, "node.claimed-twice", &name, &message);
             }
@@ -361,30 +437,30 @@ impl Session {
                     Ok(first)
                 });
                 if let Err(error) = claimed.await {
-                    tracing::warn!(host = %self.host, %error, "could not keep a node id; the next beat tries again");
+                    tracing::warn!(host = %self.host, %error, "could not keep a node id; the next change of its report tries again");
                 }
             }
         }
     }
 
     fn outcome(&mut self, outcome: Outcome) {
-        let desk = &self.desk;
+        let desk = Arc::clone(&self.desk);
         if outcome.stamp.lineage != desk.lineage() {
             return;
         }
         let (kind, status) = (outcome.kind, outcome.status);
         desk.metrics.outcome(&kind.to_string(), status);
-        if kind == Kind::Members && status == OutcomeStatus::Done {
-            self.members_held = self
-                .members_held
-                .max(outcome.stamp.generation.min(desk.store.revision().0));
+        if kind == Kind::Members {
+            // Whatever became of it: an agent keeps a document before it tries it.
+            let confirmed = outcome.stamp.generation.min(desk.store.revision().0);
+            self.members = Held::Upto(self.members.since().max(confirmed));
         }
         let summary = outcome
             .problems
             .first()
             .map(ToString::to_string)
             .unwrap_or_default();
-        if !self.seen.outcome(outcome) {
+        if !self.seen.outcome(outcome) || !self.voice.may(desk.clock.monotonic()) {
             return;
         }
         let name = desk.name_of(self.host);
@@ -394,7 +470,7 @@ impl Session {
                     Severity::Info,
                     &format!("{kind}.done"),
                     &name,
-                    &format!("the desired {kind} are in effect"),
+                    &format!("what is wanted of its {kind} is in effect"),
                 );
             }
             OutcomeStatus::Failed => {
@@ -419,27 +495,25 @@ impl Session {
             return Ok(());
         }
         for (kind, slot) in Kind::ALL.into_iter().zip(0..) {
-            let first = self.announced[slot].is_none();
             let since = if kind == Kind::Members {
-                self.members_held
+                self.members.since()
             } else {
                 0
             };
             let made = desired::document(&self.desk.views.read(), self.host, kind, since);
-            if self.announced[slot] == Some(made.digest)
-                && !(kind == Kind::Members && made.generation > since)
-            {
+            let same = match (kind, self.announced[slot]) {
+                // The same digest can stand for other changes.
+                (Kind::Members, Some((_, generation))) => generation == made.generation,
+                // Nothing changed since, or there is no controller and never was one.
+                (Kind::Members, None) => made.generation == since && self.members != Held::Foreign,
+                (Kind::Networks | Kind::Shard, announced) => {
+                    announced.is_some_and(|(digest, _)| digest == made.digest)
+                }
+            };
+            if same {
                 continue;
             }
-            // An agent that never ran a controller needs no empty list of members.
-            if first && kind == Kind::Members && made.generation == since {
-                self.announced[slot] = Some(made.digest);
-                continue;
-            }
-            if kind == Kind::Members {
-                self.members_held = made.generation;
-            }
-            self.announced[slot] = Some(made.digest);
+            self.announced[slot] = Some((made.digest, made.generation));
             let lineage = self.desk.lineage();
             let stamp = Stamp {
                 lineage,
@@ -531,7 +605,22 @@ pub(crate) fn digest(field: &str, bytes: &[u8]) -> Result<Digest, Refused> {
 
 #[cfg(test)]
 mod tests {
+    use picket_clock::Clock;
+
     use super::*;
+
+    #[test]
+    fn an_agent_may_cause_a_burst_of_events_and_then_one_every_ten_seconds() {
+        let mut now = Clock::system().monotonic();
+        let mut voice = Voice::new(now);
+        let heard = (0..1000).filter(|_| voice.may(now)).count();
+        assert_eq!(heard, 32);
+        let later = (0..600).filter(|_| {
+            now += Duration::from_secs(1);
+            voice.may(now)
+        });
+        assert_eq!(later.count(), 60);
+    }
 
     #[test]
     fn agents_one_minor_version_older_or_newer_are_served_and_others_are_told_who_updates() {

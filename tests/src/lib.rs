@@ -1,3 +1,32 @@
-//! Stories over a whole site.
+//! A whole site, in one process for the stories, and as the real programs side by side ([`process`]).
+//!
+//! In one process: a master, agents, their ZeroTier nodes and Docker Engines, and an operator.
+//!
+//! TLS and gRPC are real and run over pipes in memory; the clock is tokio's, paused, so that an hour passes at once.
+//! ZeroTier and Docker are stateful fakes. The master is looked at through the admin API and its metrics, an agent
+//! through its status file: never through a daemon's memory. What a story does behind everybody's back it does at a
+//! fake, at a line, or through a second handle on the store.
+//!
+//! | file | is |
+//! | --- | --- |
+//! | [`site`] | the master, the time, and what an operator does and sees |
+//! | [`host`] | a worker machine with its agent |
+//! | [`line`] | the network between a machine and the master, which can be cut or go silent |
+//! | [`stranger`] | whoever comes to a door with a certificate that may not be good there |
 
+pub mod host;
+pub mod line;
 pub mod process;
+pub mod site;
+pub mod stranger;
+
+pub use crate::{
+    host::Host,
+    site::{GRACE, Site},
+};
+pub use picket_proto::wire::admin::{HostState, MemberDecision, MemberObservation, NetworkMode};
+
+/// An error and its causes in one line, for the message of a story that fails.
+pub(crate) fn sentence(error: &(dyn std::error::Error + 'static)) -> String {
+    picket_agent::sentence(error)
+}

@@ -1,0 +1,262 @@
+//! A worker machine: its ZeroTier node, its line to the master, and the agent on it.
+
+use std::{
+    fs,
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use picket_agent::{
+    Farewell, Parts, RunError,
+    config::Config,
+    enroll::{EnrollError, Enrolled, Tools, enroll},
+    machine::Machine,
+    state::status_file,
+    status::{State, Status},
+    zerotier::Reach,
+};
+use picket_clock::Clock;
+use picket_settings::Settings;
+use picket_zerotier::{NetworkId, NodeId, controller::Controller, fake::Lab, node, service::Service};
+use tokio::{task::JoinHandle, time};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{line::Line, sentence, site::until};
+
+/// A worker machine.
+pub struct Host {
+    /// What the master calls it, and its own host name.
+    pub name: String,
+    /// Its ZeroTier node.
+    pub node: NodeId,
+    /// Its line to the master.
+    pub line: Line,
+    /// Its wall clock.
+    pub clock: Clock,
+    lab: Lab,
+    directory: PathBuf,
+    settings: String,
+    zerotier: bool,
+    running: Mutex<Option<Running>>,
+}
+
+struct Running {
+    stop: CancellationToken,
+    agent: JoinHandle<Result<Farewell, RunError>>,
+}
+
+impl Host {
+    pub(crate) fn new(name: &str, directory: PathBuf, line: Line, clock: Clock, lab: Lab) -> Self {
+        fs::create_dir_all(&directory).expect("the site's directory takes another one");
+        Self {
+            name: name.to_owned(),
+            node: lab.grow(),
+            line,
+            clock,
+            lab,
+            directory,
+            settings: String::new(),
+            zerotier: true,
+            running: Mutex::default(),
+        }
+    }
+
+    /// The machine without ZeroTier, for stories of days: its service is looked at every second.
+    #[must_use]
+    pub fn without_zerotier(mut self) -> Self {
+        self.zerotier = false;
+        self
+    }
+
+    /// The machine with a wall clock that is `seconds` ahead.
+    #[must_use]
+    pub fn skewed(mut self, seconds: i64) -> Self {
+        self.clock = self.clock.skewed(seconds);
+        self
+    }
+
+    /// The machine with these lines in its `agent.toml`.
+    #[must_use]
+    pub fn with_settings(mut self, lines: &str) -> Self {
+        lines.clone_into(&mut self.settings);
+        self
+    }
+
+    /// Enrolls the machine, as `picket-agent enroll FILE` does.
+    ///
+    /// # Errors
+    /// As that does.
+    pub async fn enroll(&self, bundle: &[u8]) -> Result<Enrolled, EnrollError> {
+        let file = self.directory.join("bundle");
+        picket_durable::write_private(&file, bundle).expect("the machine's directory takes a file");
+        let tools =
+            Tools { clock: self.clock.clone(), dial: Arc::new(self.line.clone()), machine: self.machine() };
+        enroll(&file, &self.config(), &tools).await
+    }
+
+    /// Starts the agent, as `picket-agent run` does.
+    pub fn start(&self) {
+        let parts = Parts {
+            clock: self.clock.clone(),
+            dial: Arc::new(self.line.clone()),
+            zerotier: self.zerotier.then(|| Reach::Service(self.zerotier())),
+            machine: self.machine(),
+        };
+        let stop = CancellationToken::new();
+        let agent = TaskTracker::new().spawn(picket_agent::run(self.config(), parts, stop.clone()));
+        *self.running() = Some(Running { stop, agent });
+    }
+
+    /// Stops the agent as the service manager does, and waits for it.
+    pub async fn stop(&self) {
+        let running = self.take();
+        running.stop.cancel();
+        let end = running.agent.await.expect("an agent does not panic");
+        end.unwrap_or_else(|error| panic!("{}: {}", self.name, sentence(&error)));
+    }
+
+    /// Ends the agent as a power failure does.
+    pub async fn power_off(&self) {
+        let running = self.take();
+        running.agent.abort();
+        drop(running.agent.await);
+    }
+
+    /// Stops the agent and starts it.
+    pub async fn restart(&self) {
+        self.stop().await;
+        self.start();
+    }
+
+    /// Waits until the agent ends by itself, and returns why it did.
+    pub async fn farewell(&self) -> Farewell {
+        let agent = self.take().agent;
+        let end = time::timeout(PATIENCE, agent).await;
+        let end = end.unwrap_or_else(|_| panic!("{}'s agent does not end by itself", self.name));
+        end.expect("an agent does not panic").unwrap_or_else(|error| panic!("{}: {}", self.name, sentence(&error)))
+    }
+
+    /// Breaks the line to the master.
+    pub fn unplug(&self) {
+        self.line.cut();
+    }
+
+    /// Makes the line to the master whole.
+    pub fn plug_in(&self) {
+        self.line.mend();
+    }
+
+    /// What `picket-agent status` shows.
+    #[must_use]
+    pub fn status(&self) -> Option<Status> {
+        Status::read(&status_file(&self.state()))
+    }
+
+    /// Waits until the agent says that it stands so with its master, and returns what it says is wrong.
+    pub async fn until(&self, state: State) -> String {
+        until(&format!("{} to be {state:?}", self.name), async || {
+            let master = self.status().ok_or("it has no status")?.master;
+            let problem = master.problem.unwrap_or_default();
+            if master.state == state { Ok(problem) } else { Err(format!("{:?}: {problem}", master.state)) }
+        })
+        .await
+    }
+
+    /// Waits until the machine is on exactly these ZeroTier networks and admitted to them.
+    pub async fn until_on(&self, networks: &[NetworkId]) {
+        let mut wanted = networks.to_vec();
+        wanted.sort_unstable();
+        until(&format!("{} to be on {wanted:?}", self.name), async || {
+            let mut joined = self.joined().await;
+            joined.sort_unstable();
+            let on: Vec<_> = joined.iter().map(|(network, _)| *network).collect();
+            if on == wanted && joined.iter().all(|(_, status)| status == "OK") { Ok(()) } else { Err(format!("{joined:?}")) }
+        })
+        .await;
+    }
+
+    /// The networks its ZeroTier node is on, with ZeroTier's word for how it stands there.
+    pub async fn joined(&self) -> Vec<(NetworkId, String)> {
+        let joined = self.zerotier().node().networks().await.expect("a running node answers");
+        joined.into_iter().map(|network| (network.id, network.status.word().to_owned())).collect()
+    }
+
+    /// Joins a network as somebody at the machine does, past Picket.
+    pub async fn join_by_hand(&self, network: NetworkId) {
+        let joined = self.zerotier().node().join(network, node::Settings::default()).await;
+        joined.expect("a running node joins");
+    }
+
+    /// The machine's ZeroTier controller, as somebody who has its token uses it.
+    #[must_use]
+    pub fn controller(&self) -> Controller {
+        self.zerotier().controller(self.node)
+    }
+
+    /// Ends the machine's ZeroTier service.
+    pub fn stop_zerotier(&self) {
+        self.lab.stop(self.node);
+    }
+
+    /// Starts it.
+    pub fn start_zerotier(&self) {
+        self.lab.start(self.node);
+    }
+
+    /// Copies all that the agent keeps to another machine, as whoever clones a disk does.
+    pub fn clone_to(&self, other: &Self) {
+        copy(&self.state(), &other.state());
+    }
+
+    /// Where the agent keeps its state.
+    #[must_use]
+    pub fn state(&self) -> PathBuf {
+        self.directory.join("state")
+    }
+
+    fn zerotier(&self) -> Service {
+        self.lab.service(self.node)
+    }
+
+    fn config(&self) -> Config {
+        let text = format!("state_dir = {:?}\n{}", self.state(), self.settings);
+        let settings = Settings::from_text(&text, "agent.toml".as_ref()).expect("a story's settings are TOML");
+        Config::resolve(settings).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    fn machine(&self) -> Arc<Machine> {
+        Arc::new(Machine {
+            machine_id: format!("machine-{}", self.node),
+            boot_id: format!("boot-{}", self.node),
+            instance_id: *uuid::Uuid::new_v4().as_bytes(),
+            hostname: self.name.clone(),
+            os: "Linux".to_owned(),
+            kernel: "6.12".to_owned(),
+        })
+    }
+
+    fn take(&self) -> Running {
+        self.running().take().unwrap_or_else(|| panic!("{}'s agent does not run", self.name))
+    }
+
+    fn running(&self) -> MutexGuard<'_, Option<Running>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// How long an agent may take to end.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+fn copy(from: &std::path::Path, to: &std::path::Path) {
+    picket_durable::create_private_dir(to).expect("a machine's directory takes another one");
+    for entry in fs::read_dir(from).expect("an agent's state can be read") {
+        let entry = entry.expect("and listed");
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), target).expect("and copied");
+        }
+    }
+}

@@ -1,0 +1,261 @@
+//! The site: one master, the machines around it, the time, and what an operator does and sees.
+
+mod deployments;
+mod events;
+mod hosts;
+mod metrics;
+mod networks;
+
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU8, Ordering},
+    },
+    time::Duration,
+};
+
+use futures::StreamExt as _;
+use picket_clock::Clock;
+use picket_link::{Options, Pipes, Wire, connect};
+use picket_master::{
+    Doors, RunError,
+    config::Config,
+    init::{Plan, init},
+    store::Store,
+};
+use picket_pki::Bundle;
+use picket_settings::Settings;
+use picket_zerotier::fake::Lab;
+use tokio::{sync::oneshot, task::JoinHandle, time};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tonic::{Response, Status, transport::Channel};
+
+use crate::{host::Host, line::Line, sentence};
+
+/// How long a host may be silent before it is offline.
+pub const GRACE: Duration = Duration::from_secs(100);
+/// How long a state may take to come about, in simulated time.
+const PATIENCE: Duration = Duration::from_secs(300);
+/// How often a story looks.
+const LOOK: Duration = Duration::from_millis(250);
+/// How long a call of an operator may take, in simulated time.
+const CALL: Duration = Duration::from_secs(30);
+/// Where agents dial.
+pub(crate) const AGENTS: &str = "master.example.org:7443";
+/// Where operators dial.
+pub(crate) const ADMIN: &str = "127.0.0.1:7444";
+/// Where metrics are read.
+const MONITOR: &str = "127.0.0.1:7445";
+/// An arbitrary day, the one the simulated ZeroTier site starts on.
+const EPOCH: &str = "2026-11-22T20:05:28Z";
+
+/// A site.
+pub struct Site {
+    /// The master's clock.
+    pub clock: Clock,
+    pub(crate) pipes: Pipes,
+    lab: Lab,
+    root: tempfile::TempDir,
+    settings: String,
+    master: Mutex<Option<Master>>,
+    operator: Wire,
+    channel: Mutex<Option<Channel>>,
+    addresses: AtomicU8,
+}
+
+/// A running master.
+struct Master {
+    stop: CancellationToken,
+    task: JoinHandle<Result<(), RunError>>,
+    store: Store,
+}
+
+impl Site {
+    /// A site with a running master and nobody else, past the time in which a master that started accuses nobody.
+    pub async fn new() -> Self {
+        Self::with_settings("").await
+    }
+
+    /// A site whose master has these lines in its `master.toml`.
+    pub async fn with_settings(lines: &str) -> Self {
+        let site = Self::initialised(lines).await;
+        site.start_master().await;
+        site.wait(GRACE).await;
+        site
+    }
+
+    /// A site whose master has never run.
+    async fn initialised(lines: &str) -> Self {
+        let pipes = Pipes::new();
+        let site = Self {
+            clock: Clock::simulated(EPOCH.parse().expect("a time")),
+            operator: pipes.wire(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 50_000)),
+            pipes,
+            lab: Lab::new(),
+            root: tempfile::tempdir().expect("the machine has room for a site"),
+            settings: lines.to_owned(),
+            master: Mutex::default(),
+            channel: Mutex::default(),
+            addresses: AtomicU8::new(1),
+        };
+        let plan = Plan {
+            data_dir: site.data_dir(),
+            trust_domain: "example.org".parse().expect("a trust domain"),
+            names: vec!["master.example.org".to_owned()],
+            addresses: vec![AGENTS.to_owned()],
+            admin_addresses: vec![ADMIN.to_owned()],
+        };
+        init(&plan, &site.clock).await.unwrap_or_else(|error| panic!("init: {}", sentence(&error)));
+        site
+    }
+
+    /// Starts the master and waits until its doors are open.
+    pub async fn start_master(&self) {
+        let text = format!("data_dir = {:?}\n{}", self.data_dir(), self.settings);
+        let settings = Settings::from_text(&text, "master.toml".as_ref()).expect("a story's settings are TOML");
+        let config = Config::resolve(settings).unwrap_or_else(|error| panic!("{error}"));
+        let store = Store::open(&config.data_dir, self.clock.clone()).await;
+        let store = store.unwrap_or_else(|error| panic!("open the store: {}", sentence(&error)));
+        let doors = Doors {
+            agents: self.pipes.listen(AGENTS).boxed(),
+            admin: self.pipes.listen(ADMIN).boxed(),
+            monitor: self.pipes.listen(MONITOR).boxed(),
+            local: false,
+        };
+        let (stop, (open, opened)) = (CancellationToken::new(), oneshot::channel());
+        let ready = move || open.send(()).expect("the story waits for it");
+        let run = picket_master::run(config, store.clone(), doors, self.clock.clone(), ready, stop.clone());
+        let task = TaskTracker::new().spawn(run);
+        opened.await.expect("the master opens its doors");
+        *self.master() = Some(Master { stop, task, store });
+    }
+
+    /// Stops the master as the service manager does, waits for it, and returns how long that took.
+    pub async fn stop_master(&self) -> Duration {
+        let asked = time::Instant::now();
+        let Master { stop, task, store } = self.master().take().expect("the master runs");
+        drop(store);
+        stop.cancel();
+        let end = task.await.expect("a master does not panic");
+        end.unwrap_or_else(|error| panic!("the master: {}", sentence(&error)));
+        *self.channel() = None;
+        asked.elapsed()
+    }
+
+    /// Stops the master and starts it on what it has on disk.
+    pub async fn restart_master(&self) {
+        self.stop_master().await;
+        self.start_master().await;
+    }
+
+    /// A second handle on the running master's store.
+    #[must_use]
+    pub fn store(&self) -> Store {
+        self.master().as_ref().expect("the master runs").store.clone()
+    }
+
+    /// The master's data directory.
+    #[must_use]
+    pub fn data_dir(&self) -> PathBuf {
+        self.root.path().join("master")
+    }
+
+    /// A machine that is not enrolled.
+    #[must_use]
+    pub fn machine(&self, name: &str) -> Host {
+        let number = self.addresses.fetch_add(1, Ordering::Relaxed);
+        let line = Line::new(&self.pipes, ([10, 0, 0, number], 40_000).into());
+        let directory = self.root.path().join(format!("{name}-{number}"));
+        Host::new(name, directory, line, self.clock.clone(), self.lab.clone())
+    }
+
+    /// Enrolls a machine of this name, starts its agent and waits until it is online.
+    pub async fn enroll(&self, name: &str) -> Host {
+        self.bring_in(self.machine(name)).await
+    }
+
+    /// Enrolls a machine, starts its agent and waits until it is online.
+    pub async fn bring_in(&self, host: Host) -> Host {
+        let bundle = self.bundle(&host.name).await;
+        let enrolled = host.enroll(&bundle).await;
+        enrolled.unwrap_or_else(|error| panic!("enroll {}: {}", host.name, sentence(&error)));
+        host.start();
+        self.until(&host.name, crate::HostState::Online).await;
+        host
+    }
+
+    /// Lets time pass.
+    pub async fn wait(&self, span: Duration) {
+        time::sleep(span).await;
+    }
+
+    /// The simulated ZeroTier site.
+    #[must_use]
+    pub fn lab(&self) -> &Lab {
+        &self.lab
+    }
+
+    /// Makes a call of an operator and returns its answer.
+    ///
+    /// # Errors
+    /// What the master refuses.
+    pub(crate) async fn ask<T>(
+        &self,
+        call: impl AsyncFnOnce(Channel) -> Result<Response<T>, Status>,
+    ) -> Result<T, Status> {
+        let channel = self.dial_admin().await;
+        let answer = time::timeout(CALL, call(channel)).await;
+        Ok(answer.unwrap_or_else(|_| panic!("the master does not answer an operator within {CALL:?}"))?.into_inner())
+    }
+
+    /// Makes a call that is not refused.
+    pub(crate) async fn told<T>(&self, call: impl AsyncFnOnce(Channel) -> Result<Response<T>, Status>) -> T {
+        self.ask(call).await.unwrap_or_else(|status| panic!("the master refuses: {} ({:?})", status.message(), status.code()))
+    }
+
+    /// The operator's connection, made when there is none.
+    async fn dial_admin(&self) -> Channel {
+        let open = self.channel().clone();
+        if let Some(channel) = open {
+            return channel;
+        }
+        let bundle = self.admin_bundle();
+        let tls = crate::stranger::tls(&bundle, &self.clock);
+        let connected = connect(&self.operator, &bundle.masters, tls, Options::default()).await;
+        let channel = connected.unwrap_or_else(|error| panic!("the operator: {}", sentence(&error))).channel;
+        *self.channel() = Some(channel.clone());
+        channel
+    }
+
+    pub(crate) fn admin_bundle(&self) -> Bundle {
+        let file = self.data_dir().join("admin.bundle");
+        let text = std::fs::read(file).expect("`init` wrote an admin bundle");
+        Bundle::parse(&text).expect("that is one")
+    }
+
+    fn master(&self) -> MutexGuard<'_, Option<Master>> {
+        self.master.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn channel(&self) -> MutexGuard<'_, Option<Channel>> {
+        self.channel.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Waits until `look` gives something. Gives up after a while of simulated time, and says what was seen last.
+///
+/// # Panics
+/// When it gives up.
+pub async fn until<T, E: std::fmt::Display>(what: &str, mut look: impl AsyncFnMut() -> Result<T, E>) -> T {
+    let give_up = time::Instant::now() + PATIENCE;
+    loop {
+        let seen = match look().await {
+            Ok(found) => return found,
+            Err(seen) => seen,
+        };
+        assert!(time::Instant::now() < give_up, "waited {PATIENCE:?} for {what}; the last look showed: {seen}");
+        time::sleep(LOOK).await;
+    }
+}

@@ -1,0 +1,3 @@
+//! Stories over a whole site: each says in its name what Picket promises.
+
+mod sessions;
