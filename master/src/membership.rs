@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use jiff::Timestamp;
 use picket_proto::host::Name;
 
 use crate::record::{GrantRecord, HostStanding};
@@ -63,15 +64,25 @@ impl fmt::Display for Because {
     }
 }
 
-/// Decides for one node on one network, from the grant there is and the host that runs the node.
+/// Decides for one node on one network, from the grant there is, the host that runs the node, and the host that was
+/// retired last of those that ran it. What was granted before that retirement ended with it, whoever runs the node since.
 #[must_use]
-pub fn authorized(grant: Option<&GrantRecord>, owner: Option<(&Name, &HostStanding)>) -> Decision {
+pub fn authorized(
+    grant: Option<&GrantRecord>,
+    owner: Option<(&Name, &HostStanding)>,
+    retired: Option<(&Name, Timestamp)>,
+) -> Decision {
     let Some(grant) = grant else {
         return Decision::Unknown;
     };
     let (by, reason) = (grant.by.clone(), grant.reason.clone());
     if !grant.admitted {
         return Decision::Denied(Because::Revoked { by, reason });
+    }
+    if let Some((name, at)) = retired
+        && grant.at <= at
+    {
+        return Decision::Denied(Because::HostRetired(name.clone()));
     }
     match owner {
         Some((name, HostStanding::Banned { .. })) => Decision::Denied(Because::HostBanned(name.clone())),
@@ -82,8 +93,6 @@ pub fn authorized(grant: Option<&GrantRecord>, owner: Option<(&Name, &HostStandi
 
 #[cfg(test)]
 mod tests {
-    use jiff::Timestamp;
-
     use super::*;
 
     fn grant(admitted: bool) -> GrantRecord {
@@ -100,9 +109,9 @@ mod tests {
     #[test]
     fn a_node_without_a_grant_is_unknown_whoever_runs_it() {
         let oslo: Name = "oslo".parse().unwrap();
-        assert_eq!(authorized(None, None), Decision::Unknown);
+        assert_eq!(authorized(None, None, None), Decision::Unknown);
         assert_eq!(
-            authorized(None, Some((&oslo, &HostStanding::Active))),
+            authorized(None, Some((&oslo, &HostStanding::Active)), None),
             Decision::Unknown
         );
     }
@@ -114,13 +123,27 @@ mod tests {
             at: Timestamp::UNIX_EPOCH,
             reason: String::new(),
         };
-        let decision = authorized(Some(&grant(true)), Some((&oslo, &banned)));
+        let decision = authorized(Some(&grant(true)), Some((&oslo, &banned)), None);
         assert_eq!(decision, Decision::Denied(Because::HostBanned(oslo)));
     }
 
     #[test]
     fn a_revoked_grant_denies_and_a_standing_one_authorizes() {
-        assert_eq!(authorized(Some(&grant(false)), None).rule(), Some(false));
-        assert_eq!(authorized(Some(&grant(true)), None).rule(), Some(true));
+        assert_eq!(authorized(Some(&grant(false)), None, None).rule(), Some(false));
+        assert_eq!(authorized(Some(&grant(true)), None, None).rule(), Some(true));
+    }
+
+    #[test]
+    fn a_grant_ends_with_the_host_it_was_for_and_one_made_later_stands() {
+        let (oslo, granted): (Name, _) = ("oslo".parse().unwrap(), grant(true));
+        let at = |seconds| granted.at + jiff::SignedDuration::from_secs(seconds);
+        for owner in [None, Some((&oslo, &HostStanding::Active))] {
+            let ended = authorized(Some(&granted), owner, Some((&oslo, at(1))));
+            assert_eq!(ended, Decision::Denied(Because::HostRetired(oslo.clone())));
+            assert_eq!(
+                authorized(Some(&granted), owner, Some((&oslo, at(-1)))).rule(),
+                Some(true)
+            );
+        }
     }
 }

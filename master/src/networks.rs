@@ -139,7 +139,14 @@ impl Networks {
         let owner = roster
             .of_node(node)
             .map(|host| (&host.record.name, &host.record.standing));
-        authorized(self.grant(network, node).map(|grant| &grant.record), owner)
+        let retired = roster
+            .retired_with(node)
+            .map(|(host, at)| (&host.record.name, at));
+        authorized(
+            self.grant(network, node).map(|grant| &grant.record),
+            owner,
+            retired,
+        )
     }
 
     /// The nodes whose decisions changed after `since`, on the enforced networks that `controller` runs, oldest first.

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use jiff::Timestamp;
 use picket_pki::{Fingerprint, Identity, PinKind, Standing};
 use picket_proto::host::{HostId, Name};
 use picket_zerotier::ids::NodeId;
@@ -43,6 +44,8 @@ pub struct Roster {
     operators: BTreeMap<String, (OperatorRecord, Revision)>,
     pins: HashMap<Fingerprint, Pinned>,
     nodes: HashMap<NodeId, HostId>,
+    /// The host that was retired last of those that ran a node.
+    retired: HashMap<NodeId, HostId>,
 }
 
 impl Roster {
@@ -58,10 +61,18 @@ impl Roster {
                 },
             );
         }
-        if !matches!(record.standing, HostStanding::Retired { .. }) {
-            self.names.insert(record.name.clone(), record.id);
-            if let Some(node) = record.node {
-                self.nodes.insert(node, record.id);
+        match (&record.standing, record.node) {
+            (HostStanding::Retired { at, .. }, Some(node)) => {
+                if self.retired_with(node).is_none_or(|(_, before)| before <= *at) {
+                    self.retired.insert(node, record.id);
+                }
+            }
+            (HostStanding::Retired { .. }, None) => {}
+            (HostStanding::Active | HostStanding::Banned { .. }, node) => {
+                self.names.insert(record.name.clone(), record.id);
+                if let Some(node) = node {
+                    self.nodes.insert(node, record.id);
+                }
             }
         }
         let Pins {
@@ -127,6 +138,16 @@ impl Roster {
     #[must_use]
     pub fn of_node(&self, node: NodeId) -> Option<&Host> {
         self.nodes.get(&node).and_then(|id| self.hosts.get(id))
+    }
+
+    /// The host that was retired last of those that ran a node, and when.
+    #[must_use]
+    pub fn retired_with(&self, node: NodeId) -> Option<(&Host, Timestamp)> {
+        let host = self.retired.get(&node).and_then(|id| self.hosts.get(id))?;
+        match host.record.standing {
+            HostStanding::Retired { at, .. } => Some((host, at)),
+            HostStanding::Active | HostStanding::Banned { .. } => None,
+        }
     }
 
     /// Every host that is not retired, by name.
@@ -235,7 +256,6 @@ fn standings(record: &HostRecord) -> Vec<(Fingerprint, Standing)> {
 
 #[cfg(test)]
 mod tests {
-    use jiff::Timestamp;
     use picket_proto::host::Labels;
     use uuid::Uuid;
 

@@ -10,6 +10,7 @@ use std::{
 use picket_agent::{
     Farewell, Parts, RunError,
     config::Config,
+    deckies::{engine::Engine, fake::FakeEngine},
     enroll::{EnrollError, Enrolled, Tools, enroll},
     machine::Machine,
     state::status_file,
@@ -34,6 +35,8 @@ pub struct Host {
     pub line: Line,
     /// Its wall clock.
     pub clock: Clock,
+    /// Its Docker Engine.
+    pub docker: Arc<FakeEngine>,
     lab: Lab,
     directory: PathBuf,
     settings: String,
@@ -54,9 +57,10 @@ impl Host {
             node: lab.grow(),
             line,
             clock,
+            docker: Arc::new(engine()),
             lab,
             directory,
-            settings: String::new(),
+            settings: DECKIES.to_owned(),
             zerotier: true,
             running: Mutex::default(),
         }
@@ -76,7 +80,7 @@ impl Host {
         self
     }
 
-    /// The machine with these lines in its `agent.toml`.
+    /// The machine with these lines as its `agent.toml`, in place of those that allow deckies.
     #[must_use]
     pub fn with_settings(mut self, lines: &str) -> Self {
         lines.clone_into(&mut self.settings);
@@ -90,8 +94,11 @@ impl Host {
     pub async fn enroll(&self, bundle: &[u8]) -> Result<Enrolled, EnrollError> {
         let file = self.directory.join("bundle");
         picket_durable::write_private(&file, bundle).expect("the machine's directory takes a file");
-        let tools =
-            Tools { clock: self.clock.clone(), dial: Arc::new(self.line.clone()), machine: self.machine() };
+        let tools = Tools {
+            clock: self.clock.clone(),
+            dial: Arc::new(self.line.clone()),
+            machine: self.machine(),
+        };
         enroll(&file, &self.config(), &tools).await
     }
 
@@ -101,6 +108,7 @@ impl Host {
             clock: self.clock.clone(),
             dial: Arc::new(self.line.clone()),
             zerotier: self.zerotier.then(|| Reach::Service(self.zerotier())),
+            engine: Some(Arc::clone(&self.docker) as Arc<dyn Engine>),
             machine: self.machine(),
         };
         let stop = CancellationToken::new();
@@ -134,7 +142,8 @@ impl Host {
         let agent = self.take().agent;
         let end = time::timeout(PATIENCE, agent).await;
         let end = end.unwrap_or_else(|_| panic!("{}'s agent does not end by itself", self.name));
-        end.expect("an agent does not panic").unwrap_or_else(|error| panic!("{}: {}", self.name, sentence(&error)))
+        end.expect("an agent does not panic")
+            .unwrap_or_else(|error| panic!("{}: {}", self.name, sentence(&error)))
     }
 
     /// Breaks the line to the master.
@@ -158,7 +167,11 @@ impl Host {
         until(&format!("{} to be {state:?}", self.name), async || {
             let master = self.status().ok_or("it has no status")?.master;
             let problem = master.problem.unwrap_or_default();
-            if master.state == state { Ok(problem) } else { Err(format!("{:?}: {problem}", master.state)) }
+            if master.state == state {
+                Ok(problem)
+            } else {
+                Err(format!("{:?}: {problem}", master.state))
+            }
         })
         .await
     }
@@ -171,20 +184,36 @@ impl Host {
             let mut joined = self.joined().await;
             joined.sort_unstable();
             let on: Vec<_> = joined.iter().map(|(network, _)| *network).collect();
-            if on == wanted && joined.iter().all(|(_, status)| status == "OK") { Ok(()) } else { Err(format!("{joined:?}")) }
+            if on == wanted && joined.iter().all(|(_, status)| status == "OK") {
+                Ok(())
+            } else {
+                Err(format!("{joined:?}"))
+            }
         })
         .await;
     }
 
     /// The networks its ZeroTier node is on, with ZeroTier's word for how it stands there.
     pub async fn joined(&self) -> Vec<(NetworkId, String)> {
-        let joined = self.zerotier().node().networks().await.expect("a running node answers");
-        joined.into_iter().map(|network| (network.id, network.status.word().to_owned())).collect()
+        let joined = self
+            .zerotier()
+            .node()
+            .networks()
+            .await
+            .expect("a running node answers");
+        joined
+            .into_iter()
+            .map(|network| (network.id, network.status.word().to_owned()))
+            .collect()
     }
 
     /// Joins a network as somebody at the machine does, past Picket.
     pub async fn join_by_hand(&self, network: NetworkId) {
-        let joined = self.zerotier().node().join(network, node::Settings::default()).await;
+        let joined = self
+            .zerotier()
+            .node()
+            .join(network, node::Settings::default())
+            .await;
         joined.expect("a running node joins");
     }
 
@@ -221,7 +250,8 @@ impl Host {
 
     fn config(&self) -> Config {
         let text = format!("state_dir = {:?}\n{}", self.state(), self.settings);
-        let settings = Settings::from_text(&text, "agent.toml".as_ref()).expect("a story's settings are TOML");
+        let settings =
+            Settings::from_text(&text, "agent.toml".as_ref()).expect("a story's settings are TOML");
         Config::resolve(settings).unwrap_or_else(|error| panic!("{error}"))
     }
 
@@ -237,7 +267,9 @@ impl Host {
     }
 
     fn take(&self) -> Running {
-        self.running().take().unwrap_or_else(|| panic!("{}'s agent does not run", self.name))
+        self.running()
+            .take()
+            .unwrap_or_else(|| panic!("{}'s agent does not run", self.name))
     }
 
     fn running(&self) -> MutexGuard<'_, Option<Running>> {
@@ -245,6 +277,18 @@ impl Host {
     }
 }
 
+/// What `agent.toml` allows on every machine, unless a story says otherwise.
+const DECKIES: &str = "[[deckies.networks]]\ndriver = \"bridge\"\nsubnet = \"10.77.0.0/16\"\n";
+
+/// An engine that has our image.
+fn engine() -> FakeEngine {
+    let engine = FakeEngine::new();
+    engine.load_image(IMAGE);
+    engine
+}
+
+/// The image of every decky.
+pub const IMAGE: &str = "picket-decoy:latest";
 /// How long an agent may take to end.
 const PATIENCE: Duration = Duration::from_secs(120);
 

@@ -22,9 +22,9 @@ pub mod stranger;
 
 pub use crate::{
     host::Host,
-    site::{GRACE, Site},
+    site::{Branch, GRACE, Site},
 };
-pub use picket_proto::wire::admin::{HostState, MemberDecision, MemberObservation, NetworkMode};
+pub use picket_proto::wire::admin::{DeckyState, HostState, MemberDecision, MemberObservation, NetworkMode};
 
 /// An error and its causes in one line, for the message of a story that fails.
 pub(crate) fn sentence(error: &(dyn std::error::Error + 'static)) -> String {

@@ -42,7 +42,10 @@ impl Line {
     /// A line into `pipes` for somebody whose address is `from`.
     #[must_use]
     pub fn new(pipes: &Pipes, from: SocketAddr) -> Self {
-        Self { wire: pipes.wire(from), loss: Arc::default() }
+        Self {
+            wire: pipes.wire(from),
+            loss: Arc::default(),
+        }
     }
 
     /// Breaks every connection, and refuses new ones.
@@ -69,7 +72,11 @@ impl Dial for Line {
                 std::future::pending::<()>().await;
             }
             let io = self.wire.dial(address).await?;
-            Ok(Box::new(Lossy { io: Some(io), loss: Arc::clone(&self.loss), lost: false }) as Box<dyn Io>)
+            Ok(Box::new(Lossy {
+                io: Some(io),
+                loss: Arc::clone(&self.loss),
+                lost: false,
+            }) as Box<dyn Io>)
         })
     }
 }
@@ -104,23 +111,43 @@ impl Drop for Lossy {
 }
 
 impl AsyncRead for Lossy {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         // Nobody is woken: what would wake a reader does not arrive.
-        if self.loses() { Poll::Pending } else { self.io().poll_read(cx, buf) }
+        if self.loses() {
+            Poll::Pending
+        } else {
+            self.io().poll_read(cx, buf)
+        }
     }
 }
 
 impl AsyncWrite for Lossy {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        if self.loses() { Poll::Ready(Ok(bytes.len())) } else { self.io().poll_write(cx, bytes) }
+        if self.loses() {
+            Poll::Ready(Ok(bytes.len()))
+        } else {
+            self.io().poll_write(cx, bytes)
+        }
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.loses() { Poll::Ready(Ok(())) } else { self.io().poll_flush(cx) }
+        if self.loses() {
+            Poll::Ready(Ok(()))
+        } else {
+            self.io().poll_flush(cx)
+        }
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.loses() { Poll::Ready(Ok(())) } else { self.io().poll_shutdown(cx) }
+        if self.loses() {
+            Poll::Ready(Ok(()))
+        } else {
+            self.io().poll_shutdown(cx)
+        }
     }
 
     // A last alert is written once, together with what lay before it; piecemeal it would be lost.

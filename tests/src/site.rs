@@ -5,6 +5,9 @@ mod events;
 mod hosts;
 mod metrics;
 mod networks;
+mod store;
+
+pub use self::deployments::Branch;
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -94,7 +97,7 @@ impl Site {
             operator: pipes.wire(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 50_000)),
             pipes,
             lab: Lab::new(),
-            root: tempfile::tempdir().expect("the machine has room for a site"),
+            root: directory(),
             settings: lines.to_owned(),
             master: Mutex::default(),
             channel: Mutex::default(),
@@ -107,14 +110,17 @@ impl Site {
             addresses: vec![AGENTS.to_owned()],
             admin_addresses: vec![ADMIN.to_owned()],
         };
-        init(&plan, &site.clock).await.unwrap_or_else(|error| panic!("init: {}", sentence(&error)));
+        init(&plan, &site.clock)
+            .await
+            .unwrap_or_else(|error| panic!("init: {}", sentence(&error)));
         site
     }
 
     /// Starts the master and waits until its doors are open.
     pub async fn start_master(&self) {
         let text = format!("data_dir = {:?}\n{}", self.data_dir(), self.settings);
-        let settings = Settings::from_text(&text, "master.toml".as_ref()).expect("a story's settings are TOML");
+        let settings =
+            Settings::from_text(&text, "master.toml".as_ref()).expect("a story's settings are TOML");
         let config = Config::resolve(settings).unwrap_or_else(|error| panic!("{error}"));
         let store = Store::open(&config.data_dir, self.clock.clone()).await;
         let store = store.unwrap_or_else(|error| panic!("open the store: {}", sentence(&error)));
@@ -126,7 +132,14 @@ impl Site {
         };
         let (stop, (open, opened)) = (CancellationToken::new(), oneshot::channel());
         let ready = move || open.send(()).expect("the story waits for it");
-        let run = picket_master::run(config, store.clone(), doors, self.clock.clone(), ready, stop.clone());
+        let run = picket_master::run(
+            config,
+            store.clone(),
+            doors,
+            self.clock.clone(),
+            ready,
+            stop.clone(),
+        );
         let task = TaskTracker::new().spawn(run);
         opened.await.expect("the master opens its doors");
         *self.master() = Some(Master { stop, task, store });
@@ -148,12 +161,6 @@ impl Site {
     pub async fn restart_master(&self) {
         self.stop_master().await;
         self.start_master().await;
-    }
-
-    /// A second handle on the running master's store.
-    #[must_use]
-    pub fn store(&self) -> Store {
-        self.master().as_ref().expect("the master runs").store.clone()
     }
 
     /// The master's data directory.
@@ -207,12 +214,16 @@ impl Site {
     ) -> Result<T, Status> {
         let channel = self.dial_admin().await;
         let answer = time::timeout(CALL, call(channel)).await;
-        Ok(answer.unwrap_or_else(|_| panic!("the master does not answer an operator within {CALL:?}"))?.into_inner())
+        Ok(answer
+            .unwrap_or_else(|_| panic!("the master does not answer an operator within {CALL:?}"))?
+            .into_inner())
     }
 
     /// Makes a call that is not refused.
     pub(crate) async fn told<T>(&self, call: impl AsyncFnOnce(Channel) -> Result<Response<T>, Status>) -> T {
-        self.ask(call).await.unwrap_or_else(|status| panic!("the master refuses: {} ({:?})", status.message(), status.code()))
+        self.ask(call)
+            .await
+            .unwrap_or_else(|status| panic!("the master refuses: {} ({:?})", status.message(), status.code()))
     }
 
     /// The operator's connection, made when there is none.
@@ -224,7 +235,9 @@ impl Site {
         let bundle = self.admin_bundle();
         let tls = crate::stranger::tls(&bundle, &self.clock);
         let connected = connect(&self.operator, &bundle.masters, tls, Options::default()).await;
-        let channel = connected.unwrap_or_else(|error| panic!("the operator: {}", sentence(&error))).channel;
+        let channel = connected
+            .unwrap_or_else(|error| panic!("the operator: {}", sentence(&error)))
+            .channel;
         *self.channel() = Some(channel.clone());
         channel
     }
@@ -244,6 +257,14 @@ impl Site {
     }
 }
 
+/// A directory in memory where the machine has one: a day has thousands of flushes, and no story is about the disk.
+fn directory() -> tempfile::TempDir {
+    let in_memory = tempfile::tempdir_in("/dev/shm");
+    in_memory
+        .or_else(|_| tempfile::tempdir())
+        .expect("the machine has room for a site")
+}
+
 /// Waits until `look` gives something. Gives up after a while of simulated time, and says what was seen last.
 ///
 /// # Panics
@@ -255,7 +276,10 @@ pub async fn until<T, E: std::fmt::Display>(what: &str, mut look: impl AsyncFnMu
             Ok(found) => return found,
             Err(seen) => seen,
         };
-        assert!(time::Instant::now() < give_up, "waited {PATIENCE:?} for {what}; the last look showed: {seen}");
+        assert!(
+            time::Instant::now() < give_up,
+            "waited {PATIENCE:?} for {what}; the last look showed: {seen}"
+        );
         time::sleep(LOOK).await;
     }
 }

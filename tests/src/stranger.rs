@@ -42,13 +42,19 @@ impl Stranger {
     #[must_use]
     pub fn with_bundle(site: &Site, bundle: &[u8]) -> Self {
         let bundle = Bundle::parse(bundle).expect("the master wrote it");
-        Self { tls: tls(&bundle, &site.clock), line: site.machine("stranger").line }
+        Self {
+            tls: tls(&bundle, &site.clock),
+            line: site.machine("stranger").line,
+        }
     }
 
     /// The operator, on another machine.
     #[must_use]
     pub fn with_admin_bundle(site: &Site) -> Self {
-        Self { tls: tls(&site.admin_bundle(), &site.clock), line: site.machine("stranger").line }
+        Self {
+            tls: tls(&site.admin_bundle(), &site.clock),
+            line: site.machine("stranger").line,
+        }
     }
 
     /// Somebody who had our CA sign a host's certificate, past the master.
@@ -56,15 +62,23 @@ impl Stranger {
     pub fn with_unpinned_certificate(site: &Site) -> Self {
         let read = |path| std::fs::read(path).expect("the CA is in the data directory");
         let dir = site.data_dir();
-        let authority = Authority::load(&read(signer::certificate_path(&dir)), &read(signer::key_path(&dir)));
+        let authority = Authority::load(
+            &read(signer::certificate_path(&dir)),
+            &read(signer::key_path(&dir)),
+        );
         let authority = authority.expect("the CA can be loaded");
         let key = Key::generate().expect("a key");
         let identity = Identity::Host(uuid::Uuid::new_v4());
-        let issued = authority.issue(key.public(), &identity, lifetime::HOST, site.clock.now()).expect("the CA signs");
+        let issued = authority
+            .issue(key.public(), &identity, lifetime::HOST, site.clock.now())
+            .expect("the CA signs");
         let mut bundle = site.admin_bundle();
         bundle.certificate = issued.der;
         bundle.key = key;
-        Self { tls: tls(&bundle, &site.clock), line: site.machine("stranger").line }
+        Self {
+            tls: tls(&bundle, &site.clock),
+            line: site.machine("stranger").line,
+        }
     }
 
     /// Connects to a door.
@@ -76,7 +90,13 @@ impl Stranger {
             Door::Agents => AGENTS,
             Door::Admin => ADMIN,
         };
-        connect(&self.line, &[address.to_owned()], self.tls.clone(), Options::default()).await
+        connect(
+            &self.line,
+            &[address.to_owned()],
+            self.tls.clone(),
+            Options::default(),
+        )
+        .await
     }
 
     /// Why a door refuses.
@@ -99,7 +119,10 @@ impl Stranger {
     pub async fn bursts_in(&self) -> usize {
         let io = self.line.dial(AGENTS).await.expect("the door is there");
         let name = ServerName::try_from("master").expect("a plain word is a valid DNS name");
-        let mut tls = TlsConnector::from(self.tls.clone()).connect(name, io).await.expect("this side takes the master");
+        let mut tls = TlsConnector::from(self.tls.clone())
+            .connect(name, io)
+            .await
+            .expect("this side takes the master");
         let mut heard = Vec::new();
         // The door may close before all of it is said.
         drop(tls.write_all(PREFACE).await);
@@ -112,7 +135,8 @@ impl Stranger {
 
 /// TLS under what is in a bundle.
 pub(crate) fn tls(bundle: &Bundle, clock: &Clock) -> Arc<ClientConfig> {
-    let authorities = Authorities::new(bundle.trust_domain.clone(), bundle.authorities.clone()).expect("the bundle's CA");
+    let authorities =
+        Authorities::new(bundle.trust_domain.clone(), bundle.authorities.clone()).expect("the bundle's CA");
     let clock = clock.clone();
     let time: picket_pki::Time = Arc::new(move || clock.unix());
     let config = client_config(Arc::new(authorities), &bundle.certificate, &bundle.key, time);

@@ -15,6 +15,7 @@ use crate::{
     caller::operator,
     desk::{Actor, Desk},
     event::Severity,
+    membership::{Because, Decision},
     record::{GrantRecord, NetworkMode, Record as _, key},
     refused::Refused,
     store::Guard,
@@ -88,13 +89,18 @@ impl Members {
         reason: &str,
     ) -> Result<(), Refused> {
         let desk = &self.0;
-        let (mode, before) = {
+        let (mode, before, decision) = {
             let views = desk.views.read();
             let kept = views
                 .networks
                 .network(network)
                 .ok_or_else(|| Refused::no_network(network))?;
-            (kept.record.mode, views.networks.grant(network, node).cloned())
+            let decision = views.networks.decide(&views.roster, network, node);
+            (
+                kept.record.mode,
+                views.networks.grant(network, node).cloned(),
+                decision,
+            )
         };
         if mode != NetworkMode::Enforce {
             return Err(Refused::NotNow(format!(
@@ -102,10 +108,11 @@ impl Members {
                  `picketctl network enforce {network}` first"
             )));
         }
-        if before
+        let same = before
             .as_ref()
-            .is_some_and(|grant| grant.record.admitted == admitted)
-        {
+            .is_some_and(|grant| grant.record.admitted == admitted);
+        // A grant that ended with a retired host is there and holds no more; only a newer one does.
+        if same && !(admitted && matches!(decision, Decision::Denied(Because::HostRetired(_)))) {
             return Ok(());
         }
         let at = key::grant(network, node);

@@ -7,8 +7,14 @@ use super::{Site, until};
 impl Site {
     /// All events whose kind begins so, oldest first.
     pub async fn events(&self, kind: &str) -> Vec<Event> {
-        let asked = ListEventsRequest { limit: 10_000, kind: kind.to_owned(), ..Default::default() };
-        self.told(async |channel| EventServiceClient::new(channel).list_events(asked).await).await.events
+        let asked = ListEventsRequest {
+            limit: 10_000,
+            kind: kind.to_owned(),
+            ..Default::default()
+        };
+        self.told(async |channel| EventServiceClient::new(channel).list_events(asked).await)
+            .await
+            .events
     }
 
     /// Waits until there is an event of a kind, and returns the newest.
@@ -19,7 +25,11 @@ impl Site {
                 return Ok(event);
             }
             let all = self.events("").await;
-            Err(all.iter().map(|event| format!("{} {}", event.kind, event.subject)).collect::<Vec<_>>().join(", "))
+            Err(all
+                .iter()
+                .map(|event| format!("{} {}", event.kind, event.subject))
+                .collect::<Vec<_>>()
+                .join(", "))
         })
         .await
     }

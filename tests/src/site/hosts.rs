@@ -2,7 +2,8 @@
 
 use picket_proto::wire::admin::{
     BanHostRequest, BanHostResponse, EnrollHostRequest, GetHostRequest, GetHostResponse, Host, HostState,
-    LabelHostRequest, ListHostsRequest, RetireHostRequest, RetireHostResponse, host_service_client::HostServiceClient,
+    LabelHostRequest, ListHostsRequest, RetireHostRequest, RetireHostResponse,
+    host_service_client::HostServiceClient,
 };
 use tonic::Status;
 
@@ -14,20 +15,29 @@ impl Site {
     /// # Errors
     /// What the master refuses.
     pub async fn try_bundle(&self, name: &str) -> Result<Vec<u8>, Status> {
-        let asked = EnrollHostRequest { name: name.to_owned(), ..Default::default() };
-        let answer = self.ask(async |channel| HostServiceClient::new(channel).enroll_host(asked).await).await?;
+        let asked = EnrollHostRequest {
+            name: name.to_owned(),
+            ..Default::default()
+        };
+        let answer = self
+            .ask(async |channel| HostServiceClient::new(channel).enroll_host(asked).await)
+            .await?;
         Ok(answer.bundle.to_vec())
     }
 
     /// Makes a host and returns the bundle to carry there.
     pub async fn bundle(&self, name: &str) -> Vec<u8> {
-        self.try_bundle(name).await.unwrap_or_else(|status| panic!("enroll {name}: {}", status.message()))
+        self.try_bundle(name)
+            .await
+            .unwrap_or_else(|status| panic!("enroll {name}: {}", status.message()))
     }
 
     /// All hosts, by name.
     pub async fn hosts(&self) -> Vec<Host> {
         let asked = ListHostsRequest::default();
-        self.told(async |channel| HostServiceClient::new(channel).list_hosts(asked).await).await.hosts
+        self.told(async |channel| HostServiceClient::new(channel).list_hosts(asked).await)
+            .await
+            .hosts
     }
 
     /// One host with its pins and documents.
@@ -35,21 +45,31 @@ impl Site {
     /// # Errors
     /// When the master has none of that name.
     pub async fn try_host(&self, name: &str) -> Result<GetHostResponse, Status> {
-        let asked = GetHostRequest { name: name.to_owned() };
-        self.ask(async |channel| HostServiceClient::new(channel).get_host(asked).await).await
+        let asked = GetHostRequest {
+            name: name.to_owned(),
+        };
+        self.ask(async |channel| HostServiceClient::new(channel).get_host(asked).await)
+            .await
     }
 
     /// One host as lists show it.
     pub async fn host(&self, name: &str) -> Host {
         let found = self.try_host(name).await;
-        found.unwrap_or_else(|status| panic!("{name}: {}", status.message())).host.expect("an answer has a host")
+        found
+            .unwrap_or_else(|status| panic!("{name}: {}", status.message()))
+            .host
+            .expect("an answer has a host")
     }
 
     /// Waits until a host is in a state.
     pub async fn until(&self, name: &str, state: HostState) {
         until(&format!("{name} to be {state:?}"), async || {
             let seen = self.host(name).await.state();
-            if seen == state { Ok(()) } else { Err(format!("{seen:?}")) }
+            if seen == state {
+                Ok(())
+            } else {
+                Err(format!("{seen:?}"))
+            }
         })
         .await;
     }
@@ -58,7 +78,10 @@ impl Site {
     pub async fn until_condition(&self, name: &str, words: &str) -> String {
         until(&format!("{name} to have the condition {words:?}"), async || {
             let conditions = self.host(name).await.conditions;
-            let found = conditions.iter().find(|condition| condition.contains(words)).cloned();
+            let found = conditions
+                .iter()
+                .find(|condition| condition.contains(words))
+                .cloned();
             found.ok_or_else(|| format!("{conditions:?}"))
         })
         .await
@@ -67,31 +90,81 @@ impl Site {
     /// Waits until a host's agent ended its try at the newest document of a kind so, and returns what it said.
     pub async fn until_outcome(&self, name: &str, kind: &str, outcome: &str) -> Vec<String> {
         until(&format!("{name}'s {kind} to be {outcome}"), async || {
-            let host = self.try_host(name).await.map_err(|status| status.message().to_owned())?;
+            let host = self
+                .try_host(name)
+                .await
+                .map_err(|status| status.message().to_owned())?;
             let found = host.documents.into_iter().find(|document| document.kind == kind);
             let document = found.ok_or("there is no such document")?;
             let newest = document.wanted_generation == document.attempted_generation;
-            if newest && document.outcome == outcome { Ok(document.problems) } else { Err(format!("{document:?}")) }
+            if newest && document.outcome == outcome {
+                Ok(document.problems)
+            } else {
+                Err(format!("{document:?}"))
+            }
         })
         .await
+    }
+
+    /// The kinds of the pins a host has: current, pending, bundle, then spent.
+    pub async fn pins(&self, name: &str) -> Vec<String> {
+        let host = self.try_host(name).await;
+        let pins = host
+            .unwrap_or_else(|status| panic!("{name}: {}", status.message()))
+            .pins;
+        pins.into_iter().map(|pin| pin.kind).collect()
+    }
+
+    /// The fingerprint of the certificate a host works under.
+    pub async fn current_pin(&self, name: &str) -> String {
+        let host = self.try_host(name).await;
+        let pins = host
+            .unwrap_or_else(|status| panic!("{name}: {}", status.message()))
+            .pins;
+        let current = pins.into_iter().find(|pin| pin.kind == "current");
+        current
+            .unwrap_or_else(|| panic!("{name} has no current pin"))
+            .fingerprint
+    }
+
+    /// Waits until no session is open.
+    pub async fn until_gone(&self) {
+        until("all sessions to be closed", async || {
+            let open = self.metric("master_sessions").await;
+            if open == 0 { Ok(()) } else { Err(open) }
+        })
+        .await;
     }
 
     /// Sets a label.
     pub async fn label(&self, name: &str, key: &str, value: &str) {
         let set = [(key.to_owned(), value.to_owned())].into();
-        let asked = LabelHostRequest { name: name.to_owned(), set, remove: Vec::new() };
-        self.told(async |channel| HostServiceClient::new(channel).label_host(asked).await).await;
+        let asked = LabelHostRequest {
+            name: name.to_owned(),
+            set,
+            remove: Vec::new(),
+        };
+        self.told(async |channel| HostServiceClient::new(channel).label_host(asked).await)
+            .await;
     }
 
     /// Bans a host.
     pub async fn ban(&self, name: &str, reason: &str) -> BanHostResponse {
-        let asked = BanHostRequest { name: name.to_owned(), reason: reason.to_owned() };
-        self.told(async |channel| HostServiceClient::new(channel).ban_host(asked).await).await
+        let asked = BanHostRequest {
+            name: name.to_owned(),
+            reason: reason.to_owned(),
+        };
+        self.told(async |channel| HostServiceClient::new(channel).ban_host(asked).await)
+            .await
     }
 
     /// Retires a host.
     pub async fn retire(&self, name: &str, reason: &str) -> RetireHostResponse {
-        let asked = RetireHostRequest { name: name.to_owned(), reason: reason.to_owned() };
-        self.told(async |channel| HostServiceClient::new(channel).retire_host(asked).await).await
+        let asked = RetireHostRequest {
+            name: name.to_owned(),
+            reason: reason.to_owned(),
+        };
+        self.told(async |channel| HostServiceClient::new(channel).retire_host(asked).await)
+            .await
     }
 }

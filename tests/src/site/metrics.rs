@@ -11,7 +11,10 @@ impl Site {
     pub async fn metric(&self, series: &str) -> u64 {
         let page = self.metrics().await;
         let values = page.lines().filter(|line| line.starts_with(series)).map(|line| {
-            let value = line.rsplit(' ').next().and_then(|value| value.parse::<u64>().ok());
+            let value = line
+                .rsplit(' ')
+                .next()
+                .and_then(|value| value.parse::<u64>().ok());
             value.unwrap_or_else(|| panic!("`{line}` has no whole number"))
         });
         values.sum()
@@ -19,7 +22,10 @@ impl Site {
 
     /// Handshakes at a listener, `agents` or `admin`, that ended so: `accepted`, or why not.
     pub async fn handshakes(&self, listener: &str, outcome: &str) -> u64 {
-        self.metric(&format!("master_handshakes_total{{listener=\"{listener}\",outcome=\"{outcome}\"}}")).await
+        self.metric(&format!(
+            "master_handshakes_total{{listener=\"{listener}\",outcome=\"{outcome}\"}}"
+        ))
+        .await
     }
 
     /// Waits until a metric is at least this.
@@ -32,9 +38,15 @@ impl Site {
     }
 
     async fn metrics(&self) -> String {
-        let mut io = self.operator.dial(MONITOR).await.unwrap_or_else(|error| panic!("{MONITOR}: {}", sentence(&error)));
+        let mut io = self
+            .operator
+            .dial(MONITOR)
+            .await
+            .unwrap_or_else(|error| panic!("{MONITOR}: {}", sentence(&error)));
         let request = "GET /metrics HTTP/1.1\r\nHost: master\r\nConnection: close\r\n\r\n";
-        io.write_all(request.as_bytes()).await.expect("a pipe takes a request");
+        io.write_all(request.as_bytes())
+            .await
+            .expect("a pipe takes a request");
         let mut answer = String::new();
         io.read_to_string(&mut answer).await.expect("metrics are text");
         let (head, page) = answer.split_once("\r\n\r\n").expect("an answer has a head");

@@ -1,8 +1,8 @@
 //! What an operator does with networks and their members.
 
 use picket_proto::wire::admin::{
-    AdmitMemberRequest, AdoptNetworkRequest, EnforceNetworkRequest, ListMembersRequest, ListNetworksRequest, Member,
-    MemberObservation, Network, RevokeMemberRequest, member_service_client::MemberServiceClient,
+    AdmitMemberRequest, AdoptNetworkRequest, EnforceNetworkRequest, ListMembersRequest, ListNetworksRequest,
+    Member, MemberObservation, Network, RevokeMemberRequest, member_service_client::MemberServiceClient,
     network_service_client::NetworkServiceClient,
 };
 use picket_zerotier::{
@@ -18,18 +18,31 @@ impl Site {
     /// Makes a network on a machine's controller, past Picket, and waits until the master sees it.
     pub async fn network_on(&self, host: &Host) -> NetworkId {
         let range: V4Range = "10.147.20.0/24".parse().expect("a range");
-        let new = NewNetwork { name: "lab".to_owned(), v4: Some(range), ..NewNetwork::default() };
-        let network = host.controller().create_network(&new).await.expect("a running controller makes a network");
+        let new = NewNetwork {
+            name: "lab".to_owned(),
+            v4: Some(range),
+            ..NewNetwork::default()
+        };
+        let network = host
+            .controller()
+            .create_network(&new)
+            .await
+            .expect("a running controller makes a network");
         network.id
     }
 
     /// Adopts a network as soon as the master sees it, and returns how many members became grants.
     pub async fn adopt(&self, network: NetworkId) -> u32 {
-        let asked = AdoptNetworkRequest { id: network.to_string(), ..Default::default() };
+        let asked = AdoptNetworkRequest {
+            id: network.to_string(),
+            ..Default::default()
+        };
         let adopted = until(&format!("the master to adopt {network}"), async || {
             let asked = asked.clone();
             let adopt = async |channel| NetworkServiceClient::new(channel).adopt_network(asked).await;
-            self.ask(adopt).await.map_err(|status| status.message().to_owned())
+            self.ask(adopt)
+                .await
+                .map_err(|status| status.message().to_owned())
         })
         .await;
         adopted.imported
@@ -37,8 +50,11 @@ impl Site {
 
     /// Starts repairs on a network.
     pub async fn enforce(&self, network: NetworkId) {
-        let asked = EnforceNetworkRequest { id: network.to_string() };
-        self.told(async |channel| NetworkServiceClient::new(channel).enforce_network(asked).await).await;
+        let asked = EnforceNetworkRequest {
+            id: network.to_string(),
+        };
+        self.told(async |channel| NetworkServiceClient::new(channel).enforce_network(asked).await)
+            .await;
     }
 
     /// A network of a machine's controller, adopted and enforced.
@@ -51,9 +67,15 @@ impl Site {
 
     /// A network as lists show it.
     pub async fn network(&self, network: NetworkId) -> Network {
-        let list = async |channel| NetworkServiceClient::new(channel).list_networks(ListNetworksRequest {}).await;
+        let list = async |channel| {
+            NetworkServiceClient::new(channel)
+                .list_networks(ListNetworksRequest {})
+                .await
+        };
         let networks = self.told(list).await.networks;
-        let found = networks.into_iter().find(|listed| listed.id == network.to_string());
+        let found = networks
+            .into_iter()
+            .find(|listed| listed.id == network.to_string());
         found.unwrap_or_else(|| panic!("the master has no network {network}"))
     }
 
@@ -62,31 +84,51 @@ impl Site {
     /// # Errors
     /// What the master refuses.
     pub async fn try_admit(&self, network: NetworkId, node: impl ToString) -> Result<(), Status> {
-        let asked =
-            AdmitMemberRequest { network_id: network.to_string(), node: node.to_string(), reason: "a story".to_owned() };
-        self.ask(async |channel| MemberServiceClient::new(channel).admit_member(asked).await).await.map(drop)
+        let asked = AdmitMemberRequest {
+            network_id: network.to_string(),
+            node: node.to_string(),
+            reason: "a story".to_owned(),
+        };
+        self.ask(async |channel| MemberServiceClient::new(channel).admit_member(asked).await)
+            .await
+            .map(drop)
     }
 
     /// Admits a node or a host to a network.
     pub async fn admit(&self, network: NetworkId, node: impl ToString) {
-        self.try_admit(network, node).await.unwrap_or_else(|status| panic!("admit: {}", status.message()));
+        self.try_admit(network, node)
+            .await
+            .unwrap_or_else(|status| panic!("admit: {}", status.message()));
     }
 
     /// Takes a node's or a host's permission away.
     pub async fn revoke(&self, network: NetworkId, node: impl ToString) {
-        let asked =
-            RevokeMemberRequest { network_id: network.to_string(), node: node.to_string(), reason: "a story".to_owned() };
-        self.told(async |channel| MemberServiceClient::new(channel).revoke_member(asked).await).await;
+        let asked = RevokeMemberRequest {
+            network_id: network.to_string(),
+            node: node.to_string(),
+            reason: "a story".to_owned(),
+        };
+        self.told(async |channel| MemberServiceClient::new(channel).revoke_member(asked).await)
+            .await;
     }
 
     /// The members of a network.
     pub async fn members(&self, network: NetworkId) -> Vec<Member> {
-        let asked = ListMembersRequest { network_id: network.to_string() };
-        self.told(async |channel| MemberServiceClient::new(channel).list_members(asked).await).await.members
+        let asked = ListMembersRequest {
+            network_id: network.to_string(),
+        };
+        self.told(async |channel| MemberServiceClient::new(channel).list_members(asked).await)
+            .await
+            .members
     }
 
     /// Waits until the controller says so of a node, as far as the master knows, and returns the member.
-    pub async fn until_member(&self, network: NetworkId, node: NodeId, observed: MemberObservation) -> Member {
+    pub async fn until_member(
+        &self,
+        network: NetworkId,
+        node: NodeId,
+        observed: MemberObservation,
+    ) -> Member {
         until(&format!("{node} to be {observed:?} on {network}"), async || {
             let members = self.members(network).await;
             let found = members.iter().find(|member| member.node_id == node.to_string());

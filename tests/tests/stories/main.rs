@@ -1,3 +1,7 @@
 //! Stories over a whole site: each says in its name what Picket promises.
 
+mod deckies;
+mod identity;
+mod members;
 mod sessions;
+mod store;
