@@ -23,7 +23,7 @@ mod zerotier;
 
 pub use agent::{Agent, Deckies};
 pub use binary::binary;
-pub use caller::{Caller, Impostor, RawSession};
+pub use caller::{Caller, Impostor, Operator, RawSession};
 pub use engine::{Container, Engine};
 pub use forger::twin;
 pub use master::Master;

@@ -15,11 +15,14 @@ use picket_pki::{
 use picket_proto::{
     VERSION,
     session::Hello,
-    wire::agent::{self as wire, agent_service_client::AgentServiceClient},
+    wire::{
+        admin::{BanHostRequest, host_service_client::HostServiceClient},
+        agent::{self as wire, agent_service_client::AgentServiceClient},
+    },
 };
 use tokio::{net::TcpListener, runtime::Runtime, sync::mpsc, time};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::Streaming;
+use tonic::{Streaming, transport::Channel};
 
 /// How long any one step may take.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -170,6 +173,25 @@ impl Caller {
         }
     }
 
+    /// Opens the admin API, and keeps the connection.
+    ///
+    /// # Panics
+    /// When the master does not let it in.
+    #[must_use]
+    #[track_caller]
+    pub fn operator(&self, address: SocketAddr) -> Operator {
+        let runtime = runtime();
+        let connected = runtime
+            .block_on(self.connect(address))
+            .expect("the master lets it in");
+        let hosts = HostServiceClient::new(connected.channel.clone());
+        Operator {
+            runtime,
+            _connected: connected,
+            hosts,
+        }
+    }
+
     /// Opens a session as an agent does, and then says what it is told to say.
     ///
     /// # Panics
@@ -240,6 +262,30 @@ impl Impostor {
             .block_on(async { time::timeout(PATIENCE, self.outcomes.recv()).await });
         next.expect("nobody called")
             .expect("it listens as long as it is there")
+    }
+}
+
+/// An operator with a connection at hand.
+#[derive(Debug)]
+pub struct Operator {
+    runtime: Runtime,
+    _connected: Connected,
+    hosts: HostServiceClient<Channel>,
+}
+
+impl Operator {
+    /// Bans a host.
+    ///
+    /// # Panics
+    /// When the master refuses.
+    #[track_caller]
+    pub fn ban(&mut self, name: &str, reason: &str) {
+        let request = BanHostRequest {
+            name: name.to_owned(),
+            reason: reason.to_owned(),
+        };
+        let answer = self.runtime.block_on(self.hosts.ban_host(request));
+        drop(answer.expect("the master bans the host"));
     }
 }
 
