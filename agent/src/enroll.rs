@@ -42,6 +42,9 @@ pub struct Enrolled {
 /// Why a machine could not be enrolled. Each says what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum EnrollError {
+    /// There is no bundle file.
+    #[error("there is no bundle at {}; copy the file here that `picketctl host enroll NAME --out FILE` wrote", .0.display())]
+    Missing(PathBuf),
     /// The bundle file cannot be read, or others can read it.
     #[error(transparent)]
     File(#[from] FileError),
@@ -96,6 +99,9 @@ pub struct Tools {
 /// # Errors
 /// [`EnrollError`]. Calling again after any of them is safe, and goes on where the last call stopped.
 pub async fn enroll(file: &Path, config: &Config, tools: &Tools) -> Result<Enrolled, EnrollError> {
+    if !file.try_exists().unwrap_or(true) {
+        return Err(EnrollError::Missing(file.to_owned()));
+    }
     let bytes = zeroize::Zeroizing::new(picket_durable::read_private(file, bundle::LONGEST as u64)?);
     let failed = |cause| EnrollError::Bundle {
         path: file.to_owned(),

@@ -104,6 +104,10 @@ pub enum RunError {
 /// # Errors
 /// [`RunError`].
 pub async fn run(config: Config, parts: Parts, stop: CancellationToken) -> Result<Farewell, RunError> {
+    // A machine that was never enrolled stays as it is.
+    if !config.state_dir.join("identity").exists() {
+        return Err(IdentityError::NotEnrolled.into());
+    }
     let state = StateDir::open(&config.state_dir)?;
     let identities = IdentityStore::open(state.identity())?;
     let found = identities.load()?;

@@ -8,7 +8,7 @@ use std::{
 };
 
 use picket_durable::FileError;
-use rustix::fs::FlockOperation;
+use rustix::fs::{Access, FlockOperation, access};
 
 const LOCK: &str = "lock";
 
@@ -26,6 +26,15 @@ pub enum StateError {
     /// It cannot be made or is open to others.
     #[error(transparent)]
     Directory(#[from] FileError),
+    /// It cannot be written.
+    #[error("the state directory {} cannot be written by this user; run as the user that owns it, or give that user the directory with `chown`", path.display())]
+    Forbidden {
+        /// The directory.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        cause: io::Error,
+    },
     /// The lock file cannot be opened.
     #[error("open the lock in {}; the state directory must belong to the user of this process", path.display())]
     Lock {
@@ -50,6 +59,11 @@ impl StateDir {
     /// [`StateError`].
     pub fn open(path: &Path) -> Result<Self, StateError> {
         picket_durable::create_private_dir(path)?;
+        // A lock from before can be taken in a directory in which nothing can be made any more.
+        access(path, Access::WRITE_OK).map_err(|errno| StateError::Forbidden {
+            path: path.to_owned(),
+            cause: errno.into(),
+        })?;
         let file = OpenOptions::new()
             .write(true)
             .create(true)

@@ -130,6 +130,11 @@ impl Fault {
                 code: Code::Unavailable,
                 ..
             } => Exit::Unreachable,
+            // What does not speak as a master does is none.
+            Self::Link(LinkError::Refused {
+                cause: Refusal::Protocol,
+                ..
+            }) => Exit::Unreachable,
             Self::Link(LinkError::Refused { .. }) => Exit::Failed,
             Self::Link(
                 LinkError::Unreachable(_)
@@ -311,6 +316,12 @@ fn link(error: &LinkError) -> String {
             )
         }
         LinkError::NotTheMaster { address, cause } => format!("at {address}: {cause}"),
+        LinkError::Refused {
+            address,
+            cause: Refusal::Protocol,
+        } => format!(
+            "what answers at {address} does not speak as a master does (TLS 1.3 with HTTP/2): it is no Picket master, or something stands between; check the address and its port (7444), or name another with `--master HOST:PORT`"
+        ),
         LinkError::Refused { address, cause } => {
             format!("the master at {address} refuses this bundle: {}", refusal(*cause))
         }

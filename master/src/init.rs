@@ -56,7 +56,9 @@ pub enum InitError {
         domain: TrustDomain,
     },
     /// The directory cannot be used.
-    #[error(transparent)]
+    #[error(
+        "the data directory cannot be made or used; choose another --data-dir, or move away what is in its place"
+    )]
     Directory(#[from] FileError),
     /// No CA could be made.
     #[error(transparent)]

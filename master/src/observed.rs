@@ -148,13 +148,25 @@ pub enum Taken {
     Same,
     /// It is new and was taken in.
     Changed {
-        /// How many of its entries make no sense and were skipped.
-        skipped: usize,
+        /// The entries that make no sense and were skipped.
+        skipped: Skips,
     },
     /// Its body is not known; the host is asked for it.
     Unknown,
     /// Its body makes no sense at all; what was known stays.
     Nonsense(WireError),
+}
+
+/// How many of them are named.
+const MOST_NAMED: usize = 3;
+
+/// The entries of one section that make no sense.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Skips {
+    /// How many.
+    pub count: usize,
+    /// The first of them by name, with what is wrong; empty when there is none.
+    pub told: String,
 }
 
 fn slot(kind: SectionKind) -> usize {
@@ -445,8 +457,8 @@ impl Inner {
 }
 
 impl Summary {
-    /// Reads a body. Returns how many of its entries were skipped.
-    fn take(&mut self, kind: SectionKind, body: &[u8]) -> Result<usize, WireError> {
+    /// Reads a body. Returns which of its entries were skipped.
+    fn take(&mut self, kind: SectionKind, body: &[u8]) -> Result<Skips, WireError> {
         let (mut conditions, skipped) = match kind {
             SectionKind::ZeroTier => {
                 let read = ZeroTierStatus::decode(body)?;
@@ -503,28 +515,39 @@ fn complaints<T>(
     kind: SectionKind,
     service: Option<&ServiceState>,
     read: &Read<T>,
-) -> (Vec<Box<str>>, usize) {
+) -> (Vec<Box<str>>, Skips) {
     let mut found: Vec<Box<str>> = Vec::new();
     if let Some(problem) = service.and_then(ServiceState::problem) {
         found.push(format!("{kind}: {problem}").into());
     }
-    if read.skipped_count > 0 {
-        let named: Vec<_> = read
-            .skipped
-            .iter()
-            .take(3)
-            .map(|(name, error)| format!("{name} ({error})"))
-            .collect();
-        found.push(
-            format!(
-                "{kind}: {} entries make no sense and were skipped: {}",
-                read.skipped_count,
-                named.join(", ")
-            )
-            .into(),
-        );
+    let skips = skips(read);
+    if skips.count > 0 {
+        found.push(format!("{kind}: {}", skips.told).into());
     }
-    (found, read.skipped_count)
+    (found, skips)
+}
+
+fn skips<T>(read: &Read<T>) -> Skips {
+    let count = read.skipped_count;
+    let named: Vec<_> = read
+        .skipped
+        .iter()
+        .take(MOST_NAMED)
+        .map(|(name, error)| format!("{} ({error})", name.escape_debug()))
+        .collect();
+    let more = match count - named.len() {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let told = match count {
+        0 => String::new(),
+        1 => format!("1 entry makes no sense and was skipped: {}", named.join(", ")),
+        count => format!(
+            "{count} entries make no sense and were skipped: {}{more}",
+            named.join(", ")
+        ),
+    };
+    Skips { count, told }
 }
 
 #[cfg(test)]
@@ -573,7 +596,9 @@ mod tests {
         );
         assert_eq!(
             seen.take(SectionKind::Deckies, section(&body)),
-            Taken::Changed { skipped: 0 }
+            Taken::Changed {
+                skipped: Skips::default()
+            }
         );
         assert_eq!(
             seen.take(
@@ -618,7 +643,9 @@ mod tests {
         };
         assert_eq!(
             seen.take(SectionKind::Deckies, named),
-            Taken::Changed { skipped: 0 }
+            Taken::Changed {
+                skipped: Skips::default()
+            }
         );
     }
 

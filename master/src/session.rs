@@ -354,11 +354,11 @@ impl Session {
                 Taken::Unknown => unknown.push(kind),
                 Taken::Changed { skipped } => {
                     desk.metrics.sections.increment(1);
-                    if skipped > 0 {
+                    if skipped.count > 0 {
                         desk.metrics
                             .skipped
-                            .increment(u64::try_from(skipped).unwrap_or(u64::MAX));
-                        self.complain(kind, &format!("{skipped} entries make no sense and were skipped"));
+                            .increment(u64::try_from(skipped.count).unwrap_or(u64::MAX));
+                        self.complain(kind, &skipped.told);
                     }
                     if kind == SectionKind::ZeroTier {
                         self.claim_node().await;

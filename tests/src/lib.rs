@@ -1,4 +1,6 @@
-//! A whole site in one process: a master, agents, their ZeroTier nodes and Docker Engines, and an operator.
+//! A whole site, in one process for the stories, and as the real programs side by side ([`process`]).
+//!
+//! In one process: a master, agents, their ZeroTier nodes and Docker Engines, and an operator.
 //!
 //! TLS and gRPC are real and run over pipes in memory; the clock is tokio's, paused, so that an hour passes at once.
 //! ZeroTier and Docker are stateful fakes. The master is looked at through the admin API and its metrics, an agent
@@ -16,6 +18,7 @@
 pub mod conversation;
 pub mod host;
 pub mod line;
+pub mod process;
 pub mod site;
 pub mod stranger;
 

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{Access, FlockOperation, access, flock};
 
 use super::file::{self, FileError};
 
@@ -80,14 +80,12 @@ impl Lock {
     /// Takes the lock of a data directory, without waiting.
     pub(super) fn take(dir: &Path) -> Result<Self, LockError> {
         let path = dir.join("master.lock");
-        let trouble = |cause: FileError| {
-            let dir = dir.to_owned();
-            if cause.forbidden() {
-                LockError::Forbidden { dir, cause }
-            } else {
-                LockError::File { dir, cause }
-            }
-        };
+        let trouble = |cause: FileError| LockError::of(dir, cause);
+        // A lock file from before can be taken in a directory in which nothing can be made any more.
+        access(dir, Access::WRITE_OK)
+            .map_err(io::Error::from)
+            .map_err(FileError::on("write in", dir))
+            .map_err(trouble)?;
         let mut file = file::private()
             .read(true)
             .write(true)

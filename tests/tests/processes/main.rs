@@ -1,0 +1,9 @@
+//! The real programs side by side: what they promise while one of them is killed, cut off or lied to.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod connection;
+mod deckies;
+mod killed;
+mod trust;
+mod upkeep;
