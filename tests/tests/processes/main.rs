@@ -1,6 +1,7 @@
 //! The real programs side by side: what they promise while one of them is killed, cut off or lied to.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+#![allow(clippy::print_stdout, reason = "a run tells the figures it measured")]
 
 mod connection;
 mod deckies;
