@@ -56,6 +56,8 @@ pub struct Desk {
     /// How often agents beat.
     pub beat_interval: std::time::Duration,
     pub(crate) liveness: Mutex<Liveness>,
+    /// Held over a decision that depends on more records than a commit's guards name, from the look to the commit.
+    pub(crate) turn: tokio::sync::Mutex<()>,
 }
 
 /// Who asked for a change, and from where.

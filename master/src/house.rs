@@ -170,6 +170,7 @@ async fn serve(
     };
     let desk = Arc::new(Desk {
         liveness: Mutex::new(Liveness::new(config.grace, clock.monotonic())),
+        turn: tokio::sync::Mutex::new(()),
         addresses: addresses.clone(),
         beat_interval: config.beat_interval,
         observed: Observed::default(),

@@ -400,6 +400,18 @@ impl Session {
         let Some(node) = self.seen.glance(|summary| summary.node) else {
             return;
         };
+        let desk = Arc::clone(&self.desk);
+        let known = desk
+            .views
+            .read()
+            .roster
+            .host(self.host)
+            .and_then(|host| host.record.node);
+        if known == Some(node) {
+            return;
+        }
+        // Two hosts that claim one node at once take turns.
+        let _turn = desk.turn.lock().await;
         let (known, taken) = {
             let views = self.desk.views.read();
             let known = views.roster.host(self.host).and_then(|host| host.record.node);
@@ -410,7 +422,6 @@ impl Session {
         };
         let name = self.desk.name_of(self.host);
         match (known, taken) {
-            (Some(known), _) if known == node => {}
             _ if self.told_node == Some(node) => {}
             (Some(known), _) => {
                 let message = format!(

@@ -68,6 +68,8 @@ impl DeploymentService for Deployments {
         request: Request<ApplyDeploymentRequest>,
     ) -> Result<Response<ApplyDeploymentResponse>, Status> {
         let actor = operator(&self.0, &request)?;
+        // What other deployments have on the same hosts must not change between the look and the commit.
+        let turn = self.0.turn.lock().await;
         let checked = check(&self.0, request.into_inner().site)?;
         let changes = checked.changes();
         let name = checked.site.name.clone();
@@ -98,6 +100,7 @@ impl DeploymentService for Deployments {
             self.0
                 .say(Severity::Notice, "deployment.applied", name.as_str(), &message);
         }
+        drop(turn);
         let deployment = Some(shown(&self.0, &name)?);
         Ok(Response::new(ApplyDeploymentResponse {
             deployment,
