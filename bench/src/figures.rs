@@ -118,7 +118,11 @@ impl Measured {
                 grown(raw.beats_kib, raw.start_kib),
             ),
             (
-                "same, with what is kept of it at rest, KiB",
+                "memory per host at the end, KiB",
+                grown(raw.end_kib, raw.start_kib),
+            ),
+            (
+                "after beats, with what is kept at rest, KiB",
                 grown(raw.beats_kib, raw.empty_kib),
             ),
             ("acknowledged within, p50, ms", number(raw.ack_p50_us) / 1e3),
