@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use picket_master::store::{Store, accept, restore};
+use tokio::task::JoinHandle;
+use tokio_util::task::TaskTracker;
 
 use super::Site;
 use crate::sentence;
@@ -14,15 +16,21 @@ impl Site {
         self.master().as_ref().expect("the master runs").store.clone()
     }
 
-    /// Does something as soon as something is committed to a key that begins so, before anybody is answered.
-    pub async fn at_next_commit(&self, prefix: &str, act: impl FnOnce()) {
+    /// Does something at the `count`th commit from here on to a key that begins so, before anybody is answered.
+    ///
+    /// That takes a task: what a story itself awaits has its turn only when many tasks had theirs, and by then an answer
+    /// has arrived.
+    pub fn at_commit(&self, count: u32, prefix: &str, act: impl FnOnce() + Send + 'static) -> JoinHandle<()> {
         let store = self.store();
-        let mut watch = store
-            .watch(prefix, store.revision())
-            .expect("the present is in memory");
-        let change = watch.next().await.expect("a watch of the present is whole");
-        assert!(change.is_some(), "the store ended before the commit");
-        act();
+        let watch = store.watch(prefix, store.revision());
+        let mut watch = watch.expect("the present is in memory");
+        TaskTracker::new().spawn(async move {
+            for _ in 0..count {
+                let change = watch.next().await.expect("a watch of the present is whole");
+                assert!(change.is_some(), "the store ended before the commit");
+            }
+            act();
+        })
     }
 
     /// Takes a snapshot, as `picket-master snapshot` does.

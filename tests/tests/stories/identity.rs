@@ -1,6 +1,6 @@
 //! Who is let in, under which key, and how whoever is not learns why.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use picket_agent::{Farewell, status::State};
 use picket_pki::Refusal;
@@ -9,7 +9,7 @@ use picket_tests::{
     MemberObservation, Site,
     stranger::{Door, Stranger},
 };
-use tokio::time::Instant;
+use tokio::{task::JoinSet, time::Instant};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -17,11 +17,11 @@ const HOUR: Duration = Duration::from_secs(3600);
 async fn a_lost_reply_to_renew_is_harmless() {
     let site = Site::new().await;
     let (oslo, bundle) = (site.machine("oslo"), site.bundle("oslo").await);
-    let (lost, ()) = tokio::join!(
-        oslo.enroll(&bundle),
-        site.at_next_commit("host/", || oslo.unplug())
-    );
-    lost.unwrap_err();
+    let line = oslo.line.clone();
+    let cut = site.at_commit(1, "host/", move || line.cut());
+    oslo.enroll(&bundle).await.unwrap_err();
+    cut.await.unwrap();
+    assert!(!oslo.state().join("identity/next.json").exists());
     assert_eq!(
         site.pins("oslo").await,
         ["pending", "bundle"],
@@ -60,11 +60,10 @@ async fn another_key_under_a_used_bundle_is_refused_and_an_alarm_that_names_both
         site.machine("oslo"),
         site.bundle("oslo").await,
     );
-    let (first, ()) = tokio::join!(
-        thief.enroll(&bundle),
-        site.at_next_commit("host/", || thief.unplug())
-    );
-    first.unwrap_err();
+    let line = thief.line.clone();
+    let cut = site.at_commit(1, "host/", move || line.cut());
+    thief.enroll(&bundle).await.unwrap_err();
+    cut.await.unwrap();
     let refused = picket_agent::sentence(&oslo.enroll(&bundle).await.unwrap_err());
     assert!(
         refused.contains("10.0.0.1:40000"),
@@ -261,17 +260,13 @@ async fn a_host_that_is_unbanned_comes_back_with_what_it_had() {
 async fn an_enrolment_that_is_cut_off_at_any_commit_is_finished_by_the_next() {
     for commits in 1..=2 {
         let site = Site::new().await;
-        let (oslo, bundle) = (site.machine("oslo"), site.bundle("oslo").await);
-        let power_fails = async {
-            for _ in 0..commits {
-                site.at_next_commit("host/", || {}).await;
-            }
-        };
-        tokio::select! {
-            biased;
-            () = power_fails => {}
-            done = oslo.enroll(&bundle) => panic!("done before commit {commits}: {done:?}"),
-        }
+        let (oslo, bundle) = (Arc::new(site.machine("oslo")), site.bundle("oslo").await);
+        let (machine, carried) = (Arc::clone(&oslo), bundle.clone());
+        let mut enrolment = JoinSet::new();
+        let power = enrolment.spawn(async move { machine.enroll(&carried).await });
+        let fails = site.at_commit(commits, "host/", move || power.abort());
+        assert!(enrolment.join_next().await.unwrap().unwrap_err().is_cancelled());
+        fails.await.unwrap();
         oslo.enroll(&bundle)
             .await
             .unwrap_or_else(|error| panic!("{}", picket_agent::sentence(&error)));
