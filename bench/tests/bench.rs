@@ -14,6 +14,7 @@ use picket_master::{
     listen,
     liveness::Grace,
     run,
+    store::Store,
 };
 use tokio::{net::TcpListener, sync::oneshot, time::timeout};
 use tokio_util::sync::CancellationToken;
@@ -103,10 +104,11 @@ async fn a_real_master_lets_the_fleet_in_and_keeps_what_it_was_told() {
         monitor: listen::tcp(monitor),
         local: false,
     };
+    let store = Store::open(&config.data_dir, clock.clone()).await.unwrap();
     let (ready, is_ready) = oneshot::channel();
     let say_ready = move || ready.send(()).unwrap();
     let mut tasks = tokio::task::JoinSet::new();
-    tasks.spawn(run(config, doors, clock, say_ready, stop.clone()));
+    tasks.spawn(run(config, store, doors, clock, say_ready, stop.clone()));
     timeout(PATIENCE, is_ready).await.unwrap().unwrap();
 
     let loaded = async {

@@ -3,7 +3,10 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use futures::stream::BoxStream;
+use futures::{
+    StreamExt as _,
+    stream::{BoxStream, Map},
+};
 use picket_pki::{Csr, PinKind};
 use picket_proto::{
     beat::{MOST_CHUNK_BYTES, section_kind},
@@ -43,9 +46,11 @@ pub struct Agents {
     pub stop: CancellationToken,
 }
 
+type Answer = Result<SessionResponse, Status>;
+
 #[tonic::async_trait]
 impl AgentService for Agents {
-    type SessionStream = ReceiverStream<Result<SessionResponse, Status>>;
+    type SessionStream = Map<ReceiverStream<Box<SessionResponse>>, fn(Box<SessionResponse>) -> Answer>;
     type FetchStream = BoxStream<'static, Result<FetchResponse, Status>>;
 
     async fn session(
@@ -57,7 +62,9 @@ impl AgentService for Agents {
         let (desk, stop) = (Arc::clone(&self.desk), self.stop.clone());
         self.tasks
             .spawn(session::serve(desk, caller, request.into_inner(), out, stop));
-        Ok(Response::new(ReceiverStream::new(messages)))
+        Ok(Response::new(
+            ReceiverStream::new(messages).map(|message| Ok(*message)),
+        ))
     }
 
     async fn renew(&self, request: Request<RenewRequest>) -> Result<Response<RenewResponse>, Status> {

@@ -120,6 +120,10 @@ async fn finish(plan: &Plan, clock: &Clock) -> Result<Made, InitError> {
             domain: signer.trust_domain().clone(),
         });
     }
+    // What is made last is there: nothing needs to be opened, and so written, to know that there is a master.
+    if dir.join("admin.bundle").exists() {
+        return Err(InitError::Exists(dir.to_owned()));
+    }
     let store = Store::open(dir, clock.clone()).await?;
     let record = MasterRecord {
         trust_domain: plan.trust_domain.to_string(),

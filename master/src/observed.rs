@@ -260,6 +260,8 @@ impl Seen {
         let Some(body) = body else { return Taken::Unknown };
         match inner.summary.take(kind, &body) {
             Ok(skipped) => {
+                // A body from the wire is a slice of the stream's buffer, and would keep all 8 KiB of it.
+                let body = Bytes::copy_from_slice(&body);
                 inner.sections[slot(kind)] = Some((section.digest, body));
                 Taken::Changed { skipped }
             }

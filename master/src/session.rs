@@ -46,8 +46,8 @@ const STUCK: Duration = Duration::from_secs(10);
 /// When the master stops, agents come back after about this long.
 const RETRY_AFTER: Duration = Duration::from_secs(2);
 
-/// The outgoing half of a session.
-pub type Out = mpsc::Sender<Result<wire::SessionResponse, Status>>;
+/// The outgoing half of a session. Boxed, since a channel keeps room for 32 messages, however few may wait in it.
+pub type Out = mpsc::Sender<Box<wire::SessionResponse>>;
 
 /// Why a session ended.
 #[derive(Debug)]
@@ -333,7 +333,10 @@ impl Session {
 
     async fn beat(&mut self, beat: Beat) -> Result<(), End> {
         let desk = Arc::clone(&self.desk);
-        time::sleep_until(self.beat_at + BEAT_SPACING).await;
+        let due = self.beat_at + BEAT_SPACING;
+        if desk.clock.monotonic() < due {
+            time::sleep_until(due).await;
+        }
         self.beat_at = desk.clock.monotonic();
         let now = desk.now();
         let transition = desk.liveness().beat(self.host, desk.clock.monotonic(), now);
@@ -545,7 +548,7 @@ impl Session {
 
     async fn send(&self, message: FromMaster) -> Result<(), End> {
         let message = wire::SessionResponse::from(&message);
-        match time::timeout(STUCK, self.out.send(Ok(message))).await {
+        match time::timeout(STUCK, self.out.send(Box::new(message))).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) | Err(_) => Err(End::Gone),
         }
@@ -564,7 +567,7 @@ enum Step {
 async fn say_leave(out: &Out, leave: Leave) {
     let message = wire::SessionResponse::from(&FromMaster::Leave(leave));
     // Whoever is gone does not hear it.
-    drop(time::timeout(LAST_WORD, out.send(Ok(message))).await);
+    drop(time::timeout(LAST_WORD, out.send(Box::new(message))).await);
 }
 
 fn protocol(problem: &str) -> Leave {

@@ -12,7 +12,7 @@
 //! | [`site`] | the master, the time, and what an operator does and sees |
 //! | [`host`] | a worker machine with its agent |
 //! | [`conversation`] | a session that a story speaks by hand, for what no agent of ours says |
-//! | [`line`] | the network between a machine and the master, which can be cut or go silent |
+//! | [`mod@line`] | the network between a machine and the master, which can be cut or go silent |
 //! | [`stranger`] | whoever comes to a door with a certificate that may not be good there |
 
 pub mod conversation;

@@ -1,7 +1,10 @@
 //! The real programs side by side: what they promise while one of them is killed, cut off or lied to.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
-#![allow(clippy::print_stdout, reason = "a run tells the figures it measured")]
+#![allow(
+    clippy::print_stdout,
+    reason = "what was measured is read in the tests' output"
+)]
 
 mod connection;
 mod deckies;
