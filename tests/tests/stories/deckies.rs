@@ -79,6 +79,8 @@ async fn a_container_that_is_removed_while_the_master_is_away_comes_back() {
         "the agent made it anew by itself"
     );
     site.start_master().await;
+    // The master shows what it knew before its restart until the agent is back and has beaten.
+    site.wait(Duration::from_secs(60)).await;
     site.until("oslo", Online).await;
     let after = site.until_deckies(&["web", "nas"], Running).await;
     assert_eq!(after["nas"], before["nas"], "the other one was not touched");
