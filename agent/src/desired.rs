@@ -171,7 +171,10 @@ impl Desired {
         let contents = match (document.since, same_lineage, before) {
             (0, _, _) => contents,
             (since, Some(held), Some(before)) if since == held.generation => {
-                merged(&before.contents, contents).ok_or(AcceptError::Gap(kind))?
+                // Changes on changes could outgrow what can be read again; the whole document cannot.
+                merged(&before.contents, contents)
+                    .filter(|merged| merged.encode().len() <= MOST_DOCUMENT_BYTES)
+                    .ok_or(AcceptError::Gap(kind))?
             }
             (_, _, _) => return Err(AcceptError::Gap(kind)),
         };
