@@ -118,9 +118,13 @@ impl Session {
             opened = opening => opened?,
             () = self.stop.cancelled() => return Ok(End::Stopped),
         };
-        if self.is_next(&identity).await? {
-            self.promote().await?;
-            tracing::info!(not_after = %identity.not_after, "the new certificate is in use");
+        match self.promote(&identity).await {
+            Ok(false) => {}
+            Ok(true) => tracing::info!(not_after = %identity.not_after, "the new certificate is in use"),
+            // The session is good. The next one tries this identity first again.
+            Err(error) => {
+                tracing::error!(error = %sentence(&error), "the certificate in use could not be filed as the current one");
+            }
         }
         talk.run(self, &identity, connected).await
     }
@@ -130,20 +134,27 @@ impl Session {
     async fn connect(&self) -> Result<(Identity, picket_link::Connected), MasterError> {
         let store = self.identities.clone();
         let found = blocking(move || store.load()).await?;
+        let mut next_refused = false;
         if let Some(next) = found.next {
             match self.reach.connect(&next).await {
                 Ok(connected) => return Ok((next, connected)),
                 Err(error) if error.refusal().is_some() && found.current.is_some() => {
-                    tracing::warn!(error = %sentence(&error), "the master does not take the new certificate; goes on under the present one");
-                    let store = self.identities.clone();
-                    blocking(move || store.drop_next()).await?;
+                    tracing::warn!(error = %sentence(&error), "the master does not take the new certificate; tries the present one");
+                    next_refused = true;
                 }
                 Err(error) => return Err(error),
             }
         }
         let current = found.current.ok_or(IdentityError::NotEnrolled)?;
         let error = match self.reach.connect(&current).await {
-            Ok(connected) => return Ok((current, connected)),
+            Ok(connected) => {
+                // Forgotten only now: as long as the master takes neither, either may be the one that it takes again.
+                if next_refused {
+                    let store = self.identities.clone();
+                    blocking(move || store.drop_next()).await?;
+                }
+                return Ok((current, connected));
+            }
             Err(error) => error,
         };
         let lost = matches!(error.refusal(), Some(Refusal::Unknown | Refusal::OtherAuthority));
@@ -156,15 +167,17 @@ impl Session {
         }
     }
 
-    async fn is_next(&self, identity: &Identity) -> Result<bool, IdentityError> {
+    /// Makes the identity the current one when it was the next one; tells whether it was.
+    async fn promote(&self, identity: &Identity) -> Result<bool, IdentityError> {
         let (store, key) = (self.identities.clone(), identity.key.public().clone());
-        let next = blocking(move || Ok(store.load()?.next)).await?;
-        Ok(next.is_some_and(|next| next.key.public() == &key))
-    }
-
-    async fn promote(&self) -> Result<(), IdentityError> {
-        let store = self.identities.clone();
-        blocking(move || store.promote()).await
+        blocking(move || {
+            let is_next = store.load()?.next.is_some_and(|next| next.key.public() == &key);
+            if is_next {
+                store.promote()?;
+            }
+            Ok(is_next)
+        })
+        .await
     }
 
     /// Judges how a session ended, and says so once.
@@ -178,6 +191,7 @@ impl Session {
             // The master sees the new certificate at the next connection; there is nothing to wait for.
             Ok(End::Renewed) => return Ok(Next::Again(Duration::ZERO)),
             Ok(End::Left(leave)) => return self.left(leave, backoff).await,
+            Err(MasterError::Left(leave)) => return self.left(*leave, backoff).await,
             Err(MasterError::Identity(error @ IdentityError::NotEnrolled)) => return Err(error),
             Err(error) => error,
         };
