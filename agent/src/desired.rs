@@ -207,6 +207,22 @@ impl Desired {
         kept
     }
 
+    /// No longer claims to hold any document, across restarts: they may be another host's. What they say stays in force
+    /// until the master sends its own. Blocks on the disk.
+    ///
+    /// # Errors
+    /// When that cannot be kept.
+    pub(crate) fn disown(&self) -> Result<(), FileError> {
+        let _writing = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        for kind in Kind::ALL {
+            self.forget_stamp(kind);
+            if let Some(wanted) = self.current(kind) {
+                self.write(None, &wanted.contents)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Whether [`Self::clear`] came last.
     pub(crate) fn is_cleared(&self) -> bool {
         let is_own = |kind: Kind| {
