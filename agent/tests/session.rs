@@ -160,7 +160,9 @@ async fn a_network_that_the_configuration_does_not_allow_is_refused_with_what_to
     worker.until_on(&[lab]).await;
     let outcome = site.master.log().outcomes.pop().unwrap();
     assert!(
-        outcome.problems[0].message.contains("networks.allow"),
+        outcome.problems[0]
+            .message
+            .contains(&format!("add \"{office}\" to networks.allow")),
         "{:?}",
         outcome.problems
     );
@@ -315,7 +317,7 @@ async fn past_half_life_the_certificate_is_renewed_once_however_wrong_the_clock_
         .collect();
     assert_eq!(
         files,
-        BTreeSet::from(["current.json".to_owned(), "previous.json".to_owned()])
+        BTreeSet::from(["bundle", "current.json", "previous.json"].map(ToOwned::to_owned))
     );
     assert_eq!(worker.stop().await.unwrap(), Farewell::Stopped);
     assert_eq!(site.master.log().goodbyes.last().unwrap(), "the agent stops");
@@ -524,6 +526,81 @@ async fn a_document_that_cannot_be_kept_is_never_said_to_be_held() {
     assert!(log.hellos.last().unwrap().held.is_empty());
     std::fs::remove_dir_all(blocker).unwrap();
     until_outcome(&site, Kind::Members, 1, OutcomeStatus::Done).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_damaged_next_identity_is_moved_aside_and_the_agent_runs_under_the_present_one() {
+    let site = Site::new();
+    let mut worker = site.machine("edge-07");
+    worker.enroll().await.unwrap();
+    let next = worker.state.join("identity/next.json");
+    picket_durable::write_private(&next, b"{").unwrap();
+    worker.start();
+    until_beats(&site, 1).await;
+    assert!(!next.exists() && next.with_extension("json.damaged").exists());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_retired_host_that_cannot_clean_up_yet_keeps_its_keys_and_goes_on_at_the_next_start() {
+    let site = Site::new();
+    let [lab, _] = networks(&site).await;
+    let mut worker = site.worker("edge-07").await;
+    until_beats(&site, 1).await;
+    site.master.want(on(&[lab]), 1).await;
+    worker.until_on(&[lab]).await;
+    site.lab.stop(worker.node);
+    site.master.leave(LeaveReason::Retired).await;
+    time::sleep(Duration::from_secs(120)).await;
+    assert!(
+        worker.state.join("identity/current.json").exists(),
+        "nothing is forgotten yet"
+    );
+    assert_eq!(worker.stop().await.unwrap(), Farewell::Stopped);
+    worker.wire.cut();
+    worker.start();
+    site.lab.start(worker.node);
+    assert_eq!(worker.ends().await.unwrap(), Farewell::Retired);
+    assert!(worker.networks().await.is_empty());
+    assert_eq!(
+        std::fs::read_dir(worker.state.join("identity")).unwrap().count(),
+        0
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_network_that_surely_was_not_joined_is_not_ours_to_leave() {
+    let site = Site::new();
+    let [lab, _] = networks(&site).await;
+    let worker = site.worker("edge-07").await;
+    until_beats(&site, 1).await;
+    site.lab.set_tun(worker.node, false);
+    site.master.want(on(&[lab]), 1).await;
+    until_outcome(&site, Kind::Networks, 1, OutcomeStatus::Blocked).await;
+    site.master.want(on(&[]), 2).await;
+    until_outcome(&site, Kind::Networks, 2, OutcomeStatus::Done).await;
+    site.lab.set_tun(worker.node, true);
+    worker
+        .zerotier
+        .node()
+        .join(lab, Settings::default())
+        .await
+        .unwrap();
+    time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(worker.networks().await, [lab], "somebody joined it by hand");
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_word_in_the_configuration_no_network_is_joined() {
+    let site = Site::new();
+    let [lab, _] = networks(&site).await;
+    let mut worker = site.machine("edge-07");
+    worker.settings = String::new();
+    worker.enroll().await.unwrap();
+    worker.start();
+    until_beats(&site, 1).await;
+    site.master.want(on(&[lab]), 1).await;
+    until_outcome(&site, Kind::Networks, 1, OutcomeStatus::Failed).await;
+    assert!(worker.networks().await.is_empty());
 }
 
 #[tokio::test(start_paused = true)]
