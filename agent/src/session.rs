@@ -11,7 +11,10 @@ use std::{sync::Arc, time::Duration};
 use picket_backoff::Backoff;
 use picket_clock::Instant;
 use picket_pki::Refusal;
-use picket_proto::session::{Leave, LeaveReason};
+use picket_proto::{
+    plain,
+    session::{Leave, LeaveReason},
+};
 use tokio::{sync::watch, time};
 use tokio_util::sync::CancellationToken;
 
@@ -37,8 +40,11 @@ const REFUSED_WAIT: Duration = Duration::from_secs(60);
 const BANNED_WAIT: Duration = Duration::from_secs(300);
 /// A session that lasted this long was a success.
 const LASTED: Duration = Duration::from_secs(30);
-/// How long a retired host cleans up before it leaves; the master allows 60 s.
+/// How long a retired host may take to clean up before it says that it is late; the master allows 60 s.
 const CLEAN_UP: Duration = Duration::from_secs(45);
+
+/// The longest account of why there is no session.
+const MOST_PROBLEM: usize = 2048;
 
 /// Everything a session needs.
 pub(crate) struct Session {
@@ -86,6 +92,14 @@ impl Session {
     /// # Errors
     /// When the identity cannot be read or kept.
     pub(crate) async fn run(mut self) -> Result<Farewell, IdentityError> {
+        let store = self.identities.clone();
+        if blocking(move || Ok(store.is_retired())).await? {
+            self.lost(
+                State::Retired,
+                "this host is retired; goes on removing its networks, deckies and keys".to_owned(),
+            );
+            return self.retire().await;
+        }
         let mut backoff = Backoff::new(FIRST_WAIT, MOST_WAIT);
         loop {
             let began = self.reach.clock.monotonic();
@@ -214,7 +228,7 @@ impl Session {
         );
         Ok(Next::Again(match refusal {
             Some(Refusal::Revoked) => {
-                // Only our master could have said so: it had shown its certificate before it refused ours.
+                // Only our master could have said so: it had proven its key before it refused ours.
                 self.give_up().await;
                 jittered(BANNED_WAIT)
             }
@@ -267,8 +281,7 @@ impl Session {
                     State::Retired,
                     format!("this host is retired{said}; removes its networks, deckies and keys"),
                 );
-                self.retire().await?;
-                Next::Farewell(Farewell::Retired)
+                Next::Farewell(self.retire().await?)
             }
             LeaveReason::Replaced => {
                 self.lost(
@@ -289,6 +302,8 @@ impl Session {
 
     /// Notes that there is no session, and logs why when that is news.
     fn lost(&self, state: State, problem: String) {
+        // Some of it may be a master's words.
+        let problem = plain(&problem, MOST_PROBLEM);
         let now = self.reach.clock.now();
         self.connection.send_if_modified(|connection| {
             if connection.state == state && connection.problem.as_deref() == Some(&problem) {
@@ -327,19 +342,25 @@ impl Session {
         }
     }
 
-    /// Cleans up, for as long as the master allows, and forgets who this machine was.
-    async fn retire(&self) -> Result<(), IdentityError> {
+    /// Cleans up, and forgets who this machine was when nothing of it is left. A stop in between forgets nothing: the
+    /// next start goes on.
+    async fn retire(&self) -> Result<Farewell, IdentityError> {
+        let identities = self.identities.clone();
+        if let Err(error) = blocking(move || identities.mark_retired()).await {
+            tracing::error!(error = %sentence(&error), "a restart before the end would have to be told again that this host is retired");
+        }
         self.give_up().await;
         let mut reports = self.reports.clone();
+        let mut late = false;
         let deadline = Instant::now() + CLEAN_UP;
         while !self.desired.is_done(&reports.borrow_and_update()) {
             tokio::select! {
-                seen = reports.changed() => if seen.is_err() { break },
-                () = time::sleep_until(deadline) => {
-                    tracing::error!("not everything could be removed in time; look for containers labelled by Picket and for ZeroTier networks");
-                    break;
+                seen = reports.changed() => if seen.is_err() { return Ok(Farewell::Stopped) },
+                () = time::sleep_until(deadline), if !late => {
+                    late = true;
+                    tracing::error!("not everything could be removed in time; goes on trying, and keeps the keys until then");
                 }
-                () = self.stop.cancelled() => break,
+                () = self.stop.cancelled() => return Ok(Farewell::Stopped),
             }
         }
         let (desired, identities) = (self.desired.clone(), self.identities.clone());
@@ -349,7 +370,8 @@ impl Session {
             }
             identities.clear()
         })
-        .await
+        .await?;
+        Ok(Farewell::Retired)
     }
 }
 
