@@ -10,14 +10,14 @@ pub(crate) mod shard;
 use std::{future::Future, sync::Arc, time::Duration};
 
 use picket_backoff::Backoff;
-use picket_proto::{
-    document::{Kind, MOST_PROBLEM_TEXT, MOST_PROBLEMS, OutcomeStatus, Problem},
-    plain,
-};
+use picket_proto::document::{Kind, MOST_PROBLEMS, OutcomeStatus, Problem};
 use tokio::{sync::watch, time};
 use tokio_util::sync::CancellationToken;
 
-use crate::desired::{Report, Reports, Wanted};
+use crate::{
+    desired::{Report, Reports, Wanted},
+    observed::shown,
+};
 
 /// How often a pass is made while nobody calls: the world drifts.
 const RECHECK: Duration = Duration::from_secs(30);
@@ -148,16 +148,7 @@ fn report(wanted: &Wanted, troubles: Vec<Trouble>) -> Report {
         problems.push(problem);
     }
     problems.truncate(MOST_PROBLEMS);
-    // Names and words of services, which log and terminal are to show and not to obey.
-    let problems = problems
-        .iter()
-        .map(|problem| {
-            Problem::new(
-                plain(&problem.subject, MOST_PROBLEM_TEXT),
-                plain(&problem.message, MOST_PROBLEM_TEXT),
-            )
-        })
-        .collect();
+    let problems = problems.iter().map(shown).collect();
     Report {
         stamp: wanted.stamp,
         ticket: wanted.ticket,

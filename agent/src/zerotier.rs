@@ -306,3 +306,33 @@ async fn members(
         .collect();
     Ok((members, read.skipped))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn unreachable(kind: io::ErrorKind) -> Error {
+        Error::Unreachable {
+            request: "POST /network".into(),
+            place: "127.0.0.1:9993".into(),
+            cause: kind.into(),
+        }
+    }
+
+    #[test]
+    fn a_service_that_nobody_reaches_ends_a_pass_and_one_that_answers_does_not() {
+        assert!(is_away(&unreachable(io::ErrorKind::ConnectionReset)));
+        assert!(!is_away(&Error::Failed {
+            request: "POST /network".into(),
+            place: "127.0.0.1:9993".into(),
+            status: 500,
+        }));
+    }
+
+    #[test]
+    fn a_join_that_was_cut_off_half_way_may_have_been_done() {
+        let nothing = |kind| ZeroTierError::from(unreachable(kind)).changed_nothing();
+        assert!(nothing(io::ErrorKind::ConnectionRefused));
+        assert!(!nothing(io::ErrorKind::ConnectionReset) && !nothing(io::ErrorKind::UnexpectedEof));
+    }
+}
