@@ -168,3 +168,15 @@ async fn a_master_that_cannot_be_reached_changes_nothing() {
     );
     assert!(!worker.state.exists());
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_without_a_good_identity_ends_and_says_that_starting_it_again_is_no_use() {
+    let site = Site::new();
+    let mut worker = site.machine("edge-07");
+    worker.start();
+    assert!(worker.ends().await.unwrap_err().needs_enrolment());
+    worker.enroll().await.unwrap();
+    picket_durable::write_private(worker.state.join("identity/current.json"), b"{").unwrap();
+    worker.start();
+    assert!(worker.ends().await.unwrap_err().needs_enrolment());
+}
