@@ -404,6 +404,27 @@ mod tests {
     }
 
     #[test]
+    fn changes_that_would_outgrow_what_can_be_read_again_are_a_gap() {
+        let root = tempfile::tempdir().unwrap();
+        let desired = open(&root);
+        let part = |from: u64, count: u64| {
+            let pairs: Vec<_> = (from..from + count).map(|node| (node, true)).collect();
+            rules(&pairs)
+        };
+        // As many as fit, and as many again.
+        let one = part(1, 1000).encode().len();
+        let most = (MOST_DOCUMENT_BYTES / one) as u64 * 900;
+        accept(&desired, document(&part(1, most), 1, 4, 0)).unwrap();
+        let more = accept(&desired, document(&part(most + 1, most), 1, 5, 4));
+        assert!(matches!(more, Err(AcceptError::Gap(Kind::Members))), "{more:?}");
+        assert_eq!(
+            open(&root).held()[0].1.generation,
+            4,
+            "what is kept can be read again"
+        );
+    }
+
+    #[test]
     fn an_older_generation_changes_nothing_and_another_lineage_always_replaces() {
         let root = tempfile::tempdir().unwrap();
         let desired = open(&root);
