@@ -10,11 +10,11 @@ use std::{
 use ipnet::Ipv4Net;
 use picket_proto::shard::Driver;
 use picket_settings::{Settings, SettingsError};
-use picket_zerotier::NetworkId;
+use picket_zerotier::{NetworkId, NodeId};
 use tracing::level_filters::LevelFilter;
 
 use crate::deckies::{
-    allow::{Allowed, ImageRule, NetworkRule, PortRule},
+    allow::{self, Allowed, GatewayRule, ImageRule, NetworkRule, PortRule},
     form::BaseImage,
 };
 
@@ -75,8 +75,13 @@ pub struct ZeroTier {
 pub enum Networks {
     /// Every one.
     Any,
-    /// These.
-    Only(Vec<NetworkId>),
+    /// These, and those that these controllers govern. By default there is none.
+    Only {
+        /// Networks.
+        networks: Vec<NetworkId>,
+        /// Controllers.
+        controllers: Vec<NodeId>,
+    },
 }
 
 impl Networks {
@@ -85,7 +90,10 @@ impl Networks {
     pub fn allow(&self, network: NetworkId) -> bool {
         match self {
             Self::Any => true,
-            Self::Only(listed) => listed.contains(&network),
+            Self::Only {
+                networks,
+                controllers,
+            } => networks.contains(&network) || controllers.contains(&network.controller()),
         }
     }
 }
@@ -128,8 +136,9 @@ impl Config {
         let images = s.list::<ImageRule>("deckies.images", "[\"picket-decoy:*\"]");
         let ports = s.list::<PortRule>("deckies.ports", "[\"1-65535\"]");
         let base_image = s.text("deckies.base_image", "picket-decoy:latest");
+        let most = s.parsed::<usize>("deckies.most", "64");
         let decky_networks = decky_networks(s);
-        let allow = s.list::<Allow>("networks.allow", "[\"*\"]");
+        let allow = s.list::<Allow>("networks.allow", "[\"8056c2e21c000001\"]");
         let config = Self {
             state_dir,
             log: Log {
@@ -148,6 +157,7 @@ impl Config {
                 networks: decky_networks,
                 // A port is where a decoy listens in a namespace of its own; it takes none of the machine's.
                 ports: ports.unwrap_or_else(|| vec![PortRule(1..=u16::MAX)]),
+                most: most.unwrap_or(allow::MOST),
             },
             base_image: base_image.unwrap_or_else(|| BaseImage::default().image),
             networks: allowed(allow),
@@ -177,12 +187,13 @@ fn absolute(s: &mut Settings, key: &str, default: &str) -> PathBuf {
 fn decky_networks(s: &mut Settings) -> Vec<NetworkRule> {
     let mut networks = Vec::new();
     for table in s.tables("deckies.networks") {
-        let keys = ["driver", "parent", "subnet"].map(|name| table.key(name));
+        let keys = ["driver", "parent", "subnet", "gateway"].map(|name| table.key(name));
         let driver = s.parsed::<Driver>(&keys[0], "bridge");
         let driver = s.required(driver, &keys[0], "bridge");
         let parent = s.text(&keys[1], "eth0");
         let subnet = s.parsed::<Ipv4Net>(&keys[2], "10.77.0.0/24");
         let subnet = s.required(subnet, &keys[2], "10.77.0.0/24");
+        let gateway = s.parsed::<GatewayRule>(&keys[3], "10.77.0.1").unwrap_or_default();
         match (driver, &parent) {
             (Some(Driver::Bridge), Some(_)) => s.problem(&keys[1], "a bridge has none; leave it out"),
             (Some(driver @ (Driver::Macvlan | Driver::Ipvlan)), None) => s.problem(
@@ -198,28 +209,32 @@ fn decky_networks(s: &mut Settings) -> Vec<NetworkRule> {
                 driver,
                 parent,
                 subnet,
+                gateway,
             });
         }
     }
     networks
 }
 
+/// Without a word of this machine's operator, none: a network is a wire into the machine.
 fn allowed(list: Option<Vec<Allow>>) -> Networks {
-    // Governing who is on which network is what an operator installs an agent for. Joining gives a network an interface
-    // with addresses of its own, and neither the default route nor the name servers.
-    let Some(list) = list else { return Networks::Any };
-    let mut ids = Vec::new();
-    for entry in list {
+    let (mut networks, mut controllers) = (Vec::new(), Vec::new());
+    for entry in list.unwrap_or_default() {
         match entry {
             Allow::Any => return Networks::Any,
-            Allow::Network(id) => ids.push(id),
+            Allow::Controller(node) => controllers.push(node),
+            Allow::Network(id) => networks.push(id),
         }
     }
-    Networks::Only(ids)
+    Networks::Only {
+        networks,
+        controllers,
+    }
 }
 
 enum Allow {
     Any,
+    Controller(NodeId),
     Network(NetworkId),
 }
 
@@ -227,12 +242,12 @@ impl FromStr for Allow {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        if text == "*" {
-            return Ok(Self::Any);
+        let said = |error: picket_zerotier::IdError| error.to_string();
+        match text.strip_suffix('*') {
+            Some("") => Ok(Self::Any),
+            Some(controller) => controller.parse().map(Self::Controller).map_err(said),
+            None => text.parse().map(Self::Network).map_err(said),
         }
-        text.parse()
-            .map(Self::Network)
-            .map_err(|error: picket_zerotier::IdError| error.to_string())
     }
 }
 
@@ -307,6 +322,8 @@ mod tests {
         assert_eq!(config.state_dir, Path::new("/var/lib/picket-agent"));
         assert_eq!(config.deckies.images, ["picket-decoy:*".parse().unwrap()]);
         assert!(config.deckies.networks.is_empty());
+        assert_eq!(config.deckies.most, 64);
+        assert!(!config.networks.allow("5350d87547c880cb".parse().unwrap()));
         assert!(config.zerotier.is_some() && config.docker.is_some());
     }
 
@@ -351,5 +368,26 @@ mod tests {
         assert!(listed.allow(network) && !listed.allow(other));
         assert!(!config("networks.allow = []").unwrap().networks.allow(network));
         assert!(config("networks.allow = [\"*\"]").unwrap().networks.allow(other));
+        let controller = config("networks.allow = [\"5350d87547*\"]").unwrap().networks;
+        assert!(controller.allow(network) && controller.allow(other));
+        assert!(!controller.allow("5350d87548c880cb".parse().unwrap()));
+        assert!(config("networks.allow = [\"5350*\"]").is_err());
+    }
+
+    #[test]
+    fn a_way_out_is_named_by_the_network_and_so_is_how_many_deckies_there_may_be() {
+        let gateway = |line: &str| {
+            let text = format!(
+                "deckies.most = 3\n[[deckies.networks]]\ndriver = \"bridge\"\nsubnet = \"10.77.0.0/24\"\n{line}"
+            );
+            let deckies = config(&text).unwrap().deckies;
+            (deckies.most, deckies.networks[0].gateway)
+        };
+        assert_eq!(gateway(""), (3, GatewayRule::Never));
+        assert_eq!(gateway("gateway = true"), (3, GatewayRule::Any));
+        assert_eq!(
+            gateway("gateway = \"10.77.0.1\""),
+            (3, GatewayRule::At([10, 77, 0, 1].into()))
+        );
     }
 }

@@ -171,7 +171,10 @@ impl Desired {
         let contents = match (document.since, same_lineage, before) {
             (0, _, _) => contents,
             (since, Some(held), Some(before)) if since == held.generation => {
-                merged(&before.contents, contents).ok_or(AcceptError::Gap(kind))?
+                // Changes on changes could outgrow what can be read again; the whole document cannot.
+                merged(&before.contents, contents)
+                    .filter(|merged| merged.encode().len() <= MOST_DOCUMENT_BYTES)
+                    .ok_or(AcceptError::Gap(kind))?
             }
             (_, _, _) => return Err(AcceptError::Gap(kind)),
         };
@@ -202,6 +205,22 @@ impl Desired {
             self.hand_on(None, contents, Vec::new());
         }
         kept
+    }
+
+    /// No longer claims to hold any document, across restarts: they may be another host's. What they say stays in force
+    /// until the master sends its own. Blocks on the disk.
+    ///
+    /// # Errors
+    /// When that cannot be kept.
+    pub(crate) fn disown(&self) -> Result<(), FileError> {
+        let _writing = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        for kind in Kind::ALL {
+            self.forget_stamp(kind);
+            if let Some(wanted) = self.current(kind) {
+                self.write(None, &wanted.contents)?;
+            }
+        }
+        Ok(())
     }
 
     /// Whether [`Self::clear`] came last.
@@ -382,6 +401,27 @@ mod tests {
             assert!(matches!(gap, Err(AcceptError::Gap(Kind::Members))));
         }
         assert_eq!(contents(&open(&root), Kind::Members), want);
+    }
+
+    #[test]
+    fn changes_that_would_outgrow_what_can_be_read_again_are_a_gap() {
+        let root = tempfile::tempdir().unwrap();
+        let desired = open(&root);
+        let part = |from: u64, count: u64| {
+            let pairs: Vec<_> = (from..from + count).map(|node| (node, true)).collect();
+            rules(&pairs)
+        };
+        // As many as fit, and as many again.
+        let one = part(1, 1000).encode().len();
+        let most = (MOST_DOCUMENT_BYTES / one) as u64 * 900;
+        accept(&desired, document(&part(1, most), 1, 4, 0)).unwrap();
+        let more = accept(&desired, document(&part(most + 1, most), 1, 5, 4));
+        assert!(matches!(more, Err(AcceptError::Gap(Kind::Members))), "{more:?}");
+        assert_eq!(
+            open(&root).held()[0].1.generation,
+            4,
+            "what is kept can be read again"
+        );
     }
 
     #[test]

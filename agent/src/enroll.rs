@@ -12,11 +12,12 @@ use std::{
 use picket_clock::Clock;
 use picket_durable::FileError;
 use picket_link::Dial;
-use picket_pki::{Bundle, BundleError, Fingerprint, bundle};
+use picket_pki::{Bundle, BundleError, Fingerprint, Refusal, bundle};
 use picket_proto::host::HostId;
 
 use crate::{
     config::Config,
+    desired::Desired,
     identity::{Identity, IdentityError, IdentityStore},
     machine::Machine,
     master::{self, MasterError, Reach},
@@ -65,7 +66,7 @@ pub enum EnrollError {
     State(#[from] StateError),
     /// The machine is somebody else.
     #[error(
-        "this machine is enrolled as {name} ({host}) already, and the bundle is for {other}; to enroll it anew, retire {name} first, or set another state_dir"
+        "this machine is enrolled as {name} ({host}) already, and the bundle is for {other}; to enroll it anew, retire {name} first and have its master within reach, or set another state_dir"
     )]
     OtherHost {
         /// What the machine is called.
@@ -113,28 +114,41 @@ pub async fn enroll(file: &Path, config: &Config, tools: &Tools) -> Result<Enrol
     };
     let checked = bundle.check(tools.clock.now()).map_err(failed);
     let fresh = !config.state_dir.join("identity").exists();
+    let enrolment = Enrolment::new(config, tools);
     if fresh {
         checked?;
-        return Enrolment::new(config, tools).first(&carried).await;
+        return enrolment.first(&carried).await;
     }
     let state = StateDir::open(&config.state_dir)?;
     let store = IdentityStore::open(state.identity())?;
-    let enrolment = Enrolment::new(config, tools);
-    let found = store.load()?;
-    for known in found.current.iter().chain(&found.next) {
-        if known.host != carried.host {
-            return Err(EnrollError::OtherHost {
-                name: known.name.clone(),
-                host: known.host,
-                other: carried.name,
-            });
-        }
+    let found = store.salvage()?;
+    if found.current.is_none() && found.next.is_none() {
+        // Whose documents these are cannot be told any more.
+        Desired::open(state.desired())?.0.disown()?;
     }
-    // The identity that is here may be good: then there is nothing left to do but to use it.
+    let others: Vec<&Identity> = found
+        .next
+        .iter()
+        .chain(&found.current)
+        .filter(|known| known.host != carried.host)
+        .collect();
+    if !others.is_empty() {
+        checked?;
+        return enrolment.replace(&state, &store, &others, &carried).await;
+    }
+    // The identity that is here may be good: then it is used, and that uses the bundle up.
     for (known, before) in [(found.next, false), (found.current, true)] {
         let Some(known) = known else { continue };
-        match enrolment.finish(&store, &known, before).await {
-            Ok(enrolled) => return Ok(enrolled),
+        let used = if before && !store.is_spent(&carried) {
+            enrolment.again(&store, &known).await
+        } else {
+            enrolment.finish(&store, &known, before).await
+        };
+        match used {
+            Ok(enrolled) => {
+                store.mark_spent(&carried)?;
+                return Ok(enrolled);
+            }
             Err(EnrollError::Master(error)) if error.refusal().is_some() => {}
             Err(error) => return Err(error),
         }
@@ -175,10 +189,65 @@ impl<'a> Enrolment<'a> {
         carried: &Identity,
         connected: picket_link::Connected,
     ) -> Result<Enrolled, EnrollError> {
-        let key = store.next_key(carried.host)?;
-        let next = master::renew(connected.channel, &key, carried).await?;
+        let enrolled = self.fresh(store, carried, connected).await?;
+        store.mark_spent(carried)?;
+        Ok(enrolled)
+    }
+
+    /// Renews an identity that works. A bundle that was made for this host since is good until a newer certificate is
+    /// used, and nobody is to find one that is.
+    async fn again(&self, store: &IdentityStore, known: &Identity) -> Result<Enrolled, EnrollError> {
+        let connected = self.reach.connect(known).await?;
+        Ok(Enrolled {
+            before: true,
+            ..self.fresh(store, known, connected).await?
+        })
+    }
+
+    async fn fresh(
+        &self,
+        store: &IdentityStore,
+        base: &Identity,
+        connected: picket_link::Connected,
+    ) -> Result<Enrolled, EnrollError> {
+        let key = store.next_key(base.host)?;
+        let next = master::renew(connected.channel, &key, base).await?;
         store.keep_next(&next)?;
         self.finish(store, &next, false).await
+    }
+
+    /// Makes the machine of a host that is no more into another host: when the master itself says that it will not
+    /// have the old one, and takes the bundle. What the old one left behind is given up.
+    async fn replace(
+        &self,
+        state: &StateDir,
+        store: &IdentityStore,
+        others: &[&Identity],
+        carried: &Identity,
+    ) -> Result<Enrolled, EnrollError> {
+        for known in others {
+            let other = || EnrollError::OtherHost {
+                name: known.name.clone(),
+                host: known.host,
+                other: carried.name.clone(),
+            };
+            let same_authority = known
+                .authorities
+                .iter()
+                .any(|der| carried.authorities.contains(der));
+            if known.trust_domain != carried.trust_domain || !same_authority {
+                return Err(other());
+            }
+            match self.reach.connect(known).await {
+                Err(error) if matches!(error.refusal(), Some(Refusal::Revoked | Refusal::Unknown)) => {}
+                // Neither a master that takes it nor one that cannot be asked says that this host is no more.
+                Ok(_) | Err(_) => return Err(other()),
+            }
+        }
+        let connected = self.reach.connect(carried).await?;
+        Desired::open(state.desired())?.0.clear()?;
+        store.clear()?;
+        self.renew(store, carried, connected).await
     }
 
     /// Uses an identity once, which makes the master take it for the current one, and then does the same here.

@@ -6,6 +6,8 @@
 //! | `next.json` | a whole identity that the master has signed and has not seen used |
 //! | `current.json` | the identity the agent works under |
 //! | `previous.json` | the one before it, for a master that was restored from before the renewal |
+//! | `bundle` | the fingerprint of the bundle that this machine used up last |
+//! | `retired` | there while the machine of a retired host is cleaned up |
 //!
 //! Whatever step a crash comes after, doing the renewal again from its start ends in the same place.
 
@@ -20,8 +22,8 @@ use jiff::{SignedDuration, Timestamp};
 use picket_clock::Clock;
 use picket_durable::FileError;
 use picket_pki::{
-    Authorities, AuthoritiesError, Bundle, Certificate, CertificateError, Key, KeyError, Purpose, TlsError,
-    TrustDomain,
+    Authorities, AuthoritiesError, Bundle, Certificate, CertificateError, Fingerprint, Key, KeyError,
+    Purpose, TlsError, TrustDomain,
 };
 use picket_proto::host::HostId;
 use rustls::ClientConfig;
@@ -35,6 +37,10 @@ const KEY: &str = "key.json";
 const NEXT: &str = "next.json";
 const CURRENT: &str = "current.json";
 const PREVIOUS: &str = "previous.json";
+const BUNDLE: &str = "bundle";
+const RETIRED: &str = "retired";
+/// What the name of a file that was moved aside ends with.
+const DAMAGED: &str = ".damaged";
 
 /// Everything a host needs to speak with its master.
 #[derive(Clone)]
@@ -268,17 +274,70 @@ impl IdentityStore {
     /// Reads what there is.
     ///
     /// # Errors
-    /// When a file is unreadable, open to others or damaged. A damaged `previous.json` counts as absent: nothing
-    /// depends on it while the others are whole.
+    /// When a file is unreadable or open to others, or the current identity is damaged. Of the others a damaged one is
+    /// moved aside and counts as absent: what it held can be had again while the current one is whole.
     pub fn load(&self) -> Result<Identities, IdentityError> {
         Ok(Identities {
-            next: self.read(NEXT)?,
+            next: self.aside(NEXT, self.read(NEXT))?,
             current: self.read(CURRENT)?,
-            previous: self.read(PREVIOUS).unwrap_or_else(|error| {
-                tracing::warn!(%error, "goes on without the previous identity");
-                None
-            }),
+            previous: self.aside(PREVIOUS, self.read(PREVIOUS))?,
         })
+    }
+
+    /// Like [`Self::load`], for a machine that is about to be given another identity: a damaged current one is moved
+    /// aside too.
+    ///
+    /// # Errors
+    /// When a file is unreadable or open to others, or cannot be moved.
+    pub fn salvage(&self) -> Result<Identities, IdentityError> {
+        self.aside(CURRENT, self.read(CURRENT))?;
+        self.load()
+    }
+
+    /// Moves a damaged file aside.
+    fn aside<T>(
+        &self,
+        name: &str,
+        read: Result<Option<T>, IdentityError>,
+    ) -> Result<Option<T>, IdentityError> {
+        let error = match read {
+            Err(error @ IdentityError::Damaged { .. }) => error,
+            read => return read,
+        };
+        let (from, to) = (self.path(name), self.path(&format!("{name}{DAMAGED}")));
+        tracing::warn!(%error, to = %to.display(), "moves it aside and goes on without it");
+        fs::rename(&from, to).map_err(|cause| IdentityError::Change { path: from, cause })?;
+        Ok(None)
+    }
+
+    /// Notes that the bundle with this certificate was used up by this machine.
+    ///
+    /// # Errors
+    /// When the note cannot be written.
+    pub fn mark_spent(&self, bundle: &Identity) -> Result<(), IdentityError> {
+        let text = Fingerprint::of(&bundle.certificate).to_string();
+        Ok(picket_durable::write_private(self.path(BUNDLE), text.as_bytes())?)
+    }
+
+    /// Whether the bundle with this certificate is the one that this machine used up last.
+    #[must_use]
+    pub fn is_spent(&self, bundle: &Identity) -> bool {
+        let spent = picket_durable::read_private(self.path(BUNDLE), LONGEST);
+        spent.is_ok_and(|text| *text == *Fingerprint::of(&bundle.certificate).to_string().as_bytes())
+    }
+
+    /// Notes that the host is retired and its machine not clean yet.
+    ///
+    /// # Errors
+    /// When the note cannot be written.
+    pub fn mark_retired(&self) -> Result<(), IdentityError> {
+        Ok(picket_durable::write_private(self.path(RETIRED), b"")?)
+    }
+
+    /// Whether the host is retired and its machine not clean yet.
+    #[must_use]
+    pub fn is_retired(&self) -> bool {
+        self.path(RETIRED).exists()
     }
 
     /// The key to ask a certificate for. It is on disk when this returns, and is the same at every call until
@@ -290,7 +349,7 @@ impl IdentityStore {
         // A key that already has the current certificate is a leftover of a renewal that was completed.
         let used = self.read(CURRENT)?.map(|current| current.key);
         let is_used = |key: &Key| used.as_ref().is_some_and(|used| used.public() == key.public());
-        if let Some((owner, key)) = self.read_key()?
+        if let Some((owner, key)) = self.aside(KEY, self.read_key())?
             && owner == host
             && !is_used(&key)
         {
@@ -342,9 +401,13 @@ impl IdentityStore {
     /// # Errors
     /// When a file cannot be removed.
     pub fn clear(&self) -> Result<(), IdentityError> {
-        [KEY, NEXT, PREVIOUS, CURRENT]
-            .into_iter()
-            .try_for_each(|name| self.remove(name))
+        for name in [KEY, NEXT, PREVIOUS, CURRENT] {
+            self.remove(name)?;
+            // It may hold a key all the same.
+            self.remove(&format!("{name}{DAMAGED}"))?;
+        }
+        self.remove(BUNDLE)?;
+        self.remove(RETIRED)
     }
 
     fn path(&self, name: &str) -> PathBuf {

@@ -99,6 +99,19 @@ pub enum RunError {
     Ended(&'static str),
 }
 
+impl RunError {
+    /// Whether starting again is no use before the machine is enrolled, or enrolled anew.
+    #[must_use]
+    pub fn needs_enrolment(&self) -> bool {
+        matches!(
+            self,
+            Self::Identity(
+                IdentityError::NotEnrolled | IdentityError::HalfEnrolled | IdentityError::Damaged { .. }
+            )
+        )
+    }
+}
+
 /// Runs an agent until `stop`, or until its host is retired.
 ///
 /// # Errors

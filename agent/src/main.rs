@@ -6,7 +6,7 @@ use std::{io::IsTerminal as _, path::PathBuf, process::ExitCode, sync::Arc};
 
 use clap::{Parser, Subcommand, ValueEnum};
 use picket_agent::{
-    Farewell, Parts,
+    Farewell, Parts, RunError,
     config::{Config, LogFormat},
     deckies::{docker::DockerEngine, engine::Engine},
     enroll::{Tools, enroll},
@@ -39,7 +39,8 @@ enum Command {
         /// The bundle, as `picketctl host enroll NAME --out FILE` wrote it.
         file: PathBuf,
     },
-    /// Runs the agent.
+    /// Runs the agent. Exits 0 when it was stopped or its host retired, 1 when it failed, 2 when the configuration is
+    /// at fault, 4 when this machine is not enrolled or its identity is damaged.
     Run,
     /// Reads the configuration and says everything that is wrong with it.
     CheckConfig,
@@ -61,6 +62,8 @@ enum Output {
 const BAD_CONFIG: u8 = 2;
 /// No agent runs.
 const NO_AGENT: u8 = 3;
+/// The machine has no identity to run under.
+const NOT_ENROLLED: u8 = 4;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -87,7 +90,10 @@ fn finish(result: anyhow::Result<()>) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("{error:#}");
-            ExitCode::FAILURE
+            match error.downcast_ref::<RunError>() {
+                Some(error) if error.needs_enrolment() => ExitCode::from(NOT_ENROLLED),
+                Some(_) | None => ExitCode::FAILURE,
+            }
         }
     }
 }
@@ -190,7 +196,7 @@ fn status(config: &Config, output: Output) -> ExitCode {
     }
     match verdict {
         Verdict::Connected => ExitCode::SUCCESS,
-        Verdict::NotConnected => ExitCode::FAILURE,
+        Verdict::NotConnected | Verdict::Silent => ExitCode::FAILURE,
         Verdict::NotRunning => ExitCode::from(NO_AGENT),
     }
 }

@@ -6,7 +6,10 @@ use bytes::Bytes;
 use picket_clock::Clock;
 use picket_link::{Connected, Dial, LinkError, Options};
 use picket_pki::{Key, Refusal};
-use picket_proto::wire::agent::{RenewRequest, agent_service_client::AgentServiceClient};
+use picket_proto::{
+    session::Leave,
+    wire::agent::{RenewRequest, agent_service_client::AgentServiceClient},
+};
 use tokio::time;
 use tonic::{Code, Status, transport::Channel};
 
@@ -59,6 +62,12 @@ pub enum MasterError {
     /// The session ended before it had begun.
     #[error("the master ended the session: {0}")]
     Ended(String),
+    /// The master sent us away when the session was opened.
+    #[error("the master ended the session: {}", .0.message)]
+    Left(Box<Leave>),
+    /// What came over the session could not be taken.
+    #[error("left the session: {0}")]
+    Broken(String),
 }
 
 impl MasterError {
@@ -78,7 +87,9 @@ impl MasterError {
             | Self::Silent { .. }
             | Self::Version(_)
             | Self::Nonsense(_)
-            | Self::Ended(_) => None,
+            | Self::Ended(_)
+            | Self::Left(_)
+            | Self::Broken(_) => None,
         }
     }
 

@@ -12,7 +12,8 @@ use bytes::Bytes;
 use picket_proto::{
     VERSION,
     beat::{Digest, MOST_SECTION_BYTES, SectionKind},
-    document::{MOST_PROBLEMS, Problem},
+    document::{MOST_PROBLEM_TEXT, MOST_PROBLEMS, Problem},
+    plain,
     status::{ControllerStatus, DeckiesStatus, HostStatus, ServiceState, ZeroTierStatus},
 };
 use tokio::sync::watch;
@@ -104,7 +105,7 @@ impl Observed {
             if problems.is_empty() {
                 complaints.remove(source);
             } else {
-                complaints.insert(source.to_owned(), problems);
+                complaints.insert(source.to_owned(), problems.iter().map(shown).collect());
             }
         }
         self.put_host();
@@ -157,6 +158,14 @@ impl Observed {
             true
         });
     }
+}
+
+/// A problem that logs and terminals show and do not obey: subjects and messages may be somebody else's words.
+pub(crate) fn shown(problem: &Problem) -> Problem {
+    Problem::new(
+        plain(&problem.subject, MOST_PROBLEM_TEXT),
+        plain(&problem.message, MOST_PROBLEM_TEXT),
+    )
 }
 
 #[cfg(test)]

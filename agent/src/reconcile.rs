@@ -14,12 +14,19 @@ use picket_proto::document::{Kind, MOST_PROBLEMS, OutcomeStatus, Problem};
 use tokio::{sync::watch, time};
 use tokio_util::sync::CancellationToken;
 
-use crate::desired::{Report, Reports, Wanted};
+use crate::{
+    desired::{Report, Reports, Wanted},
+    observed::shown,
+};
 
 /// How often a pass is made while nobody calls: the world drifts.
 const RECHECK: Duration = Duration::from_secs(30);
 /// The first wait after a pass that a service did not let through.
 const RETRY: Duration = Duration::from_secs(1);
+
+/// The least time between two passes that something woke, and after one that a service did not let through.
+const FLOOR: Duration = Duration::from_secs(1);
+const BLOCKED_FLOOR: Duration = Duration::from_secs(5);
 
 /// One thing that is not true yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,14 +37,27 @@ pub(crate) enum Trouble {
     InTheWay(Problem),
 }
 
+/// Tells when another document has come.
+pub(crate) struct Newer(watch::Receiver<Option<Arc<Wanted>>>);
+
+impl Newer {
+    /// Returns when it has.
+    pub(crate) async fn comes(mut self) {
+        if self.0.changed().await.is_err() {
+            std::future::pending().await
+        }
+    }
+}
+
 /// Makes one kind of document true.
 pub(crate) trait Reconciler: Send {
     /// Which document.
     fn kind(&self) -> Kind;
 
     /// Compares and acts once. What is true already is left alone. A step that fails is part of the answer and does
-    /// not keep the others from being taken.
-    fn pass(&mut self, wanted: &Wanted) -> impl Future<Output = Vec<Trouble>> + Send;
+    /// not keep the others from being taken; a service that does not answer ends the pass. What takes long and changes
+    /// nothing yet may be broken off when another document comes.
+    fn pass(&mut self, wanted: &Wanted, newer: Newer) -> impl Future<Output = Vec<Trouble>> + Send;
 
     /// Looks, while nothing is wanted.
     fn look(&mut self) -> impl Future<Output = ()> + Send {
@@ -61,15 +81,21 @@ pub(crate) async fn run(
     let mut backoff = Backoff::new(RETRY, RECHECK);
     loop {
         let want = wanted.borrow_and_update().clone();
-        let mut wait = RECHECK;
+        let (mut wait, mut floor) = (RECHECK, FLOOR);
         if let Some(want) = want {
-            // Not interrupted by another document: a step half taken is worse than one taken late.
+            // Not dropped when another document comes: a step half taken is worse than one taken late.
+            let newer = Newer(wanted.clone());
             let report = tokio::select! {
-                troubles = reconciler.pass(&want) => report(&want, troubles),
+                troubles = reconciler.pass(&want, newer) => report(&want, troubles),
                 () = stop.cancelled() => return,
             };
+            if report.status != OutcomeStatus::Done && wanted.has_changed().unwrap_or(false) {
+                // What is not done of it is wanted no more.
+                continue;
+            }
             if report.status == OutcomeStatus::Blocked {
                 wait = backoff.next_wait();
+                floor = BLOCKED_FLOOR;
             } else {
                 backoff.reset();
             }
@@ -96,9 +122,15 @@ pub(crate) async fn run(
             () = stop.cancelled() => return,
             seen = wanted.changed() => if seen.is_err() { return },
             () = time::sleep(wait) => {}
-            () = reconciler.woken() => {}
+            () = woken(&reconciler, floor) => {}
         }
     }
+}
+
+/// Waits to be woken, and at least for `floor`: what fails and is told of at once must not keep a core busy.
+async fn woken(reconciler: &impl Reconciler, floor: Duration) {
+    time::sleep(floor).await;
+    reconciler.woken().await;
 }
 
 fn report(wanted: &Wanted, troubles: Vec<Trouble>) -> Report {
@@ -116,6 +148,7 @@ fn report(wanted: &Wanted, troubles: Vec<Trouble>) -> Report {
         problems.push(problem);
     }
     problems.truncate(MOST_PROBLEMS);
+    let problems = problems.iter().map(shown).collect();
     Report {
         stamp: wanted.stamp,
         ticket: wanted.ticket,
@@ -151,6 +184,15 @@ mod tests {
         );
         let both = vec![Trouble::InTheWay(problem()), Trouble::Refused(problem())];
         assert_eq!(status(0, both), OutcomeStatus::Blocked);
+    }
+
+    #[test]
+    fn a_report_holds_nothing_that_a_terminal_would_act_on() {
+        let problem = Problem::new("lan\u{1b}[2J", "line\nforged");
+        let told = report(&wanted(0), vec![Trouble::Refused(problem)])
+            .problems
+            .remove(0);
+        assert_eq!(told.to_string(), "lan\u{fffd}[2J: line\u{fffd}forged");
     }
 
     #[test]

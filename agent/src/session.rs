@@ -11,7 +11,10 @@ use std::{sync::Arc, time::Duration};
 use picket_backoff::Backoff;
 use picket_clock::Instant;
 use picket_pki::Refusal;
-use picket_proto::session::{Leave, LeaveReason};
+use picket_proto::{
+    plain,
+    session::{Leave, LeaveReason},
+};
 use tokio::{sync::watch, time};
 use tokio_util::sync::CancellationToken;
 
@@ -37,8 +40,11 @@ const REFUSED_WAIT: Duration = Duration::from_secs(60);
 const BANNED_WAIT: Duration = Duration::from_secs(300);
 /// A session that lasted this long was a success.
 const LASTED: Duration = Duration::from_secs(30);
-/// How long a retired host cleans up before it leaves; the master allows 60 s.
+/// How long a retired host may take to clean up before it says that it is late; the master allows 60 s.
 const CLEAN_UP: Duration = Duration::from_secs(45);
+
+/// The longest account of why there is no session.
+const MOST_PROBLEM: usize = 2048;
 
 /// Everything a session needs.
 pub(crate) struct Session {
@@ -86,6 +92,14 @@ impl Session {
     /// # Errors
     /// When the identity cannot be read or kept.
     pub(crate) async fn run(mut self) -> Result<Farewell, IdentityError> {
+        let store = self.identities.clone();
+        if blocking(move || Ok(store.is_retired())).await? {
+            self.lost(
+                State::Retired,
+                "this host is retired; goes on removing its networks, deckies and keys".to_owned(),
+            );
+            return self.retire().await;
+        }
         let mut backoff = Backoff::new(FIRST_WAIT, MOST_WAIT);
         loop {
             let began = self.reach.clock.monotonic();
@@ -118,9 +132,13 @@ impl Session {
             opened = opening => opened?,
             () = self.stop.cancelled() => return Ok(End::Stopped),
         };
-        if self.is_next(&identity).await? {
-            self.promote().await?;
-            tracing::info!(not_after = %identity.not_after, "the new certificate is in use");
+        match self.promote(&identity).await {
+            Ok(false) => {}
+            Ok(true) => tracing::info!(not_after = %identity.not_after, "the new certificate is in use"),
+            // The session is good. The next one tries this identity first again.
+            Err(error) => {
+                tracing::error!(error = %sentence(&error), "the certificate in use could not be filed as the current one");
+            }
         }
         talk.run(self, &identity, connected).await
     }
@@ -130,20 +148,27 @@ impl Session {
     async fn connect(&self) -> Result<(Identity, picket_link::Connected), MasterError> {
         let store = self.identities.clone();
         let found = blocking(move || store.load()).await?;
+        let mut next_refused = false;
         if let Some(next) = found.next {
             match self.reach.connect(&next).await {
                 Ok(connected) => return Ok((next, connected)),
                 Err(error) if error.refusal().is_some() && found.current.is_some() => {
-                    tracing::warn!(error = %sentence(&error), "the master does not take the new certificate; goes on under the present one");
-                    let store = self.identities.clone();
-                    blocking(move || store.drop_next()).await?;
+                    tracing::warn!(error = %sentence(&error), "the master does not take the new certificate; tries the present one");
+                    next_refused = true;
                 }
                 Err(error) => return Err(error),
             }
         }
         let current = found.current.ok_or(IdentityError::NotEnrolled)?;
         let error = match self.reach.connect(&current).await {
-            Ok(connected) => return Ok((current, connected)),
+            Ok(connected) => {
+                // Forgotten only now: as long as the master takes neither, either may be the one that it takes again.
+                if next_refused {
+                    let store = self.identities.clone();
+                    blocking(move || store.drop_next()).await?;
+                }
+                return Ok((current, connected));
+            }
             Err(error) => error,
         };
         let lost = matches!(error.refusal(), Some(Refusal::Unknown | Refusal::OtherAuthority));
@@ -156,15 +181,17 @@ impl Session {
         }
     }
 
-    async fn is_next(&self, identity: &Identity) -> Result<bool, IdentityError> {
+    /// Makes the identity the current one when it was the next one; tells whether it was.
+    async fn promote(&self, identity: &Identity) -> Result<bool, IdentityError> {
         let (store, key) = (self.identities.clone(), identity.key.public().clone());
-        let next = blocking(move || Ok(store.load()?.next)).await?;
-        Ok(next.is_some_and(|next| next.key.public() == &key))
-    }
-
-    async fn promote(&self) -> Result<(), IdentityError> {
-        let store = self.identities.clone();
-        blocking(move || store.promote()).await
+        blocking(move || {
+            let is_next = store.load()?.next.is_some_and(|next| next.key.public() == &key);
+            if is_next {
+                store.promote()?;
+            }
+            Ok(is_next)
+        })
+        .await
     }
 
     /// Judges how a session ended, and says so once.
@@ -178,6 +205,7 @@ impl Session {
             // The master sees the new certificate at the next connection; there is nothing to wait for.
             Ok(End::Renewed) => return Ok(Next::Again(Duration::ZERO)),
             Ok(End::Left(leave)) => return self.left(leave, backoff).await,
+            Err(MasterError::Left(leave)) => return self.left(*leave, backoff).await,
             Err(MasterError::Identity(error @ IdentityError::NotEnrolled)) => return Err(error),
             Err(error) => error,
         };
@@ -200,7 +228,7 @@ impl Session {
         );
         Ok(Next::Again(match refusal {
             Some(Refusal::Revoked) => {
-                // Only our master could have said so: it had shown its certificate before it refused ours.
+                // Only our master could have said so: it had proven its key before it refused ours.
                 self.give_up().await;
                 jittered(BANNED_WAIT)
             }
@@ -253,8 +281,7 @@ impl Session {
                     State::Retired,
                     format!("this host is retired{said}; removes its networks, deckies and keys"),
                 );
-                self.retire().await?;
-                Next::Farewell(Farewell::Retired)
+                Next::Farewell(self.retire().await?)
             }
             LeaveReason::Replaced => {
                 self.lost(
@@ -275,6 +302,8 @@ impl Session {
 
     /// Notes that there is no session, and logs why when that is news.
     fn lost(&self, state: State, problem: String) {
+        // Some of it may be a master's words.
+        let problem = plain(&problem, MOST_PROBLEM);
         let now = self.reach.clock.now();
         self.connection.send_if_modified(|connection| {
             if connection.state == state && connection.problem.as_deref() == Some(&problem) {
@@ -313,19 +342,25 @@ impl Session {
         }
     }
 
-    /// Cleans up, for as long as the master allows, and forgets who this machine was.
-    async fn retire(&self) -> Result<(), IdentityError> {
+    /// Cleans up, and forgets who this machine was when nothing of it is left. A stop in between forgets nothing: the
+    /// next start goes on.
+    async fn retire(&self) -> Result<Farewell, IdentityError> {
+        let identities = self.identities.clone();
+        if let Err(error) = blocking(move || identities.mark_retired()).await {
+            tracing::error!(error = %sentence(&error), "a restart before the end would have to be told again that this host is retired");
+        }
         self.give_up().await;
         let mut reports = self.reports.clone();
+        let mut late = false;
         let deadline = Instant::now() + CLEAN_UP;
         while !self.desired.is_done(&reports.borrow_and_update()) {
             tokio::select! {
-                seen = reports.changed() => if seen.is_err() { break },
-                () = time::sleep_until(deadline) => {
-                    tracing::error!("not everything could be removed in time; look for containers labelled by Picket and for ZeroTier networks");
-                    break;
+                seen = reports.changed() => if seen.is_err() { return Ok(Farewell::Stopped) },
+                () = time::sleep_until(deadline), if !late => {
+                    late = true;
+                    tracing::error!("not everything could be removed in time; goes on trying, and keeps the keys until then");
                 }
-                () = self.stop.cancelled() => break,
+                () = self.stop.cancelled() => return Ok(Farewell::Stopped),
             }
         }
         let (desired, identities) = (self.desired.clone(), self.identities.clone());
@@ -335,7 +370,8 @@ impl Session {
             }
             identities.clear()
         })
-        .await
+        .await?;
+        Ok(Farewell::Retired)
     }
 }
 

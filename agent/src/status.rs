@@ -22,7 +22,7 @@ use crate::{
 
 /// The file is written at least this often.
 const WRITE: Duration = Duration::from_secs(30);
-/// A file that is older than this was not written by a running agent.
+/// An agent that is well has written since.
 const STALE: Duration = Duration::from_secs(120);
 /// The least time between two writes.
 const COALESCE: Duration = Duration::from_secs(1);
@@ -136,6 +136,8 @@ pub enum Verdict {
     Connected,
     /// It runs and has none.
     NotConnected,
+    /// Its process is there and has not written for a while.
+    Silent,
     /// It does not run.
     NotRunning,
 }
@@ -145,8 +147,10 @@ impl Status {
     #[must_use]
     pub fn verdict(&self, now: Timestamp, used: bool) -> Verdict {
         let age = now.duration_since(self.written).unsigned_abs();
-        if !used || age > STALE {
+        if !used {
             Verdict::NotRunning
+        } else if age > STALE {
+            Verdict::Silent
         } else if self.master.state == State::Connected {
             Verdict::Connected
         } else {
@@ -175,6 +179,10 @@ impl Status {
             match verdict {
                 Verdict::NotRunning => format!(
                     "not running, last seen {}; start it with `systemctl start picket-agent`",
+                    ago(self.written)
+                ),
+                Verdict::Silent => format!(
+                    "its process is there and wrote this {}; see its log, whether the disk is full and whether the clock was set",
                     ago(self.written)
                 ),
                 Verdict::Connected | Verdict::NotConnected => format!("running, version {}", self.version),
@@ -364,7 +372,9 @@ mod tests {
         assert_eq!(connected.verdict(now, true), Verdict::Connected);
         assert_eq!(connected.verdict(now, false), Verdict::NotRunning);
         let later = now + jiff::SignedDuration::from_mins(5);
-        assert_eq!(connected.verdict(later, true), Verdict::NotRunning);
+        assert_eq!(connected.verdict(later, true), Verdict::Silent);
+        let text = connected.to_text(later, Verdict::Silent);
+        assert!(text.contains("its process is there"), "{text}");
         assert_eq!(status(State::Refused).verdict(now, true), Verdict::NotConnected);
     }
 

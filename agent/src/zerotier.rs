@@ -4,7 +4,7 @@
 //! changes by itself. Its list of networks is asked for every second, since that is where changes matter, and all of it
 //! every 30 s and after each action of ours; members that someone else changed are seen within those 30 s.
 
-use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, io, net::IpAddr, path::PathBuf, time::Duration};
 
 use picket_proto::{
     document::Problem,
@@ -70,7 +70,50 @@ impl Reach {
     }
 }
 
+/// Whether nobody can be asked anything at present: the next question would wait for the same answer.
+pub(crate) fn is_away(error: &Error) -> bool {
+    match error {
+        Error::Unreachable { .. } | Error::TimedOut { .. } | Error::Refused { .. } => true,
+        Error::Broken { .. }
+        | Error::Failed { .. }
+        | Error::NotFound { .. }
+        | Error::NoTun { .. }
+        | Error::Disagrees { .. }
+        | Error::Foreign { .. } => false,
+    }
+}
+
 impl ZeroTierError {
+    /// Whether nobody can be asked anything at present.
+    pub(crate) fn is_away(&self) -> bool {
+        match self {
+            Self::Home(_) => true,
+            Self::Service(error) => is_away(error),
+        }
+    }
+
+    /// Whether a join that failed so surely was none: the service did not hear of it, or could not do it.
+    pub(crate) fn changed_nothing(&self) -> bool {
+        match self {
+            Self::Home(_) | Self::Service(Error::Refused { .. } | Error::NoTun { .. }) => true,
+            // A connection that broke after the request was sent says nothing about what became of it.
+            Self::Service(Error::Unreachable { cause, .. }) => {
+                matches!(
+                    cause.kind(),
+                    io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound
+                )
+            }
+            Self::Service(
+                Error::Broken { .. }
+                | Error::Failed { .. }
+                | Error::NotFound { .. }
+                | Error::TimedOut { .. }
+                | Error::Disagrees { .. }
+                | Error::Foreign { .. },
+            ) => false,
+        }
+    }
+
     /// What a beat says of a service that cannot be asked.
     fn state(&self) -> ServiceState {
         let text = crate::sentence(self);
@@ -262,4 +305,34 @@ async fn members(
         })
         .collect();
     Ok((members, read.skipped))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn unreachable(kind: io::ErrorKind) -> Error {
+        Error::Unreachable {
+            request: "POST /network".into(),
+            place: "127.0.0.1:9993".into(),
+            cause: kind.into(),
+        }
+    }
+
+    #[test]
+    fn a_service_that_nobody_reaches_ends_a_pass_and_one_that_answers_does_not() {
+        assert!(is_away(&unreachable(io::ErrorKind::ConnectionReset)));
+        assert!(!is_away(&Error::Failed {
+            request: "POST /network".into(),
+            place: "127.0.0.1:9993".into(),
+            status: 500,
+        }));
+    }
+
+    #[test]
+    fn a_join_that_was_cut_off_half_way_may_have_been_done() {
+        let nothing = |kind| ZeroTierError::from(unreachable(kind)).changed_nothing();
+        assert!(nothing(io::ErrorKind::ConnectionRefused));
+        assert!(!nothing(io::ErrorKind::ConnectionReset) && !nothing(io::ErrorKind::UnexpectedEof));
+    }
 }

@@ -21,7 +21,7 @@ use bollard::{
 use futures::{FutureExt as _, StreamExt as _};
 use picket_agent::deckies::{
     Owner,
-    allow::{Allowed, NetworkRule},
+    allow::{Allowed, GatewayRule, NetworkRule},
     docker::DockerEngine,
     form::BaseImage,
     pass::{Deckies, Report},
@@ -338,8 +338,10 @@ impl Site {
                 driver: Driver::Bridge,
                 parent: None,
                 subnet: "10.213.0.0/16".parse().expect("a subnet"),
+                gateway: GatewayRule::Never,
             }],
             ports: vec!["1-1023".parse().expect("a rule")],
+            most: 64,
         };
         let deckies = Deckies::new(
             engine,

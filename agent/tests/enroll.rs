@@ -91,6 +91,48 @@ async fn a_new_bundle_for_the_same_host_gives_it_a_new_identity() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_new_bundle_is_used_up_even_while_the_present_identity_works() {
+    let site = Site::new();
+    let worker = site.machine("edge-07");
+    worker.enroll().await.unwrap();
+    fs::write(&worker.bundle, site.master.bundle("edge-07")).unwrap();
+    assert!(worker.enroll().await.unwrap().before);
+    let mut thief = site.machine("thief");
+    thief.bundle = worker.bundle.clone();
+    let said = sentence(&thief.enroll().await.unwrap_err());
+    assert!(said.contains("the bundle has been used before"), "{said}");
+    assert!(worker.enroll().await.unwrap().before, "and the machine is in");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_machine_of_a_host_that_was_retired_while_it_was_off_takes_a_bundle_of_a_new_host() {
+    let site = Site::new();
+    let mut worker = site.machine("edge-07");
+    let old = worker.enroll().await.unwrap();
+    site.master.judge("edge-07", Standing::Banned);
+    worker.bundle = site.machine("edge-08").bundle;
+    let new = worker.enroll().await.unwrap();
+    assert_eq!((new.name.as_str(), new.before), ("edge-08", false));
+    assert_ne!(new.host, old.host);
+    assert!(worker.enroll().await.unwrap().before);
+}
+
+#[tokio::test(start_paused = true)]
+async fn damaged_identity_files_do_not_stand_in_the_way_of_a_new_bundle() {
+    let site = Site::new();
+    let worker = site.machine("edge-07");
+    worker.enroll().await.unwrap();
+    let identity = worker.state.join("identity");
+    for name in ["current.json", "next.json", "key.json", "previous.json"] {
+        picket_durable::write_private(identity.join(name), b"{").unwrap();
+    }
+    site.master.judge("edge-07", Standing::Spent);
+    fs::write(&worker.bundle, site.master.bundle("edge-07")).unwrap();
+    assert!(!worker.enroll().await.unwrap().before);
+    assert!(identity.join("current.json.damaged").exists());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_bundle_that_is_cut_edited_expired_or_open_to_others_is_refused_and_nothing_is_written() {
     let site = Site::new();
     let worker = site.machine("edge-07");
@@ -125,4 +167,16 @@ async fn a_master_that_cannot_be_reached_changes_nothing() {
         sentence(&error)
     );
     assert!(!worker.state.exists());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_without_a_good_identity_ends_and_says_that_starting_it_again_is_no_use() {
+    let site = Site::new();
+    let mut worker = site.machine("edge-07");
+    worker.start();
+    assert!(worker.ends().await.unwrap_err().needs_enrolment());
+    worker.enroll().await.unwrap();
+    picket_durable::write_private(worker.state.join("identity/current.json"), b"{").unwrap();
+    worker.start();
+    assert!(worker.ends().await.unwrap_err().needs_enrolment());
 }

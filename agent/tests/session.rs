@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use picket_agent::{Farewell, deckies::fake::FakeEngine};
+use picket_agent::{Farewell, deckies::fake::FakeEngine, status::State};
 use picket_pki::Standing;
 use picket_proto::{
     document::{Contents, Kind, OutcomeStatus},
@@ -24,7 +24,10 @@ use picket_proto::{
 };
 use picket_zerotier::{NetworkId, NodeId, controller::NewNetwork, node::Settings};
 use site::{Site, Worker, until};
-use tokio::time;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    time,
+};
 
 fn on(networks: &[NetworkId]) -> Contents {
     Contents::Networks(BTreeSet::from_iter(networks.iter().copied()))
@@ -157,7 +160,9 @@ async fn a_network_that_the_configuration_does_not_allow_is_refused_with_what_to
     worker.until_on(&[lab]).await;
     let outcome = site.master.log().outcomes.pop().unwrap();
     assert!(
-        outcome.problems[0].message.contains("networks.allow"),
+        outcome.problems[0]
+            .message
+            .contains(&format!("add \"{office}\" to networks.allow")),
         "{:?}",
         outcome.problems
     );
@@ -312,7 +317,7 @@ async fn past_half_life_the_certificate_is_renewed_once_however_wrong_the_clock_
         .collect();
     assert_eq!(
         files,
-        BTreeSet::from(["current.json".to_owned(), "previous.json".to_owned()])
+        BTreeSet::from(["bundle", "current.json", "previous.json"].map(ToOwned::to_owned))
     );
     assert_eq!(worker.stop().await.unwrap(), Farewell::Stopped);
     assert_eq!(site.master.log().goodbyes.last().unwrap(), "the agent stops");
@@ -464,6 +469,153 @@ async fn every_refusal_is_in_the_status_with_what_to_do() {
     let problem = until("the problem", async || status(&worker)?.master.problem).await;
     assert!(problem.contains("picketctl host bundle"), "{problem}");
     assert_eq!(worker.stop().await.unwrap(), Farewell::Stopped);
+}
+
+#[tokio::test(start_paused = true)]
+async fn somebody_on_the_path_who_says_revoked_takes_nothing_from_this_machine() {
+    let site = Site::new();
+    let [lab, _] = networks(&site).await;
+    let worker = site.worker("edge-07").await;
+    until_beats(&site, 1).await;
+    site.master.want(on(&[lab]), 1).await;
+    worker.until_on(&[lab]).await;
+
+    let mut impostor = site.pipes.listen(site::master::ADDRESS);
+    worker.wire.cut();
+    worker.wire.mend();
+    for _ in 0..3 {
+        let (mut io, _) = impostor.accept().await.unwrap();
+        let mut header = [0; 5];
+        io.read_exact(&mut header).await.unwrap();
+        let mut hello = vec![0; usize::from(u16::from_be_bytes([header[3], header[4]]))];
+        io.read_exact(&mut hello).await.unwrap();
+        // A fatal alert in the clear: certificate_revoked.
+        io.write_all(&[21, 3, 3, 0, 2, 2, 44]).await.unwrap();
+    }
+    time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(worker.networks().await, [lab]);
+    assert_eq!(status(&worker).unwrap().master.state, State::Disconnected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leave_in_answer_to_hello_is_heeded_like_any_other() {
+    let site = Site::new();
+    let mut worker = site.machine("edge-07");
+    worker.enroll().await.unwrap();
+    site.master.turn_away(LeaveReason::Retired);
+    worker.start();
+    assert_eq!(worker.ends().await.unwrap(), Farewell::Retired);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_document_that_cannot_be_kept_is_never_said_to_be_held() {
+    let site = Site::new();
+    let worker = site.worker("edge-07").await;
+    until_beats(&site, 1).await;
+    let sessions = site.master.log().hellos.len();
+    // No file can take the place of a directory that is not empty.
+    let blocker = worker.state.join("desired/members.json");
+    std::fs::create_dir_all(blocker.join("x")).unwrap();
+    site.master.want(Contents::Members(BTreeMap::new()), 1).await;
+    until("two more sessions", async || {
+        (site.master.log().hellos.len() >= sessions + 2).then_some(())
+    })
+    .await;
+    let log = site.master.log();
+    assert!(log.outcomes.is_empty(), "{:?}", log.outcomes);
+    assert!(log.hellos.last().unwrap().held.is_empty());
+    std::fs::remove_dir_all(blocker).unwrap();
+    until_outcome(&site, Kind::Members, 1, OutcomeStatus::Done).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_damaged_next_identity_is_moved_aside_and_the_agent_runs_under_the_present_one() {
+    let site = Site::new();
+    let mut worker = site.machine("edge-07");
+    worker.enroll().await.unwrap();
+    let next = worker.state.join("identity/next.json");
+    picket_durable::write_private(&next, b"{").unwrap();
+    worker.start();
+    until_beats(&site, 1).await;
+    assert!(!next.exists() && next.with_extension("json.damaged").exists());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_retired_host_that_cannot_clean_up_yet_keeps_its_keys_and_goes_on_at_the_next_start() {
+    let site = Site::new();
+    let [lab, _] = networks(&site).await;
+    let mut worker = site.worker("edge-07").await;
+    until_beats(&site, 1).await;
+    site.master.want(on(&[lab]), 1).await;
+    worker.until_on(&[lab]).await;
+    site.lab.stop(worker.node);
+    site.master.leave(LeaveReason::Retired).await;
+    time::sleep(Duration::from_secs(120)).await;
+    assert!(
+        worker.state.join("identity/current.json").exists(),
+        "nothing is forgotten yet"
+    );
+    assert_eq!(worker.stop().await.unwrap(), Farewell::Stopped);
+    worker.wire.cut();
+    worker.start();
+    site.lab.start(worker.node);
+    assert_eq!(worker.ends().await.unwrap(), Farewell::Retired);
+    assert!(worker.networks().await.is_empty());
+    assert_eq!(
+        std::fs::read_dir(worker.state.join("identity")).unwrap().count(),
+        0
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_network_that_surely_was_not_joined_is_not_ours_to_leave() {
+    let site = Site::new();
+    let [lab, _] = networks(&site).await;
+    let worker = site.worker("edge-07").await;
+    until_beats(&site, 1).await;
+    site.lab.set_tun(worker.node, false);
+    site.master.want(on(&[lab]), 1).await;
+    until_outcome(&site, Kind::Networks, 1, OutcomeStatus::Blocked).await;
+    site.master.want(on(&[]), 2).await;
+    until_outcome(&site, Kind::Networks, 2, OutcomeStatus::Done).await;
+    site.lab.set_tun(worker.node, true);
+    worker
+        .zerotier
+        .node()
+        .join(lab, Settings::default())
+        .await
+        .unwrap();
+    time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(worker.networks().await, [lab], "somebody joined it by hand");
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_word_in_the_configuration_no_network_is_joined() {
+    let site = Site::new();
+    let [lab, _] = networks(&site).await;
+    let mut worker = site.machine("edge-07");
+    worker.settings = String::new();
+    worker.enroll().await.unwrap();
+    worker.start();
+    until_beats(&site, 1).await;
+    site.master.want(on(&[lab]), 1).await;
+    until_outcome(&site, Kind::Networks, 1, OutcomeStatus::Failed).await;
+    assert!(worker.networks().await.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_next_certificate_is_kept_until_the_present_one_was_accepted() {
+    let site = Site::new();
+    let mut worker = site.worker("edge-07").await;
+    until_beats(&site, 1).await;
+    worker.stop().await.unwrap();
+    let identity = worker.state.join("identity");
+    std::fs::copy(identity.join("current.json"), identity.join("next.json")).unwrap();
+    site.master.judge("edge-07", Standing::Spent);
+    worker.start();
+    until("the refusal", async || status(&worker)?.master.problem).await;
+    worker.stop().await.unwrap();
+    assert!(identity.join("next.json").exists(), "neither was accepted");
 }
 
 fn status(worker: &Worker) -> Option<picket_agent::status::Status> {

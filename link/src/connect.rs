@@ -178,14 +178,17 @@ type Opened = Replay<TlsStream<Box<dyn Io>>>;
 
 /// Shakes hands, and waits for the first decrypted byte. In TLS 1.3 a client is done before the server has seen
 /// its certificate; only what the server says next, its HTTP/2 settings or an alert, tells whether it is accepted.
+///
+/// An alert during the handshake is nobody's word: whoever is on the path can write one. Only what is read after the
+/// handshake comes from the holder of the master's key, and only that can be a refusal of our certificate.
 async fn open(io: Box<dyn Io>, address: &str, config: &Arc<ClientConfig>) -> Result<Opened, LinkError> {
-    let failed = |cause: io::Error| explain(address, cause);
+    let failed = |cause: io::Error| explain(address, cause, Refusal::of);
     // The verifier ignores the name and the configuration does not send it.
     let name = ServerName::try_from("master").expect("a plain word is a valid DNS name");
     let mut stream = TlsConnector::from(config.clone())
         .connect(name, io)
         .await
-        .map_err(failed)?;
+        .map_err(|cause| explain(address, cause, unproven))?;
     let mut first = [0; 1];
     match stream.read(&mut first).await {
         Ok(0) => Err(failed(io::ErrorKind::UnexpectedEof.into())),
@@ -194,7 +197,16 @@ async fn open(io: Box<dyn Io>, address: &str, config: &Arc<ClientConfig>) -> Res
     }
 }
 
-fn explain(address: &str, cause: io::Error) -> LinkError {
+/// What an error of the handshake says of us: at most that the two do not speak the same.
+fn unproven(error: &rustls::Error) -> Option<Refusal> {
+    Refusal::of(error).filter(|refusal| *refusal == Refusal::Protocol)
+}
+
+fn explain(
+    address: &str,
+    cause: io::Error,
+    refusal: impl FnOnce(&rustls::Error) -> Option<Refusal>,
+) -> LinkError {
     let tls = cause
         .get_ref()
         .and_then(|inner| inner.downcast_ref::<rustls::Error>());
@@ -205,7 +217,7 @@ fn explain(address: &str, cause: io::Error) -> LinkError {
         };
     }
     // On this side everything else that goes wrong in TLS means that the two do not speak the same.
-    if let Some(cause) = tls.and_then(Refusal::of) {
+    if let Some(cause) = tls.and_then(refusal) {
         return LinkError::Refused {
             address: address.to_owned(),
             cause,

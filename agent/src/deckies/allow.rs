@@ -4,13 +4,22 @@
 //! Docker socket, binds and added capabilities cannot even be said in a shard; images, networks and ports can, and
 //! are checked here against `agent.toml`. What is not allowed is refused: an empty list allows nothing.
 
-use std::{collections::BTreeMap, fmt, net::Ipv4Addr, ops::RangeInclusive, str::FromStr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    net::Ipv4Addr,
+    ops::RangeInclusive,
+    str::FromStr,
+};
 
 use ipnet::Ipv4Net;
 use picket_proto::{
     host::Name,
-    shard::{Decky, DeckyNetwork, Driver, Shard, usable},
+    shard::{Decky, DeckyNetwork, DeckyService, Driver, Shard, usable},
 };
+
+/// How many deckies a machine runs unless its configuration says otherwise.
+pub const MOST: usize = 64;
 
 /// What `agent.toml` allows. By default, nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -21,6 +30,8 @@ pub struct Allowed {
     pub networks: Vec<NetworkRule>,
     /// TCP ports services may say they listen on.
     pub ports: Vec<PortRule>,
+    /// How many deckies there may be.
+    pub most: usize,
 }
 
 /// One image by its exact reference, or every image whose reference begins so.
@@ -41,6 +52,20 @@ pub struct NetworkRule {
     pub parent: Option<String>,
     /// The whole network lies inside.
     pub subnet: Ipv4Net,
+    /// The way out.
+    pub gateway: GatewayRule,
+}
+
+/// Whether a network may have a gateway, by which its deckies reach more than their own network.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum GatewayRule {
+    /// None.
+    #[default]
+    Never,
+    /// Any, or none.
+    Any,
+    /// This one, or none.
+    At(Ipv4Addr),
 }
 
 /// `22` or `1024-65535`.
@@ -52,9 +77,17 @@ pub struct PortRule(pub RangeInclusive<u16>);
 pub enum RuleError {
     /// Of images.
     #[error(
-        "`{0}` is no image rule; write an image such as picket-decoy:latest, or a beginning such as picket-*"
+        "`{0}` is no image rule; write an image such as picket-decoy:latest, or a beginning such as picket-decoy:* or registry.example.org/decoys/*"
     )]
     Image(String),
+    /// Of images of any registry.
+    #[error(
+        "`{0}` leaves open from which registry an image comes; write the registry out up to a /, such as registry.example.org/*"
+    )]
+    OpenRegistry(String),
+    /// Of gateways.
+    #[error("`{0}` is no gateway rule; write true, false, or the gateway's address")]
+    Gateway(String),
     /// Of ports.
     #[error("`{0}` is no port rule; write a port such as 22, or a range such as 1024-65535")]
     Ports(String),
@@ -74,6 +107,13 @@ impl FromStr for ImageRule {
         if text.is_empty() || !fits {
             return Err(RuleError::Image(text.to_owned()));
         }
+        // Without a slash, what comes before the tag may still become the name of a registry.
+        let is_open = text.ends_with('*')
+            && !stem.contains('/')
+            && (stem.is_empty() || stem.split(':').next().is_some_and(|name| name.contains('.')));
+        if is_open {
+            return Err(RuleError::OpenRegistry(text.to_owned()));
+        }
         Ok(rule(stem.to_owned()))
     }
 }
@@ -82,7 +122,10 @@ impl ImageRule {
     fn allows(&self, image: &str) -> bool {
         match self {
             Self::Exactly(exactly) => image == exactly,
-            Self::Prefix(prefix) => image.starts_with(prefix.as_str()),
+            // What comes before the first slash names the registry: a rule that has none must not grow one.
+            Self::Prefix(prefix) => image
+                .strip_prefix(prefix.as_str())
+                .is_some_and(|rest| prefix.contains('/') || !rest.contains('/')),
         }
     }
 }
@@ -95,6 +138,31 @@ impl FromStr for PortRule {
         match (first.trim().parse(), last.trim().parse()) {
             (Ok(first), Ok(last)) if 0 < first && first <= last => Ok(Self(first..=last)),
             _ => Err(RuleError::Ports(text.to_owned())),
+        }
+    }
+}
+
+impl FromStr for GatewayRule {
+    type Err = RuleError;
+
+    fn from_str(text: &str) -> Result<Self, RuleError> {
+        match text {
+            "true" => Ok(Self::Any),
+            "false" => Ok(Self::Never),
+            address => address
+                .parse()
+                .map(Self::At)
+                .map_err(|_| RuleError::Gateway(text.to_owned())),
+        }
+    }
+}
+
+impl GatewayRule {
+    fn allows(self, gateway: Option<Ipv4Addr>) -> bool {
+        match (self, gateway) {
+            (_, None) | (Self::Any, Some(_)) => true,
+            (Self::Never, Some(_)) => false,
+            (Self::At(only), Some(gateway)) => gateway == only,
         }
     }
 }
@@ -155,6 +223,22 @@ pub enum Refused {
         /// The subnet.
         subnet: Ipv4Net,
     },
+    /// The network has a gateway that no rule allows.
+    #[error(
+        "network {name}: agent.toml allows it no gateway {gateway}; add `gateway = \"{gateway}\"` to its [[deckies.networks]], or leave the gateway out"
+    )]
+    WayOut {
+        /// Its name in the shard.
+        name: Name,
+        /// The gateway.
+        gateway: Ipv4Addr,
+    },
+    /// The address is the machine's own or that of its gateway.
+    #[error("address {0} is this machine's own or its gateway's; choose another")]
+    Reserved(Ipv4Addr),
+    /// There are as many deckies as there may be.
+    #[error("agent.toml allows {0} deckies on this machine; raise deckies.most, or place it elsewhere")]
+    TooMany(usize),
     /// The address belongs to the gateway, or to the host itself on a network without one.
     #[error("address {0} is the network's own; choose another")]
     Gateway(Ipv4Addr),
@@ -171,14 +255,26 @@ pub enum Refused {
     TwoServices(Name),
 }
 
-/// The part of a shard that this machine permits, and why it refuses the rest, by decky.
+/// The part of a shard that this machine permits, and why it refuses the rest, by decky. Nobody gets a `reserved`
+/// address.
 #[must_use]
-pub fn permit(shard: &Shard, allowed: &Allowed) -> (Shard, BTreeMap<Name, Refused>) {
+pub fn permit(
+    shard: &Shard,
+    allowed: &Allowed,
+    reserved: &BTreeSet<Ipv4Addr>,
+) -> (Shard, BTreeMap<Name, Refused>) {
     let mut permitted = Shard::default();
     let mut refusals = BTreeMap::new();
     let mut taken: BTreeMap<Ipv4Addr, Name> = BTreeMap::new();
     for decky in shard.deckies.values() {
-        match check(decky, shard, allowed, &taken) {
+        let checked = check(decky, shard, allowed, reserved, &taken).and_then(|network| {
+            if permitted.deckies.len() < allowed.most {
+                Ok(network)
+            } else {
+                Err(Refused::TooMany(allowed.most))
+            }
+        });
+        match checked {
             Ok(network) => {
                 taken.insert(decky.address, decky.name.clone());
                 permitted.networks.insert(network.name.clone(), network.clone());
@@ -196,17 +292,15 @@ fn check<'a>(
     decky: &Decky,
     shard: &'a Shard,
     allowed: &Allowed,
+    reserved: &BTreeSet<Ipv4Addr>,
     taken: &BTreeMap<Ipv4Addr, Name>,
 ) -> Result<&'a DeckyNetwork, Refused> {
     let network = shard
         .networks
         .get(&decky.network)
         .ok_or_else(|| Refused::NoNetwork(decky.network.clone()))?;
-    if !allowed.networks.iter().any(|rule| rule.allows(network)) {
-        return Err(Refused::Network {
-            name: network.name.clone(),
-            network: Described(network).to_string(),
-        });
+    if let Some(refused) = place_refusal(decky, shard, allowed, reserved) {
+        return Err(refused);
     }
     let address = decky.address;
     if !usable(&network.subnet, address) {
@@ -226,29 +320,66 @@ fn check<'a>(
             other: other.clone(),
         });
     }
-    let mut names = std::collections::BTreeSet::new();
+    let mut names = BTreeSet::new();
     for service in &decky.services {
         if !names.insert(&service.name) {
             return Err(Refused::TwoServices(service.name.clone()));
         }
-        if !allowed.images.iter().any(|rule| rule.allows(&service.image)) {
-            return Err(Refused::Image {
-                service: service.name.clone(),
-                image: service.image.clone(),
-            });
-        }
-        let refused = service
-            .ports
-            .iter()
-            .find(|port| !allowed.ports.iter().any(|rule| rule.0.contains(port)));
-        if let Some(&port) = refused {
-            return Err(Refused::Port {
-                service: service.name.clone(),
-                port,
-            });
+        if let Some(refused) = service_refusal(service, allowed) {
+            return Err(refused);
         }
     }
     Ok(network)
+}
+
+/// Why this machine does not allow a decky where it is to be: the network, its way out, the address.
+pub(super) fn place_refusal(
+    decky: &Decky,
+    shard: &Shard,
+    allowed: &Allowed,
+    reserved: &BTreeSet<Ipv4Addr>,
+) -> Option<Refused> {
+    let network = shard.networks.get(&decky.network)?;
+    let mut rules = allowed
+        .networks
+        .iter()
+        .filter(|rule| rule.allows(network))
+        .peekable();
+    if rules.peek().is_none() {
+        return Some(Refused::Network {
+            name: network.name.clone(),
+            network: Described(network).to_string(),
+        });
+    }
+    if let Some(gateway) = network.gateway
+        && !rules.any(|rule| rule.gateway.allows(network.gateway))
+    {
+        return Some(Refused::WayOut {
+            name: network.name.clone(),
+            gateway,
+        });
+    }
+    reserved
+        .contains(&decky.address)
+        .then_some(Refused::Reserved(decky.address))
+}
+
+/// Why this machine does not allow a service.
+pub(super) fn service_refusal(service: &DeckyService, allowed: &Allowed) -> Option<Refused> {
+    if !allowed.images.iter().any(|rule| rule.allows(&service.image)) {
+        return Some(Refused::Image {
+            service: service.name.clone(),
+            image: service.image.clone(),
+        });
+    }
+    let refused = service
+        .ports
+        .iter()
+        .find(|port| !allowed.ports.iter().any(|rule| rule.0.contains(port)));
+    refused.map(|&port| Refused::Port {
+        service: service.name.clone(),
+        port,
+    })
 }
 
 struct Described<'a>(&'a DeckyNetwork);
@@ -280,7 +411,7 @@ mod tests {
     fn refused(change: impl FnOnce(&mut Shard)) -> String {
         let mut shard = shard(2);
         change(&mut shard);
-        let (permitted, refusals) = permit(&shard, &allowed());
+        let (permitted, refusals) = permit(&shard, &allowed(), &own());
         assert!(
             permitted.deckies.contains_key(&name("decky-00")),
             "the other decky is permitted"
@@ -293,19 +424,24 @@ mod tests {
         name.parse().unwrap()
     }
 
+    /// The machine's own address, inside the deckies' network.
+    fn own() -> BTreeSet<Ipv4Addr> {
+        BTreeSet::from([[10, 77, 0, 99].into()])
+    }
+
     fn second(shard: &mut Shard) -> &mut Decky {
         shard.deckies.get_mut(&name("decky-01")).unwrap()
     }
 
     #[test]
     fn what_is_allowed_is_permitted_whole() {
-        let (permitted, refusals) = permit(&shard(5), &allowed());
+        let (permitted, refusals) = permit(&shard(5), &allowed(), &own());
         assert_eq!((permitted, refusals), (shard(5), BTreeMap::new()));
     }
 
     #[test]
     fn nothing_is_allowed_by_default() {
-        let (permitted, refusals) = permit(&shard(3), &Allowed::default());
+        let (permitted, refusals) = permit(&shard(3), &Allowed::default(), &own());
         assert_eq!((permitted, refusals.len()), (Shard::default(), 3));
     }
 
@@ -319,6 +455,14 @@ mod tests {
             refused(|shard| second(shard).address = [10, 77, 0, 255].into()),
             refused(|shard| second(shard).address = [10, 77, 0, 1].into()),
             refused(|shard| second(shard).address = [10, 77, 0, 10].into()),
+            refused(|shard| second(shard).address = [10, 77, 0, 99].into()),
+            refused(|shard| {
+                let mut network = shard.networks[&name("lan")].clone();
+                network.name = name("out");
+                network.gateway = Some([10, 77, 0, 254].into());
+                shard.networks.insert(network.name.clone(), network);
+                second(shard).network = name("out");
+            }),
             refused(|shard| {
                 let service = second(shard).services[0].clone();
                 second(shard).services.push(service);
@@ -347,6 +491,8 @@ mod tests {
             "address 10.77.0.255 is none a machine may have in 10.77.0.0/24; choose one inside",
             "address 10.77.0.1 is the network's own; choose another",
             "address 10.77.0.10 belongs to decky-00; choose another",
+            "address 10.77.0.99 is this machine's own or its gateway's; choose another",
+            "network out: agent.toml allows it no gateway 10.77.0.254; add `gateway = \"10.77.0.254\"` to its [[deckies.networks]], or leave the gateway out",
             "two services are called ssh; rename one",
             "network wide: agent.toml allows no bridge with 10.0.0.0/8; add it to the allowed networks, or use another",
             "network wire: agent.toml allows no macvlan on eth0 with 10.77.0.0/24; add it to the allowed networks, or use another",
@@ -362,6 +508,42 @@ mod tests {
         let exact: ImageRule = "picket-decoy:latest".parse().unwrap();
         assert!(!exact.allows("picket-decoy:latest2"));
         assert!("a b".parse::<ImageRule>().is_err() && "a*b".parse::<ImageRule>().is_err());
+    }
+
+    #[test]
+    fn a_prefix_never_grows_a_registry_of_its_own() {
+        let prefix: ImageRule = "picket-*".parse().unwrap();
+        assert!(prefix.allows("picket-decoy:latest"));
+        assert!(!prefix.allows("picket-evil.example.org/decoy:latest"));
+        let tag: ImageRule = "picket-decoy:*".parse().unwrap();
+        assert!(tag.allows("picket-decoy:1.0") && !tag.allows("picket-decoy:5000/decoy"));
+        for open in ["*", "registry.example.*", "registry.example.org*"] {
+            assert_eq!(
+                open.parse::<ImageRule>(),
+                Err(RuleError::OpenRegistry(open.to_owned()))
+            );
+        }
+    }
+
+    #[test]
+    fn a_gateway_is_allowed_by_its_address_or_altogether() {
+        let rule = |text: &str| text.parse::<GatewayRule>().unwrap();
+        let at = Some(Ipv4Addr::new(10, 77, 0, 1));
+        assert!(rule("true").allows(at) && rule("10.77.0.1").allows(at));
+        assert!(!rule("false").allows(at) && !rule("10.77.0.2").allows(at));
+        assert!(rule("false").allows(None) && "yes".parse::<GatewayRule>().is_err());
+    }
+
+    #[test]
+    fn no_more_deckies_than_the_machine_may_run_are_permitted() {
+        let allowed = Allowed { most: 2, ..allowed() };
+        let (permitted, refusals) = permit(&shard(3), &allowed, &own());
+        assert_eq!(permitted.deckies.len(), 2);
+        let said = refusals[&name("decky-02")].to_string();
+        assert!(
+            said.contains("2 deckies") && said.contains("deckies.most"),
+            "{said}"
+        );
     }
 
     #[test]

@@ -14,6 +14,8 @@ use super::{
 /// Between attempts to listen to an engine that went away.
 const FIRST_WAIT: Duration = Duration::from_millis(500);
 const MOST_WAIT: Duration = Duration::from_secs(5);
+/// A stream that lasted this long was a success.
+const LASTED: Duration = Duration::from_secs(30);
 /// Changes that are there already and told as one.
 const MOST_AT_ONCE: usize = 1024;
 
@@ -24,6 +26,10 @@ pub struct Changes {
     stream: Option<BoxStream<'static, Result<(), EngineError>>>,
     backoff: Backoff,
     again: Option<time::Instant>,
+    /// When the stream was opened.
+    opened: Option<time::Instant>,
+    /// The stream has said something.
+    greeted: bool,
     /// Docker answered when it was last listened to, or nobody has listened yet.
     answering: bool,
 }
@@ -39,6 +45,8 @@ impl Changes {
             stream: None,
             backoff,
             again: None,
+            opened: None,
+            greeted: false,
             answering: true,
         }
     }
@@ -54,8 +62,13 @@ impl Changes {
                 Some(stream) => stream,
                 None => self.stream.insert(self.engine.events(&self.owner)),
             };
+            let opened = *self.opened.get_or_insert_with(time::Instant::now);
             if let Some(Ok(())) = stream.next().await {
-                self.backoff.reset();
+                // The first word of a stream only says that it listens. An engine that answers and hangs up again and
+                // again is not back.
+                if std::mem::replace(&mut self.greeted, true) || opened.elapsed() >= LASTED {
+                    self.backoff.reset();
+                }
                 self.answering = true;
                 for _ in 0..MOST_AT_ONCE {
                     if !matches!(stream.next().now_or_never(), Some(Some(Ok(())))) {
@@ -64,7 +77,12 @@ impl Changes {
                 }
                 return;
             }
+            if opened.elapsed() >= LASTED {
+                self.backoff.reset();
+            }
             self.stream = None;
+            self.opened = None;
+            self.greeted = false;
             self.again = Some(time::Instant::now() + self.backoff.next_wait());
             if std::mem::replace(&mut self.answering, false) {
                 // Docker went away: that is a change. That it is still away is none.
@@ -127,5 +145,22 @@ mod tests {
             tokio::join!(changes.changed(), kill_when_listening)
         });
         told.await.expect("it listens again");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_engine_that_hangs_up_again_and_again_is_listened_to_seldom() {
+        let engine = Arc::new(FakeEngine::new());
+        engine.hang_up();
+        let mut changes = Changes::new(engine, owner());
+        let mut told = 0;
+        let minute = time::timeout(Duration::from_secs(60), async {
+            loop {
+                changes.changed().await;
+                told += 1;
+            }
+        });
+        assert!(minute.await.is_err());
+        // Twice for each time it is listened to, which is every 2.5 s on average; a wait that is reset gives hundreds.
+        assert!((4..150).contains(&told), "{told}");
     }
 }

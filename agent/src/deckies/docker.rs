@@ -238,6 +238,7 @@ impl DockerEngine {
             decky: labels.decky,
             role: labels.role,
             hash: labels.hash,
+            base_started: labels.base_started,
             run,
             started,
             namespace,

@@ -46,6 +46,8 @@ enum Event {
 #[derive(Default)]
 struct State {
     unreachable: bool,
+    held_pulls: bool,
+    hangs_up: bool,
     refused_starts: BTreeSet<String>,
     images: BTreeSet<String>,
     registry: BTreeSet<String>,
@@ -102,6 +104,17 @@ impl FakeEngine {
     pub fn go_away(&self) {
         self.state().unreachable = true;
         self.tell(Event::Gone);
+    }
+
+    /// Greets every listener and hangs up at once.
+    pub fn hang_up(&self) {
+        self.state().hangs_up = true;
+        self.tell(Event::Gone);
+    }
+
+    /// Answers no pull any more.
+    pub fn hold_pulls(&self) {
+        self.state().held_pulls = true;
     }
 
     /// Answers again.
@@ -443,6 +456,7 @@ impl State {
                     decky: labels.decky,
                     role: labels.role,
                     hash: labels.hash,
+                    base_started: labels.base_started,
                     run: held.run.clone(),
                     started: held.started,
                     namespace: held.namespace.map(|number| format!("net:[{number}]")),
@@ -480,6 +494,9 @@ impl Engine for FakeEngine {
     }
 
     fn pull<'a>(&'a self, image: &'a str) -> BoxFuture<'a, Result<(), EngineError>> {
+        if self.state().held_pulls {
+            return std::future::pending().boxed();
+        }
         self.answer(None, |state| {
             *state.pulls.entry(image.to_owned()).or_default() += 1;
             if !state.registry.contains(image) {
@@ -586,6 +603,9 @@ impl Engine for FakeEngine {
         };
         if self.state().unreachable {
             return futures::stream::once(ready(Err(gone()))).boxed();
+        }
+        if self.state().hangs_up {
+            return futures::stream::iter([Ok(()), Err(gone())]).boxed();
         }
         BroadcastStream::new(self.events.subscribe())
             .filter_map(move |event| {

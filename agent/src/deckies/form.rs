@@ -4,7 +4,7 @@
 //! hash in its label. What is the same for every container (limits, capabilities, logs) is not in the hash but under
 //! [`FORM_VERSION`], so that an agent with other limits restarts deckies only when its authors mean it to.
 
-use std::{collections::BTreeMap, net::Ipv4Addr};
+use std::{collections::BTreeMap, fmt, net::Ipv4Addr};
 
 use data_encoding::HEXLOWER;
 use picket_proto::{
@@ -35,6 +35,8 @@ pub mod label {
     pub const NETWORK: &str = "picket.network";
     /// The hash of the form.
     pub const FORM: &str = "picket.form";
+    /// When the base was started whose namespace a service was made to join; only on services of a base that ran.
+    pub const BASE_STARTED: &str = "picket.base-started";
     /// On an image: `true` when its containers need no writable file system.
     pub const READ_ONLY: &str = "picket.read-only";
 }
@@ -91,7 +93,7 @@ pub enum Role {
 }
 
 /// One container.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct ContainerForm {
     /// As Docker calls it.
     pub docker_name: String,
@@ -136,6 +138,20 @@ pub struct NetworkForm {
     pub network: DeckyNetwork,
     /// Every label.
     pub labels: BTreeMap<String, String>,
+}
+
+/// Without the values of the environment and the arguments, which may be what a decoy has to hide.
+impl fmt::Debug for ContainerForm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ContainerForm")
+            .field("docker_name", &self.docker_name)
+            .field("decky", &self.decky)
+            .field("role", &self.role)
+            .field("image", &self.image)
+            .field("hash", &self.hash())
+            .field("place", &self.place)
+            .finish_non_exhaustive()
+    }
 }
 
 impl ContainerForm {
@@ -294,6 +310,21 @@ mod tests {
             after.deckies[&second].services[0].1.hash()
         );
         assert_ne!(before.deckies[&second].hash(), after.deckies[&second].hash());
+    }
+
+    #[test]
+    fn what_is_logged_of_a_form_is_neither_its_arguments_nor_its_environment() {
+        let mut shard = shard(1);
+        let service = &mut shard.deckies.values_mut().next().unwrap().services[0];
+        service
+            .environment
+            .insert("PASSWORD".to_owned(), "hunter2".to_owned());
+        service.command = vec!["--token=geheim".to_owned()];
+        let said = format!("{:?}", forms(&shard, &owner(), &BaseImage::default()));
+        assert!(
+            said.contains("decky-00_ssh") && !said.contains("hunter2") && !said.contains("geheim"),
+            "{said}"
+        );
     }
 
     #[test]

@@ -60,6 +60,8 @@ pub struct Container {
     pub namespace: Option<String>,
     /// The container whose namespace it was made to join.
     pub joins: Option<ContainerId>,
+    /// When that container had been started when this one was made.
+    pub base_started: Option<Timestamp>,
     /// The network its address is on.
     pub network: Option<EngineNetworkId>,
     /// Its address.
@@ -127,6 +129,8 @@ pub struct ContainerLabels {
     pub role: Role,
     /// The hash of its form.
     pub hash: String,
+    /// When the base had been started that a service was made to join.
+    pub base_started: Option<Timestamp>,
 }
 
 /// Reads a container's labels.
@@ -145,6 +149,7 @@ pub fn container_labels(labels: &BTreeMap<String, String>) -> Result<ContainerLa
         decky: name(labels, label::DECKY)?,
         role,
         hash: text(labels, label::FORM)?.to_owned(),
+        base_started: labels.get(label::BASE_STARTED).and_then(|at| at.parse().ok()),
     })
 }
 
@@ -177,8 +182,9 @@ fn name(labels: &BTreeMap<String, String>, key: &str) -> Result<Name, String> {
 /// Whether a running service is in the namespace its base has at present.
 ///
 /// A base that was started again has a new namespace, and Docker still calls services in the old one running. Where
-/// the agent may look at the processes, their namespaces are compared. Elsewhere the times of start tell: a service
-/// joins the namespace that its base has at that moment, so one that was started before its base is in an older one.
+/// the agent may look at the processes, their namespaces are compared. Elsewhere the starts tell: a service joins the
+/// namespace that its base has at that moment. One that was made for the present start of its base is in it, whatever
+/// the clock did since; so is one that was started after it, and any other counts as left behind.
 #[must_use]
 pub fn in_live_namespace(base: &Container, service: &Container) -> bool {
     if service.joins.as_ref() != Some(&base.id) {
@@ -187,7 +193,7 @@ pub fn in_live_namespace(base: &Container, service: &Container) -> bool {
     match (&base.namespace, &service.namespace) {
         (Some(base), Some(service)) => base == service,
         (Some(_) | None, None) | (None, Some(_)) => match (base.started, service.started) {
-            (Some(base), Some(service)) => base <= service,
+            (Some(base), Some(started)) => service.base_started == Some(base) || base <= started,
             (Some(_) | None, None) | (None, Some(_)) => false,
         },
     }

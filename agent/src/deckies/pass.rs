@@ -3,9 +3,12 @@
 //! Steps of one decky are done one after another, different deckies at the same time. A failed step ends its decky's
 //! queue and nobody else's. A content that Docker refuses is remembered and not tried again while it stays the same,
 //! except every [`FORGET_AFTER`], since what made Docker refuse may lie outside the shard.
+//!
+//! What goes wrong is told in the report, and whoever made the pass logs it when it is news.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
     sync::Arc,
     time::Duration,
 };
@@ -19,14 +22,14 @@ use picket_proto::{
     status::{DeckiesStatus, DeckyState},
 };
 use tokio::sync::watch;
-use tracing::{debug, info, warn};
+use tracing::{debug, info};
 
 use super::{
     Owner,
-    allow::{Allowed, permit},
+    allow::{Allowed, permit, place_refusal, service_refusal},
     changes::Changes,
     engine::{Engine, EngineError, Image},
-    form::{BaseImage, Forms, forms},
+    form::{BaseImage, ContainerForm, Forms, forms},
     inventory::{ContainerId, Inventory},
     plan::{Phase, Plan, Step, plan},
     status::{Progress, blind, status, with_causes},
@@ -45,6 +48,7 @@ pub struct Deckies {
     owner: Owner,
     base: BaseImage,
     allowed: Allowed,
+    reserved: BTreeSet<Ipv4Addr>,
     clock: Clock,
     failed: BTreeMap<Name, Failure>,
     troubles: BTreeMap<Name, String>,
@@ -130,11 +134,17 @@ impl Deckies {
             owner,
             base,
             allowed,
+            reserved: BTreeSet::new(),
             clock,
             failed: BTreeMap::new(),
             troubles: BTreeMap::new(),
             progress: watch::Sender::default(),
         }
+    }
+
+    /// Addresses that no decky may have from now on: the machine's own and its gateways'.
+    pub fn reserve(&mut self, addresses: BTreeSet<Ipv4Addr>) {
+        self.reserved = addresses;
     }
 
     /// What is being done to deckies while a pass runs.
@@ -160,14 +170,26 @@ impl Deckies {
 
     /// Makes the shard true, as far as it is allowed and Docker can.
     pub async fn pass(&mut self, want: &Shard) -> Report {
-        let (permitted, refusals) = permit(want, &self.allowed);
+        self.pass_unless(want, std::future::pending()).await
+    }
+
+    /// Like [`Deckies::pass`], and stops waiting for images when `newer` returns: they may take minutes, nothing is
+    /// changed until they are here, and whoever is to go must not wait for them.
+    pub async fn pass_unless(&mut self, want: &Shard, newer: impl Future<Output = ()>) -> Report {
+        let (permitted, refusals) = permit(want, &self.allowed, &self.reserved);
         let forms = forms(&permitted, &self.owner, &self.base);
         let have = match self.engine.inventory(&self.owner).await {
             Ok(have) => have,
             Err(error) => return self.sightless(want, &error),
         };
         let mut attempt = Attempt::default();
-        let mut alone: BTreeSet<Name> = refusals.keys().cloned().collect();
+        // An update that is refused leaves what runs alone, unless what runs is the very thing that is refused.
+        let as_wanted = self::forms(want, &self.owner, &self.base);
+        let mut alone: BTreeSet<Name> = refusals
+            .keys()
+            .filter(|name| !self.runs_what_is_refused(name, want, &permitted, &as_wanted, &have))
+            .cloned()
+            .collect();
         for (name, refused) in &refusals {
             let trouble = Trouble {
                 message: refused.to_string(),
@@ -179,10 +201,29 @@ impl Deckies {
         self.recall(&forms, &mut attempt, &mut alone).await;
 
         let mut plan = plan(&forms, &have, &self.owner, &alone);
-        let images = self.images(&plan, &forms, &mut attempt).await;
-        if attempt.deckies.keys().any(|name| !alone.contains(name)) {
+        let got = {
+            let images = self.images(&plan, &forms);
+            tokio::pin!(images, newer);
+            tokio::select! {
+                biased;
+                () = &mut newer => None,
+                got = &mut images => Some(got),
+            }
+        };
+        let Some(got) = got else {
+            self.clear_progress();
+            return self.interrupted(want, &have);
+        };
+        let images = sort(got, &plan, &mut attempt);
+        let lacking: Vec<Name> = attempt
+            .deckies
+            .keys()
+            .filter(|name| !alone.contains(*name) && !refusals.contains_key(*name))
+            .cloned()
+            .collect();
+        if !lacking.is_empty() {
             // Whoever lacks an image keeps what it has.
-            alone.extend(attempt.deckies.keys().cloned());
+            alone.extend(lacking);
             plan = self::plan(&forms, &have, &self.owner, &alone);
         }
         for (decky, network) in &plan.stuck {
@@ -229,7 +270,7 @@ impl Deckies {
     }
 
     /// Gets the images a plan needs, each once however many deckies want it.
-    async fn images(&self, plan: &Plan, forms: &Forms, attempt: &mut Attempt) -> BTreeMap<String, Image> {
+    async fn images(&self, plan: &Plan, forms: &Forms) -> Vec<(String, Result<Image, EngineError>)> {
         // Collected first: a closure over borrowed steps inside the stream would keep a pass from moving to a task.
         let needed: Vec<String> = plan
             .steps
@@ -244,33 +285,85 @@ impl Deckies {
                 | Step::Start { .. } => None,
             })
             .collect();
-        let got: Vec<_> = stream::iter(needed)
+        stream::iter(needed)
             .map(|image| async {
                 let result = self.image(&image, forms).await;
                 (image, result)
             })
             .buffer_unordered(AT_ONCE)
             .collect()
-            .await;
-        let mut images = BTreeMap::new();
-        for (image, result) in got {
-            match result {
-                Ok(got) => {
-                    images.insert(image, got);
-                }
-                Err(error) => {
-                    warn!(%image, error = with_causes(&error), "no image");
-                    for step in &plan.steps {
-                        if let Step::Create { form, .. } = step
-                            && form.image == image
-                        {
-                            attempt.deckies.insert(form.decky.clone(), Trouble::from(&error));
-                        }
-                    }
-                }
-            }
+            .await
+    }
+
+    /// Whether the containers of a refused decky are what is refused: its image, its port, the place it has.
+    fn runs_what_is_refused(
+        &self,
+        name: &Name,
+        want: &Shard,
+        permitted: &Shard,
+        as_wanted: &Forms,
+        have: &Inventory,
+    ) -> bool {
+        let (Some(decky), Some(form)) = (want.deckies.get(name), as_wanted.deckies.get(name)) else {
+            return false;
+        };
+        let owner = self.owner.label();
+        let held = |form: &ContainerForm| {
+            have.containers.iter().find(|container| {
+                container.owner == owner
+                    && container.decky == *name
+                    && container.role == form.role
+                    && container.hash == form.hash()
+            })
+        };
+        let service_is = decky
+            .services
+            .iter()
+            .zip(&form.services)
+            .any(|(service, (_, form))| {
+                service_refusal(service, &self.allowed).is_some() && held(form).is_some()
+            });
+        let place_is = || {
+            let Some(base) = held(&form.base) else {
+                return false;
+            };
+            // The same address on the network as it was is not the place that is refused.
+            let network = base
+                .network
+                .as_ref()
+                .and_then(|id| have.networks.iter().find(|one| one.id == *id));
+            let unchanged = match (network, as_wanted.networks.get(&form.network)) {
+                (Some(network), Some(wanted)) => network.hash == wanted.hash(),
+                (None, _) | (_, None) => false,
+            };
+            unchanged
+                && (place_refusal(decky, want, &self.allowed, &self.reserved).is_some()
+                    || permitted.deckies.len() >= self.allowed.most)
+        };
+        service_is || place_is()
+    }
+
+    fn clear_progress(&self) {
+        self.progress.send_if_modified(|progress| {
+            let had = !progress.is_empty();
+            progress.clear();
+            had
+        });
+    }
+
+    /// What is told of a pass that another document ended before it changed anything.
+    fn interrupted(&self, want: &Shard, have: &Inventory) -> Report {
+        Report {
+            deckies: status(want, have, &self.owner, &self.troubles, &Progress::new()),
+            outcome: OutcomeStatus::Blocked,
+            problems: vec![Problem::new(
+                "images",
+                "another document came before they were here",
+            )],
+            skipped: skipped(have),
+            skipped_count: have.skipped.len(),
+            steps: Vec::new(),
         }
-        images
     }
 
     async fn image(&self, image: &str, forms: &Forms) -> Result<Image, EngineError> {
@@ -321,11 +414,7 @@ impl Deckies {
                 .is_none_or(|decky| !attempt.deckies.contains_key(decky))
         });
         self.queues(arrivals, DeckyState::Starting, images, attempt).await;
-        self.progress.send_if_modified(|progress| {
-            let had = !progress.is_empty();
-            progress.clear();
-            had
-        });
+        self.clear_progress();
     }
 
     async fn network(&self, step: Step, attempt: &mut Attempt) {
@@ -344,7 +433,7 @@ impl Deckies {
         match result {
             Ok(()) => attempt.steps.push(step),
             Err(error) => {
-                warn!(network = %name, error = with_causes(&error), "a network is not as wanted");
+                debug!(network = %name, error = with_causes(&error), "a network is not as wanted");
                 attempt.networks.insert(name, Trouble::from(&error));
             }
         }
@@ -397,7 +486,7 @@ impl Deckies {
                     done.push(step);
                 }
                 Err(error) => {
-                    warn!(%decky, ?step, error = with_causes(&error), "a step failed");
+                    debug!(%decky, ?step, error = with_causes(&error), "a step failed");
                     return (decky, done, Some(Trouble::from(&error)));
                 }
             }
@@ -501,7 +590,7 @@ impl Deckies {
     }
 
     fn sightless(&self, want: &Shard, error: &EngineError) -> Report {
-        warn!(error = with_causes(error), "Docker does not say what it has");
+        debug!(error = with_causes(error), "Docker does not say what it has");
         Report {
             deckies: blind(want, error),
             outcome: OutcomeStatus::Blocked,
@@ -511,6 +600,32 @@ impl Deckies {
             steps: Vec::new(),
         }
     }
+}
+
+/// The images that are here; the deckies that lack one are in trouble.
+fn sort(
+    got: Vec<(String, Result<Image, EngineError>)>,
+    plan: &Plan,
+    attempt: &mut Attempt,
+) -> BTreeMap<String, Image> {
+    let mut images = BTreeMap::new();
+    for (image, result) in got {
+        match result {
+            Ok(got) => {
+                images.insert(image, got);
+            }
+            Err(error) => {
+                for step in &plan.steps {
+                    if let Step::Create { form, .. } = step
+                        && form.image == image
+                    {
+                        attempt.deckies.insert(form.decky.clone(), Trouble::from(&error));
+                    }
+                }
+            }
+        }
+    }
+    images
 }
 
 /// What the present queue has made.

@@ -272,3 +272,62 @@ async fn an_object_of_ours_that_makes_no_sense_is_skipped_named_and_counted() {
     assert_eq!(report.skipped[0].to_string(), "odd: label picket.role is missing");
     assert!(engine.container_names().contains(&"odd".to_owned()));
 }
+
+#[tokio::test]
+async fn a_decky_that_runs_and_is_no_longer_allowed_as_it_is_goes() {
+    let (engine, mut deckies) = house();
+    let before: Allowed = allowed();
+    deckies.pass(&shard(2)).await;
+    for forbid in [
+        Allowed {
+            images: Vec::new(),
+            ..before.clone()
+        },
+        Allowed {
+            ports: Vec::new(),
+            ..before.clone()
+        },
+        Allowed {
+            networks: Vec::new(),
+            ..before.clone()
+        },
+    ] {
+        deckies.allowed = before.clone();
+        deckies.pass(&shard(2)).await;
+        assert_eq!(ids(&engine).await.len(), 6);
+        deckies.allowed = forbid;
+        let report = deckies.pass(&shard(2)).await;
+        assert_eq!(report.outcome, OutcomeStatus::Failed);
+        assert!(ids(&engine).await.is_empty());
+    }
+}
+
+#[tokio::test]
+async fn an_update_that_is_refused_leaves_what_runs_alone() {
+    let (engine, mut deckies) = house();
+    deckies.pass(&shard(2)).await;
+    let before = ids(&engine).await;
+    let mut want = shard(2);
+    want.deckies.get_mut(&name("decky-01")).unwrap().services[0].image = "evil:latest".to_owned();
+    assert_eq!(deckies.pass(&want).await.outcome, OutcomeStatus::Failed);
+    assert_eq!(ids(&engine).await, before);
+}
+
+#[tokio::test]
+async fn a_pass_that_waits_for_images_ends_when_another_document_comes_and_has_changed_nothing() {
+    let (engine, mut deckies) = house();
+    engine.publish_image("picket-decoy:2");
+    engine.hold_pulls();
+    let mut want = shard(2);
+    for decky in want.deckies.values_mut() {
+        decky.services[0].image = "picket-decoy:2".to_owned();
+    }
+    let newer = tokio::time::sleep(Duration::from_millis(10));
+    let pass = deckies.pass_unless(&want, newer);
+    let report = tokio::time::timeout(Duration::from_secs(5), pass)
+        .await
+        .expect("it does not wait");
+    assert_eq!((report.outcome, report.steps), (OutcomeStatus::Blocked, vec![]));
+    assert_eq!(engine.container_names(), Vec::<String>::new());
+    assert!(deckies.progress().borrow().is_empty());
+}

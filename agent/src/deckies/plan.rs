@@ -10,7 +10,7 @@ use picket_proto::host::Name;
 
 use super::{
     Owner,
-    form::{ContainerForm, DeckyForm, Forms, NetworkForm, Role},
+    form::{ContainerForm, DeckyForm, Forms, NetworkForm, Role, label},
     inventory::{Container, ContainerId, EngineNetworkId, Inventory, Network, Run, in_live_namespace},
 };
 
@@ -134,6 +134,7 @@ pub fn plan(want: &Forms, have: &Inventory, owner: &Owner, alone: &BTreeSet<Name
         want,
         have.networks.iter().filter(|network| network.owner == owner),
         &in_use,
+        alone,
     );
 
     let mut plan = Plan::default();
@@ -180,6 +181,7 @@ fn networks<'a>(
     want: &Forms,
     have: impl Iterator<Item = &'a Network>,
     in_use: &BTreeSet<&EngineNetworkId>,
+    alone: &BTreeSet<Name>,
 ) -> Networks {
     let mut networks = Networks {
         steps: Vec::new(),
@@ -202,7 +204,14 @@ fn networks<'a>(
             });
         }
     }
-    for (name, form) in &want.networks {
+    // A network that only those need that are left alone is not tried again either.
+    let needed: BTreeSet<&Name> = want
+        .deckies
+        .iter()
+        .filter(|(name, _)| !alone.contains(*name))
+        .map(|(_, form)| &form.network)
+        .collect();
+    for (name, form) in want.networks.iter().filter(|(name, _)| needed.contains(name)) {
         if !networks.stay.contains_key(name) && !networks.stuck.contains(name) {
             networks.steps.push(Step::CreateNetwork(form.clone()));
         }
@@ -253,7 +262,7 @@ fn decky(
             match service {
                 // While Docker restarts the base there is nothing to join; the next pass sees where that ended.
                 None if base.is_some_and(|base| base.run == Run::Restarting) => {}
-                None => come(form, base.map(|base| &base.id), arrivals),
+                None => come(form, base, arrivals),
                 Some(service) => {
                     stay.push(service);
                     if idle(service) && base.is_some_and(|base| base.run != Run::Restarting) {
@@ -312,14 +321,24 @@ fn may_join(base: &Container, service: &Container) -> bool {
     }
 }
 
-fn come(form: &ContainerForm, base: Option<&ContainerId>, arrivals: &mut Vec<Step>) {
+fn come(form: &ContainerForm, base: Option<&Container>, arrivals: &mut Vec<Step>) {
+    let mut form = Box::new(form.clone());
+    // Which start of the base it joins: whatever the clock does, it is made anew at most once for each.
+    if let Some(base) = base
+        && base.run == Run::Running
+        && let Some(started) = base.started
+    {
+        form.labels
+            .insert(label::BASE_STARTED.to_owned(), started.to_string());
+    }
+    let (decky, role) = (form.decky.clone(), form.role.clone());
     arrivals.push(Step::Create {
-        form: Box::new(form.clone()),
-        base: base.cloned(),
+        form,
+        base: base.map(|base| base.id.clone()),
     });
     arrivals.push(Step::Start {
-        decky: form.decky.clone(),
-        role: form.role.clone(),
+        decky,
+        role,
         id: None,
     });
 }

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::deckies::{
-    allow::{Allowed, NetworkRule, permit},
+    allow::{Allowed, GatewayRule, NetworkRule, permit},
     engine::Engine as _,
     fake::FakeEngine,
     form::{BaseImage, forms},
@@ -64,7 +64,9 @@ pub(crate) fn allowed() -> Allowed {
             driver: Driver::Bridge,
             parent: None,
             subnet: "10.77.0.0/16".parse().unwrap(),
+            gateway: GatewayRule::Never,
         }],
+        most: 64,
         ports: vec!["22".parse().unwrap(), "80".parse().unwrap()],
     }
 }
@@ -181,7 +183,7 @@ proptest! {
             prop_assert_eq!(&first.problems, &vec![]);
             let have = engine.inventory(&owner()).await.unwrap();
             // A network that no decky is on is not made.
-            let forms = forms(&permit(&want, &allowed()).0, &owner(), &BaseImage::default());
+            let forms = forms(&permit(&want, &allowed(), &BTreeSet::new()).0, &owner(), &BaseImage::default());
             prop_assert_eq!(plan(&forms, &have, &owner(), &BTreeSet::new()), Plan::default());
             let second = deckies.pass(&want).await;
             prop_assert_eq!(second.steps, vec![]);
@@ -302,4 +304,33 @@ fn a_service_in_a_dead_namespace_is_recreated_even_where_processes_cannot_be_loo
         container.namespace = None;
     }
     assert_eq!(plan(&forms, &have, &owner(), &BTreeSet::new()), seen);
+}
+
+#[test]
+fn a_service_is_made_anew_once_for_a_start_of_its_base_whatever_the_clock_says() {
+    let (engine, mut deckies, want) = run(world(&[Happening::Pass]));
+    engine.restart("picket-6f1c2a52-decky-00");
+    // Namespaces cannot be looked at, and the clock was set back after the base had been started.
+    let blind = || {
+        let mut have = run(engine.inventory(&owner())).unwrap();
+        for container in &mut have.containers {
+            container.namespace = None;
+            if container.role != Role::Base {
+                container.started = container
+                    .started
+                    .map(|at| at - jiff::SignedDuration::from_hours(24));
+            }
+        }
+        have
+    };
+    let forms = forms(&want, &owner(), &BaseImage::default());
+    assert!(plan(&forms, &blind(), &owner(), &BTreeSet::new()).steps.len() >= 8);
+    run(deckies.pass(&want));
+    let again = plan(&forms, &blind(), &owner(), &BTreeSet::new()).steps;
+    assert!(
+        again
+            .iter()
+            .all(|step| step.decky().is_none_or(|name| name.as_str() != "decky-00")),
+        "{again:?}"
+    );
 }

@@ -9,11 +9,11 @@ use picket_proto::document::{Contents, Kind, Problem, Rules};
 use picket_zerotier::{NetworkId, NodeId, controller::Controller, service::Error};
 use tokio::sync::Notify;
 
-use super::{Reconciler, Trouble};
+use super::{Newer, Reconciler, Trouble};
 use crate::{
     desired::Wanted,
     sentence,
-    zerotier::{Reach, ZeroTierError},
+    zerotier::{Reach, ZeroTierError, is_away},
 };
 
 /// Whether each node with a record is authorized, by network. A network without an entry is not there.
@@ -71,7 +71,7 @@ impl Reconciler for MemberReconciler {
         Kind::Members
     }
 
-    async fn pass(&mut self, wanted: &Wanted) -> Vec<Trouble> {
+    async fn pass(&mut self, wanted: &Wanted, _newer: Newer) -> Vec<Trouble> {
         let Contents::Members(rules) = &wanted.contents else {
             return Vec::new();
         };
@@ -100,8 +100,12 @@ impl Reconciler for MemberReconciler {
         }
         let changes = !plan.steps.is_empty();
         for step in plan.steps {
-            if let Err(trouble) = take(&controller, step).await {
-                troubles.push(trouble);
+            if let Err(error) = take(&controller, step).await {
+                let ends = is_away(&error);
+                troubles.push(trouble(step, &error));
+                if ends {
+                    break;
+                }
             }
         }
         if changes {
@@ -111,25 +115,23 @@ impl Reconciler for MemberReconciler {
     }
 }
 
-async fn take(controller: &Controller, step: Step) -> Result<(), Trouble> {
+async fn take(controller: &Controller, step: Step) -> Result<(), Error> {
     let Step {
         network,
         node,
         authorized,
     } = step;
     tracing::info!(%network, %node, authorized, "changes a member");
-    controller
-        .authorize(network, node, authorized)
-        .await
-        .map(drop)
-        .map_err(|error| {
-            let problem = Problem::new(format_args!("{network}/{node}"), sentence(&error));
-            if matches!(error, Error::Foreign { .. }) {
-                Trouble::Refused(problem)
-            } else {
-                Trouble::InTheWay(problem)
-            }
-        })
+    controller.authorize(network, node, authorized).await.map(drop)
+}
+
+fn trouble(step: Step, error: &Error) -> Trouble {
+    let problem = Problem::new(format_args!("{}/{}", step.network, step.node), sentence(error));
+    if matches!(error, Error::Foreign { .. }) {
+        Trouble::Refused(problem)
+    } else {
+        Trouble::InTheWay(problem)
+    }
 }
 
 /// The records of every network that has a rule and that this controller governs.

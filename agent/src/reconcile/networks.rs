@@ -2,11 +2,12 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
+use picket_durable::FileError;
 use picket_proto::document::{Contents, Kind, Problem};
 use picket_zerotier::{NetworkId, node::Settings};
 use tokio::sync::Notify;
 
-use super::{Reconciler, Trouble};
+use super::{Newer, Reconciler, Trouble};
 use crate::{
     config::Networks,
     desired::Wanted,
@@ -74,7 +75,7 @@ impl Reconciler for NetworkReconciler {
         Kind::Networks
     }
 
-    async fn pass(&mut self, wanted: &Wanted) -> Vec<Trouble> {
+    async fn pass(&mut self, wanted: &Wanted, _newer: Newer) -> Vec<Trouble> {
         let Contents::Networks(want) = &wanted.contents else {
             return Vec::new();
         };
@@ -95,56 +96,79 @@ impl Reconciler for NetworkReconciler {
         };
         let plan = plan(want, &have, &self.managed.current(), &self.allowed);
         let refuse = |id: NetworkId| {
-            let message =
-                format!("agent.toml does not let the master put this host on it; add {id} to networks.allow");
+            let message = format!(
+                "agent.toml does not let the master put this host on it; add \"{id}\" to networks.allow"
+            );
             Trouble::Refused(Problem::new(id, message))
         };
         let mut troubles: Vec<_> = plan.refused.into_iter().map(refuse).collect();
         for step in plan.steps {
-            if let Err(trouble) = self.take(reach, step).await {
-                troubles.push(trouble);
-            }
+            let taken = self.take(reach, step).await;
             self.changed.notify_one();
+            if let Err(stumble) = taken {
+                let away = matches!(&stumble, Stumble::ZeroTier(error) if error.is_away());
+                let what = sentence(&stumble);
+                troubles.push(Trouble::InTheWay(Problem::new(step.network(), what)));
+                if away {
+                    break;
+                }
+            }
         }
         troubles
     }
 }
 
+/// Why a step was not taken.
+#[derive(Debug, thiserror::Error)]
+enum Stumble {
+    #[error(transparent)]
+    List(#[from] FileError),
+    #[error(transparent)]
+    ZeroTier(#[from] ZeroTierError),
+}
+
+impl Step {
+    fn network(self) -> NetworkId {
+        match self {
+            Self::Leave(id) | Self::Forget(id) | Self::Join(id) => id,
+        }
+    }
+}
+
 impl NetworkReconciler {
-    async fn take(&self, reach: &Reach, step: Step) -> Result<(), Trouble> {
-        let in_the_way = |id: NetworkId, what: String| Trouble::InTheWay(Problem::new(id, what));
+    async fn take(&self, reach: &Reach, step: Step) -> Result<(), Stumble> {
         match step {
             Step::Join(id) => {
                 // Listed first: a crash in between must not leave a network behind that nobody would ever leave.
-                self.managed
-                    .add(id)
-                    .await
-                    .map_err(|error| in_the_way(id, sentence(&error)))?;
+                self.managed.add(id).await?;
                 tracing::info!(network = %id, "joins");
-                let joined = async {
-                    Ok::<_, ZeroTierError>(reach.service()?.node().join(id, Settings::default()).await?)
-                };
-                joined
-                    .await
-                    .map(drop)
-                    .map_err(|error| in_the_way(id, sentence(&error)))
+                if let Err(error) = join(reach, id).await {
+                    // Nobody is to be taken off a network that somebody joins by hand meanwhile.
+                    if error.changed_nothing() {
+                        self.managed.remove(id).await?;
+                    }
+                    return Err(error.into());
+                }
             }
             Step::Leave(id) => {
                 tracing::info!(network = %id, "leaves");
-                let left = async { Ok::<_, ZeroTierError>(reach.service()?.node().leave(id).await?) };
-                left.await.map_err(|error| in_the_way(id, sentence(&error)))?;
-                self.managed
-                    .remove(id)
-                    .await
-                    .map_err(|error| in_the_way(id, sentence(&error)))
+                leave(reach, id).await?;
+                self.managed.remove(id).await?;
             }
-            Step::Forget(id) => self
-                .managed
-                .remove(id)
-                .await
-                .map_err(|error| in_the_way(id, sentence(&error))),
+            Step::Forget(id) => self.managed.remove(id).await?,
         }
+        Ok(())
     }
+}
+
+async fn join(reach: &Reach, id: NetworkId) -> Result<(), ZeroTierError> {
+    reach.service()?.node().join(id, Settings::default()).await?;
+    Ok(())
+}
+
+async fn leave(reach: &Reach, id: NetworkId) -> Result<(), ZeroTierError> {
+    reach.service()?.node().leave(id).await?;
+    Ok(())
 }
 
 async fn observe(reach: &Reach) -> Result<BTreeSet<NetworkId>, ZeroTierError> {
@@ -201,7 +225,10 @@ mod tests {
 
     #[test]
     fn a_network_that_is_not_allowed_is_refused_and_left_when_we_joined_it_before() {
-        let allowed = Networks::Only(vec![id(1)]);
+        let allowed = Networks::Only {
+            networks: vec![id(1)],
+            controllers: Vec::new(),
+        };
         let plan = plan(&ids(&[1, 2]), &ids(&[1, 2]), &ids(&[1, 2]), &allowed);
         assert_eq!(
             (plan.steps, plan.refused),

@@ -15,7 +15,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Reconciler, Trouble};
+use super::{Newer, Reconciler, Trouble};
 use crate::{
     deckies::{
         Owner,
@@ -25,6 +25,7 @@ use crate::{
         status::{Progress, status},
     },
     desired::Wanted,
+    machine::own_addresses,
     observed::Observed,
 };
 
@@ -43,11 +44,12 @@ impl Reconciler for ShardReconciler {
         Kind::Shard
     }
 
-    async fn pass(&mut self, wanted: &Wanted) -> Vec<Trouble> {
+    async fn pass(&mut self, wanted: &Wanted, newer: Newer) -> Vec<Trouble> {
         let Contents::Shard(want) = &wanted.contents else {
             return Vec::new();
         };
-        let report = self.deckies.pass(want).await;
+        self.deckies.reserve(own_addresses());
+        let report = self.deckies.pass_unless(want, newer.comes()).await;
         self.observed.put_deckies(&report.deckies);
         self.observed.complain("deckies", report.skipped);
         // A report that is blocked is tried again whatever else it says.
@@ -76,7 +78,7 @@ impl Reconciler for NoDocker {
         Kind::Shard
     }
 
-    async fn pass(&mut self, wanted: &Wanted) -> Vec<Trouble> {
+    async fn pass(&mut self, wanted: &Wanted, _newer: Newer) -> Vec<Trouble> {
         let Contents::Shard(want) = &wanted.contents else {
             return Vec::new();
         };

@@ -46,6 +46,8 @@ const COALESCE: Duration = Duration::from_secs(1);
 const REPORT_FIRST: Duration = Duration::from_secs(5);
 /// How long a farewell may take to be sent.
 const GOODBYE: Duration = Duration::from_millis(300);
+/// Documents of one kind that wait to be kept. A master that sends more is better asked for the whole.
+const MOST_WAITING: usize = 16;
 /// The least time between two renewals.
 const RENEW_LEAST: Duration = Duration::from_secs(3600);
 /// How long to wait before a renewal that failed is tried again.
@@ -92,7 +94,7 @@ impl Streams {
             let mut streams = Self { outbound, inbound };
             match streams.receive().await? {
                 FromMaster::Welcome(welcome) => Ok((streams, welcome)),
-                FromMaster::Leave(leave) => Err(MasterError::Ended(leave.message)),
+                FromMaster::Leave(leave) => Err(MasterError::Left(Box::new(leave))),
                 FromMaster::BeatAck(_) | FromMaster::Document(_) => {
                     Err(MasterError::Ended("its first message was no Welcome".into()))
                 }
@@ -223,7 +225,7 @@ impl Talk {
                 message = self.streams.receive() => match message? {
                     FromMaster::Welcome(_) => return Err(MasterError::Ended("it said Welcome twice".into())),
                     FromMaster::BeatAck(ack) => self.acknowledged(session, &ack),
-                    FromMaster::Document(document) => self.announced(session, document),
+                    FromMaster::Document(document) => self.announced(session, document)?,
                     FromMaster::Leave(leave) => return Ok(End::Left(leave)),
                 },
                 Some(done) = self.asides.join_next() => {
@@ -314,7 +316,7 @@ impl Talk {
         }
     }
 
-    fn announced(&mut self, session: &Session, document: Document) {
+    fn announced(&mut self, session: &Session, document: Document) -> Result<(), MasterError> {
         tracing::info!(kind = %document.kind, generation = document.stamp.generation, since = document.since, "a document");
         let kind = document.kind;
         let waiting = self.documents.entry(kind).or_default();
@@ -322,10 +324,17 @@ impl Talk {
             // A whole document makes those before it pointless, except the one that is being kept.
             waiting.truncate(1);
         }
+        if waiting.len() >= MOST_WAITING {
+            let message = format!(
+                "it sent more than {MOST_WAITING} changes to the {kind} before one could be kept; comes back for the whole"
+            );
+            return Err(MasterError::Broken(message));
+        }
         waiting.push_back(document);
         if waiting.len() == 1 {
             self.start_document(session, kind);
         }
+        Ok(())
     }
 
     /// Fetches and keeps the first of the documents of a kind that wait.
@@ -392,12 +401,16 @@ impl Talk {
                 let kind = document.kind;
                 self.documents.entry(kind).or_default().pop_front();
                 match result? {
-                    Ok(()) => {}
+                    Ok(()) => session.observed.complain(&unreadable(kind), Vec::new()),
                     Err(error @ AcceptError::Gap(_)) => {
                         session.desired.forget_stamp(kind);
-                        return Err(MasterError::Ended(sentence(&error)));
+                        return Err(MasterError::Broken(sentence(&error)));
                     }
-                    Err(error) => self.not_taken(&document, &error)?,
+                    Err(error @ AcceptError::Nonsense(..)) => self.not_read(session, &document, &error)?,
+                    // An outcome would say that the document is held. The next Hello says that it is not.
+                    Err(error @ (AcceptError::Keep(..) | AcceptError::OtherBody(_))) => {
+                        return Err(MasterError::Broken(sentence(&error)));
+                    }
                 }
                 self.start_document(session, kind);
                 Ok(None)
@@ -411,21 +424,36 @@ impl Talk {
         }
     }
 
-    /// Says of a document that it is not taken, without touching what is in force.
-    fn not_taken(&mut self, document: &Document, error: &AcceptError) -> Result<(), MasterError> {
-        let status = match error {
-            AcceptError::Nonsense(..) | AcceptError::OtherBody(_) => OutcomeStatus::Failed,
-            AcceptError::Keep(..) | AcceptError::Gap(_) => OutcomeStatus::Blocked,
-        };
-        let message = sentence(error);
-        tracing::error!(kind = %document.kind, problem = message, "does not take a document");
-        self.streams.send(&FromAgent::Outcome(Outcome {
-            kind: document.kind,
-            stamp: document.stamp,
-            status,
-            problems: vec![Problem::new(document.kind, message)],
-        }))
+    /// Says of a document that nobody can read that it is not taken, without touching what is in force. Coming back for
+    /// it would bring the same again.
+    fn not_read(
+        &mut self,
+        session: &Session,
+        document: &Document,
+        error: &AcceptError,
+    ) -> Result<(), MasterError> {
+        let (kind, message) = (document.kind, sentence(error));
+        tracing::error!(%kind, problem = message, "does not take a document");
+        let problems = vec![Problem::new(kind, message)];
+        match kind {
+            // Members travel as changes: any outcome of theirs says that everything up to it is here.
+            Kind::Members => {
+                session.observed.complain(&unreadable(kind), problems);
+                Ok(())
+            }
+            Kind::Networks | Kind::Shard => self.streams.send(&FromAgent::Outcome(Outcome {
+                kind,
+                stamp: document.stamp,
+                status: OutcomeStatus::Failed,
+                problems,
+            })),
+        }
     }
+}
+
+/// Under what name a document that nobody can read is complained of.
+fn unreadable(kind: Kind) -> String {
+    format!("{kind} document")
 }
 
 fn skewed(skew: jiff::SignedDuration) -> Vec<Problem> {

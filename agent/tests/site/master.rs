@@ -72,6 +72,7 @@ struct Mood {
     lose_renew_reply: bool,
     silent: bool,
     version: Option<String>,
+    turn_away: Option<LeaveReason>,
 }
 
 #[derive(Clone)]
@@ -251,6 +252,11 @@ impl Master {
         self.state().mood.silent = silent;
     }
 
+    /// Answers the next Hello with a farewell.
+    pub fn turn_away(&self, reason: LeaveReason) {
+        self.state().mood.turn_away = Some(reason);
+    }
+
     /// Says it has this version.
     pub fn claim_version(&self, version: &str) {
         self.state().mood.version = Some(version.to_owned());
@@ -369,6 +375,16 @@ impl AgentService for Master {
             return Err(Status::invalid_argument("no Hello"));
         };
         let (sender, answers) = mpsc::channel(64);
+        let away = self.state().mood.turn_away.take();
+        if let Some(reason) = away {
+            let leave = FromMaster::Leave(Leave {
+                reason,
+                message: "said the test".to_owned(),
+                retry_after: None,
+            });
+            sender.send(Ok((&leave).into())).await.unwrap();
+            return Ok(Response::new(ReceiverStream::new(answers).boxed()));
+        }
         let mut first = vec![FromMaster::Welcome(Welcome {
             version: self
                 .state()

@@ -30,6 +30,8 @@ use self::master::Master;
 
 /// How long a state may take to come about, in simulated time.
 const PATIENCE: Duration = Duration::from_secs(180);
+/// Lets the master put a machine on every network.
+pub const ANY_NETWORK: &str = "networks.allow = [\"*\"]\n";
 const LOOK: Duration = Duration::from_millis(100);
 
 pub struct Site {
@@ -66,7 +68,7 @@ impl Site {
             node,
             bundle,
             state: directory.join("state"),
-            settings: String::new(),
+            settings: ANY_NETWORK.to_owned(),
             wire: self.pipes.wire(([10, 0, 0, number], 40_000).into()),
             clock: self.clock.clone(),
             zerotier: self.lab.service(node),

@@ -5,5 +5,6 @@
 mod connection;
 mod distrust;
 mod forger;
+mod impostor;
 mod refusals;
 mod site;
