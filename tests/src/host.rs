@@ -278,7 +278,8 @@ impl Host {
 }
 
 /// What `agent.toml` allows on every machine, unless a story says otherwise.
-const DECKIES: &str = "[[deckies.networks]]\ndriver = \"bridge\"\nsubnet = \"10.77.0.0/16\"\n";
+const DECKIES: &str =
+    "networks.allow = [\"*\"]\n[[deckies.networks]]\ndriver = \"bridge\"\nsubnet = \"10.77.0.0/16\"\n";
 
 /// An engine that has our image.
 fn engine() -> FakeEngine {

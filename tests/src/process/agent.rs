@@ -93,7 +93,7 @@ impl Agent {
             text.push_str(&format!("master.addresses = [\"{master}\"]\n"));
         }
         match &self.zerotier {
-            Some(home) => text.push_str(&format!("zerotier.home = {home:?}\n")),
+            Some(home) => text.push_str(&format!("zerotier.home = {home:?}\nnetworks.allow = [\"*\"]\n")),
             None => text.push_str("zerotier.enabled = false\n"),
         }
         match &self.deckies {
