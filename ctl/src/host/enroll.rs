@@ -169,8 +169,8 @@ fn told(enrolled: &Enrolled, out: &Path, what: &str) -> String {
     format!(
         "host {name} {what} {file}: secret, for one use, until {expires}\n\
          CA fingerprint (compare it with what `picket-agent enroll` shows):\n  {}\n\
-         next:\n  scp -p {file} root@{name}:/root/{name}.bundle\n  \
-         ssh root@{name} picket-agent enroll /root/{name}.bundle\n  rm {file}\n  picketctl host show {name}",
+         next:\n  scp -p {file} root@{name}:{name}.bundle\n  \
+         ssh root@{name} picket-agent enroll {name}.bundle\n  rm {file}\n  picketctl host show {name}",
         grouped(fingerprint)
     )
 }
