@@ -111,6 +111,25 @@ impl Config {
         let agents = socket(&mut from, "agents.listen", "0.0.0.0:7443");
         let admin = socket(&mut from, "admin.listen", "127.0.0.1:7444");
         let metrics = socket(&mut from, "metrics.listen", "127.0.0.1:7445");
+        let doors = [("admin.listen", admin), ("metrics.listen", metrics)];
+        for (at, (key, door)) in doors.iter().enumerate() {
+            let before = [agents]
+                .into_iter()
+                .chain(doors[..at].iter().map(|(_, before)| *before));
+            let clash = |other: SocketAddr, door: SocketAddr| {
+                let meet =
+                    other.ip() == door.ip() || other.ip().is_unspecified() || door.ip().is_unspecified();
+                other.port() == door.port() && door.port() != 0 && meet
+            };
+            if let Some(door) = door
+                && before.flatten().any(|other| clash(other, *door))
+            {
+                from.problem(
+                    key,
+                    format_args!("another listener has port {}; give each its own", door.port()),
+                );
+            }
+        }
         let usual = Grace::default();
         let grace = Grace {
             late: from.span("liveness.late_after", "45s").unwrap_or(usual.late),
@@ -181,6 +200,17 @@ mod tests {
 
     fn resolve(text: &str) -> Result<Config, SettingsError> {
         Config::resolve(Settings::from_text(text, Path::new("master.toml"))?)
+    }
+
+    #[test]
+    fn two_listeners_cannot_have_one_port() {
+        let error = resolve("[metrics]\nlisten = \"127.0.0.1:7443\"")
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("1 problem") && error.contains("metrics.listen"),
+            "{error}"
+        );
     }
 
     #[test]

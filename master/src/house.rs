@@ -91,6 +91,9 @@ pub enum RunError {
     /// The data directory was never set up.
     #[error("{} holds no master; run `picket-master init` first", .0.display())]
     NotInitialised(PathBuf),
+    /// The store is of a master with another CA.
+    #[error("the store in {} is of a master with another CA than ca.pem there; was it restored from another master's snapshot? What was there before is kept beside it", .0.display())]
+    OtherAuthority(PathBuf),
     /// The CA cannot be used.
     #[error(transparent)]
     Signer(#[from] SignerError),
@@ -159,6 +162,9 @@ async fn serve(
         .ok_or_else(|| RunError::NotInitialised(data_dir.to_owned()))?;
     let record = MasterRecord::of(&entry)?;
     let signer = Signer::load(data_dir)?;
+    if record.authority.is_some_and(|of| of != signer.fingerprint()) {
+        return Err(RunError::OtherAuthority(data_dir.to_owned()));
+    }
     let (entries, watch) = store.follow("")?;
     let views = Arc::new(Views::load(&entries, watch.revision())?);
     drop(entries);

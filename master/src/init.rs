@@ -47,6 +47,9 @@ pub enum InitError {
     /// There is a store and its CA is gone.
     #[error("{} holds a master's store, and its ca.pem or ca.key is missing; restore both from a backup, or choose another --data-dir", .0.display())]
     Lost(PathBuf),
+    /// There is a CA and its store is gone.
+    #[error("{} holds a master's CA, and its store is missing; bring it back with `picket-master restore --data-dir {} --from SNAPSHOT`, or choose another --data-dir", .0.display(), .0.display())]
+    LostStore(PathBuf),
     /// A half made one is of another trust domain.
     #[error("{} holds a CA of the trust domain {domain}; use that, or choose another --data-dir", dir.display())]
     OtherDomain {
@@ -89,6 +92,10 @@ pub async fn init(plan: &Plan, clock: &Clock) -> Result<Made, InitError> {
     let dir = plan.data_dir.as_path();
     let (key, certificate) = (signer::key_path(dir), signer::certificate_path(dir));
     let store_is_there = dir.join("store").exists();
+    // The bundle is made last: with it there was a store.
+    if dir.join("admin.bundle").exists() && !store_is_there {
+        return Err(InitError::LostStore(dir.to_owned()));
+    }
     if store_is_there && !(key.exists() && certificate.exists()) {
         return Err(InitError::Lost(dir.to_owned()));
     }
@@ -130,6 +137,7 @@ async fn finish(plan: &Plan, clock: &Clock) -> Result<Made, InitError> {
         names: plan.names.clone(),
         addresses: plan.addresses.clone(),
         admin_addresses: plan.admin_addresses.clone(),
+        authority: Some(signer.fingerprint()),
         created_at: clock.now(),
     };
     let audit = Actor::master().does("master.init", &plan.trust_domain, "");

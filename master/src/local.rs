@@ -32,6 +32,8 @@ use crate::{
 
 /// How many certificates an operator may have at once; the oldest gives way.
 const MOST_PINS: usize = 8;
+/// How every bundle begins.
+const MAGIC: &[u8; 15] = b"# picket bundle";
 /// The longest request.
 const LONGEST: u64 = 4096;
 /// How long one request may take.
@@ -81,6 +83,9 @@ pub enum LocalError {
     /// The data directory was never set up.
     #[error("{} holds no master; run `picket-master init` first", .0.display())]
     NotInitialised(PathBuf),
+    /// Something that is no bundle is where the bundle is to go.
+    #[error("{} is there already and is no bundle; nothing was replaced, give another place with --out", .0.display())]
+    InTheWay(PathBuf),
     /// The data directory is another user's.
     #[error("{} belongs to user {uid}, whose master could not start after this; run it as that user: `setpriv --reuid {uid} --regid {uid} --clear-groups picket-master admin-bundle ...`, or while the master runs", dir.display())]
     OtherUser {
@@ -123,6 +128,7 @@ pub async fn admin_bundle(
 ) -> Result<Fingerprint, LocalError> {
     let name: OperatorName = operator.parse()?;
     own(data_dir)?;
+    replaceable(out)?;
     let signer = Signer::load(data_dir)?;
     let opened = Store::open(data_dir, clock.clone()).await;
     let (store, record) = match opened {
@@ -145,6 +151,18 @@ pub async fn admin_bundle(
     }
     picket_durable::write_private(out, text.as_bytes())?;
     Ok(signer.fingerprint())
+}
+
+/// Refuses to write a bundle over anything but a bundle: a mistyped name could be that of the CA's key.
+fn replaceable(out: &Path) -> Result<(), LocalError> {
+    let mut start = [0; MAGIC.len()];
+    let there =
+        std::fs::File::open(out).and_then(|mut file| std::io::Read::read_exact(&mut file, &mut start));
+    match there {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Ok(()) if start == *MAGIC => Ok(()),
+        Ok(()) | Err(_) => Err(LocalError::InTheWay(out.to_owned())),
+    }
 }
 
 /// Refuses to touch the data directory of another user: files made as root would lock its master out.
@@ -331,4 +349,25 @@ async fn pin_through_desk(desk: &Desk, Ask { operator, pin }: Ask) -> Result<(),
         message,
     );
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bundle_is_written_over_a_bundle_and_over_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let out = dir.path().join("out");
+        assert!(replaceable(&out).is_ok());
+        std::fs::write(&out, "# picket bundle, version 1\n").unwrap();
+        assert!(replaceable(&out).is_ok());
+        for other in ["", "-----BEGIN PRIVATE KEY-----\n", "precious"] {
+            std::fs::write(&out, other).unwrap();
+            assert!(
+                matches!(replaceable(&out), Err(LocalError::InTheWay(_))),
+                "{other}"
+            );
+        }
+    }
 }

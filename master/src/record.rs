@@ -29,6 +29,9 @@ pub struct MasterRecord {
     pub addresses: Vec<String>,
     /// `host:port` of the admin listener, as admin bundles say it.
     pub admin_addresses: Vec<String>,
+    /// SHA-256 of the CA's certificate: a store belongs to one CA.
+    #[serde(default)]
+    pub authority: Option<Fingerprint>,
     /// When.
     pub created_at: Timestamp,
 }

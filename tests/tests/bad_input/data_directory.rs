@@ -148,8 +148,8 @@ fn a_store_that_is_damaged_or_newer_is_not_touched() {
         .min()
         .unwrap();
     let mut bytes = fs::read(&segment).unwrap();
-    let middle = bytes.len() / 2;
-    bytes[middle] ^= 0x20;
+    // Well inside what the first record says, whatever the lengths of the others.
+    bytes[200] ^= 0x20;
     fs::write(&segment, &bytes).unwrap();
     let name = segment.file_name().unwrap().to_string_lossy().into_owned();
     answers.plain = answers.plain.clone().with(name, "[segment]");
