@@ -54,9 +54,11 @@ impl TryFrom<wire::Site> for Site {
                 format_args!("{} deckies, at most {MOST_DECKIES}", site.deckies.len()),
             ));
         }
-        let mut networks = BTreeMap::new();
+        // A network that is wrong is there all the same: its deckies are not blamed for it.
+        let (mut networks, mut broken) = (BTreeMap::new(), BTreeSet::new());
         for network in site.networks {
             let place = format!("network {}", shown(&network.name));
+            let name = network.name.clone();
             match DeckyNetwork::try_from(network) {
                 Ok(network) => {
                     if networks.insert(network.name.clone(), network).is_some() {
@@ -66,7 +68,10 @@ impl TryFrom<wire::Site> for Site {
                         ));
                     }
                 }
-                Err(error) => wrong.push(error.within(&place)),
+                Err(error) => {
+                    broken.insert(name);
+                    wrong.push(error.within(&place));
+                }
             }
         }
         let fallback = || "unnamed".parse::<Name>().expect("a literal that is a name");
@@ -90,6 +95,7 @@ impl TryFrom<wire::Site> for Site {
                 ));
             }
             match networks.get(&decky.network) {
+                None if broken.contains(decky.network.as_str()) => {}
                 None => wrong.push(WireError::new(
                     format!("{place}.network"),
                     format_args!("there is no network `{}` in this site", decky.network),
@@ -286,6 +292,15 @@ mod tests {
     fn a_site_reads_back_as_it_was_written() {
         let read = Site::try_from(site()).unwrap();
         assert_eq!(Site::try_from(wire::Site::from(&read)).unwrap(), read);
+    }
+
+    #[test]
+    fn a_network_that_is_wrong_is_not_said_to_be_missing() {
+        let mut bad = site();
+        bad.networks[0].gateway = "192.0.2.1".into();
+        let SiteError(wrong) = Site::try_from(bad).unwrap_err();
+        let fields: Vec<_> = wrong.iter().map(|error| error.field.as_str()).collect();
+        assert_eq!(fields, ["network lan.gateway"]);
     }
 
     #[test]
