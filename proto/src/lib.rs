@@ -44,6 +44,14 @@ pub mod wire {
             }
         }
 
+        impl std::fmt::Debug for AddOperatorResponse {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.debug_struct("AddOperatorResponse")
+                    .field("operator", &self.operator)
+                    .finish_non_exhaustive()
+            }
+        }
+
         impl std::fmt::Debug for BundleHostResponse {
             fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 f.debug_struct("BundleHostResponse")
