@@ -6,6 +6,7 @@ pub mod events;
 pub mod hosts;
 pub mod members;
 pub mod networks;
+pub mod operators;
 
 use picket_proto::host::Name;
 use picket_zerotier::ids::{NetworkId, NodeId};

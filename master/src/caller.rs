@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use picket_link::Peer;
-use picket_pki::{Fingerprint, Identity, PinKind};
+use picket_pki::{Fingerprint, Identity, OperatorName, PinKind};
 use picket_proto::host::HostId;
 use tonic::{Request, Status};
 
 use crate::{
     desk::{Actor, Desk},
-    status::unauthenticated,
+    status::{certificate_ended, unauthenticated},
 };
 
 /// A host that calls.
@@ -68,18 +68,36 @@ pub fn operator<T>(desk: &Arc<Desk>, request: &Request<T>) -> Result<Actor, Stat
     }
 }
 
+/// The operator at the other end of a call, with its connection.
+///
+/// # Errors
+/// When it is none, or its certificate is not pinned any more.
+pub fn operator_peer<T>(desk: &Arc<Desk>, request: &Request<T>) -> Result<(OperatorName, Peer), Status> {
+    let (peer, _) = admitted(desk, request)?;
+    match &peer.identity {
+        Identity::Operator(name) => Ok((name.clone(), peer)),
+        Identity::Master | Identity::Host(_) => Err(unauthenticated("this call is for operators")),
+    }
+}
+
 /// Refuses calls of any service on a connection whose certificate is not pinned any more.
 ///
 /// # Errors
 /// `UNAUTHENTICATED`.
 #[allow(clippy::result_large_err, reason = "tonic's interceptors return a Status")]
 pub fn admitted<T>(desk: &Arc<Desk>, request: &Request<T>) -> Result<(Peer, PinKind), Status> {
-    let peer = request.extensions().get::<Peer>();
+    peer_admitted(desk, request.extensions().get::<Peer>())
+}
+
+/// As [`admitted`], of a connection's peer.
+///
+/// # Errors
+/// `UNAUTHENTICATED`.
+#[allow(clippy::result_large_err, reason = "tonic answers a call with a Status")]
+pub fn peer_admitted(desk: &Arc<Desk>, peer: Option<&Peer>) -> Result<(Peer, PinKind), Status> {
     let peer = peer.ok_or_else(|| unauthenticated("the connection has no certificate"))?;
     if peer.not_after < desk.now() {
-        return Err(unauthenticated(
-            "the certificate of this connection has ended; connect again with a newer one",
-        ));
+        return Err(certificate_ended());
     }
     let pin = desk.views.read().roster.admits(&peer.identity, &peer.fingerprint);
     match pin {

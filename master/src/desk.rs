@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     event::{Events, Severity},
+    gate::{self, Calls},
     liveness::{Liveness, Presence, Transition},
     metrics::Metrics,
     observed::Observed,
@@ -47,6 +48,8 @@ pub struct Desk {
     pub observed: Observed,
     /// Who is connected.
     pub sessions: Arc<Sessions>,
+    /// Which calls of operators are open.
+    pub calls: Arc<Calls>,
     /// What happened.
     pub events: Events,
     /// Counters and gauges.
@@ -255,6 +258,9 @@ impl Desk {
             }
         }
         self.sessions.nudge(&affected.hosts);
+        for operator in &affected.operators {
+            self.calls.hold_to(operator, gate::role(self, operator));
+        }
         let hosts = affected.hosts.iter().map(|host| Identity::Host(host.0));
         let operators = affected
             .operators

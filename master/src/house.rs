@@ -18,6 +18,7 @@ use picket_proto::{
             decky_service_server::DeckyServiceServer, deployment_service_server::DeploymentServiceServer,
             event_service_server::EventServiceServer, host_service_server::HostServiceServer,
             member_service_server::MemberServiceServer, network_service_server::NetworkServiceServer,
+            operator_service_server::OperatorServiceServer,
         },
         agent::agent_service_server::AgentServiceServer,
     },
@@ -25,18 +26,19 @@ use picket_proto::{
 use rustls::ServerConfig;
 use tokio::{task::JoinSet, time};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tonic::{Request, Status, service::InterceptorLayer, transport::Server};
+use tonic::transport::Server;
 
 use crate::{
     admin::{
         deckies::Deckies, deployments::Deployments, events::EventStreams, hosts::Hosts, members::Members,
-        networks::Networks,
+        networks::Networks, operators::Operators,
     },
     agents::Agents,
-    caller, checkpoint,
+    checkpoint,
     config::Config,
     desk::Desk,
     event::{EventError, Events, Severity},
+    gate::{Calls, GateLayer},
     listen::{Door, Refusals, admit},
     liveness::{Liveness, SCAN_EVERY},
     local,
@@ -181,6 +183,7 @@ async fn serve(
         beat_interval: config.beat_interval,
         observed: Observed::default(),
         sessions: Arc::new(Sessions::default()),
+        calls: Arc::new(Calls::default()),
         metrics: Metrics::new(),
         clock,
         store,
@@ -204,6 +207,7 @@ async fn serve(
         tasks: JoinSet::new(),
         stop: CancellationToken::new(),
     };
+    let admin_addresses = record.admin_addresses.clone();
     let sessions = TaskTracker::new();
     let tls = Listeners::new(&desk, &record)?;
     let refusals = Arc::new(Refusals::default());
@@ -270,7 +274,7 @@ async fn serve(
     );
     house.keep(
         "admin",
-        serve_admin(Arc::clone(&desk), admin, house.stop.clone())?,
+        serve_admin(Arc::clone(&desk), admin_addresses, admin, house.stop.clone())?,
     );
     ready();
     let result = house.until(stop).await;
@@ -496,7 +500,7 @@ async fn serve_agents(
     health.set_serving::<AgentServiceServer<Agents>>().await;
     let served = Server::builder()
         .max_concurrent_streams(AGENT_STREAMS)
-        .layer(InterceptorLayer::new(gate(desk)))
+        .layer(GateLayer(desk))
         .add_service(service)
         .add_service(health_service)
         .serve_with_incoming_shutdown(connections, stop.cancelled_owned())
@@ -508,13 +512,23 @@ async fn serve_agents(
 
 fn serve_admin(
     desk: Arc<Desk>,
+    addresses: Vec<String>,
     connections: Connections,
     stop: CancellationToken,
 ) -> Result<BoxFuture<'static, ()>, RunError> {
-    let reflection = tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(DESCRIPTORS)
-        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    let described = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    let reflection = described()
+        .register_encoded_file_descriptor_set(tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET)
         .build_v1()
+        .map_err(RunError::Reflection)?;
+    // What most clients speak, Python's among them.
+    let older_reflection = described()
+        .register_encoded_file_descriptor_set(tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET)
+        .build_v1alpha()
         .map_err(RunError::Reflection)?;
     Ok(Box::pin(async move {
         let (health, health_service) = tonic_health::server::health_reporter();
@@ -526,27 +540,21 @@ fn serve_admin(
         let deployments = DeploymentServiceServer::new(Deployments(Arc::clone(&desk)));
         let served = Server::builder()
             .http2_keepalive_interval(Some(ADMIN_PING))
-            .layer(InterceptorLayer::new(gate(Arc::clone(&desk))))
+            .layer(GateLayer(Arc::clone(&desk)))
             .add_service(HostServiceServer::new(Hosts(Arc::clone(&desk))))
             .add_service(NetworkServiceServer::new(Networks(Arc::clone(&desk))))
             .add_service(MemberServiceServer::new(Members(Arc::clone(&desk))))
             .add_service(deployments.max_decoding_message_size(MOST_ADMIN_MESSAGE))
-            .add_service(DeckyServiceServer::new(Deckies(desk)))
+            .add_service(DeckyServiceServer::new(Deckies(Arc::clone(&desk))))
+            .add_service(OperatorServiceServer::new(Operators { desk, addresses }))
             .add_service(EventServiceServer::new(events))
             .add_service(health_service)
             .add_service(reflection)
+            .add_service(older_reflection)
             .serve_with_incoming_shutdown(connections, stop.cancelled_owned())
             .await;
         if let Err(error) = served {
             tracing::error!(%error, "the admin listener failed");
         }
     }))
-}
-
-/// Every call on every service passes here: the certificate of its connection must still be pinned.
-fn gate(desk: Arc<Desk>) -> impl Fn(Request<()>) -> Result<Request<()>, Status> + Clone {
-    move |request| {
-        caller::admitted(&desk, &request)?;
-        Ok(request)
-    }
 }

@@ -2,6 +2,7 @@
 //!
 //! It never connects to a worker. [`run`] is the house; `main.rs` opens its doors.
 
+pub mod access;
 pub mod admin;
 pub mod agents;
 pub mod caller;
@@ -11,6 +12,7 @@ pub mod deployments;
 pub mod desired;
 pub mod desk;
 pub mod event;
+pub mod gate;
 pub mod init;
 pub mod listen;
 pub mod liveness;
@@ -20,6 +22,7 @@ pub mod metrics;
 pub mod monitor;
 pub mod networks;
 pub mod observed;
+pub mod operators;
 pub mod record;
 pub mod refused;
 pub mod renewal;

@@ -11,9 +11,11 @@ use std::{
     time::Duration,
 };
 
+use jiff::Timestamp;
 use picket_clock::Clock;
 use picket_durable::FileError;
 use picket_pki::{BundleError, Fingerprint, IdentityError, OperatorName};
+use picket_proto::host::Name;
 use serde::{Deserialize, Serialize};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
@@ -24,14 +26,15 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     desk::{Actor, Desk},
-    record::{MasterRecord, OperatorRecord, Record as _, RecordError, key},
+    operators,
+    record::{MasterRecord, OperatorRecord, Pin, Record as _, RecordError, key},
     refused::Refused,
     signer::{Bundled, Signer, SignerError},
     store::{Commit, CommitError, Guard, LockError, OpenError, ReadError, Store},
 };
 
-/// How many certificates an operator may have at once; the oldest gives way.
-const MOST_PINS: usize = 8;
+/// The device of a bundle that is made for no other.
+pub const DEVICE: &str = "local";
 /// How every bundle begins.
 const MAGIC: &[u8; 15] = b"# picket bundle";
 /// The longest request.
@@ -42,7 +45,8 @@ const DEADLINE: Duration = Duration::from_secs(10);
 #[derive(Debug, Serialize, Deserialize)]
 struct Ask {
     operator: String,
-    pin: Fingerprint,
+    device: Name,
+    pin: Pin,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -116,13 +120,21 @@ pub fn socket(data_dir: &Path) -> PathBuf {
     data_dir.join("local.sock")
 }
 
-/// Makes a bundle for an operator, pins it, and writes it to `out`.
+/// What the device of the first admin bundle is called, and of each that is made for no other.
+#[must_use]
+pub fn first_device() -> Name {
+    DEVICE.parse().expect("the word is a name")
+}
+
+/// Makes an operator an admin whatever it was, makes a bundle for a device of it, pins that, and writes it to `out`.
+/// What the device had before opens nothing from then on.
 ///
 /// # Errors
 /// When the data directory is none, or the pin could not be kept; then no bundle is written.
 pub async fn admin_bundle(
     data_dir: &Path,
     operator: &str,
+    device: &Name,
     out: &Path,
     clock: &Clock,
 ) -> Result<Fingerprint, LocalError> {
@@ -143,11 +155,11 @@ pub async fn admin_bundle(
     let text = bundle.encode()?;
     match store {
         Some(store) => {
-            let pinned = pin_directly(&store, operator, pin.fingerprint).await;
+            let pinned = pin_directly(&store, operator, device, pin, clock.now()).await;
             store.close().await;
             pinned?;
         }
-        None => ask_pin(data_dir, operator, pin.fingerprint).await?,
+        None => ask_pin(data_dir, operator, device, pin).await?,
     }
     picket_durable::write_private(out, text.as_bytes())?;
     Ok(signer.fingerprint())
@@ -191,7 +203,13 @@ fn master_record(store: &Store, data_dir: &Path) -> Result<MasterRecord, LocalEr
     Ok(MasterRecord::of(&entry)?)
 }
 
-async fn pin_directly(store: &Store, operator: &str, pin: Fingerprint) -> Result<(), LocalError> {
+async fn pin_directly(
+    store: &Store,
+    operator: &str,
+    device: &Name,
+    pin: Pin,
+    now: Timestamp,
+) -> Result<(), LocalError> {
     let entry = store.get(&key::operator(operator))?;
     let record = entry.as_ref().map(OperatorRecord::of).transpose()?;
     let guard = guard(operator, entry.as_ref().map(|entry| entry.revision));
@@ -199,7 +217,7 @@ async fn pin_directly(store: &Store, operator: &str, pin: Fingerprint) -> Result
     store
         .commit(Commit {
             guards: vec![guard],
-            writes: vec![pinned(record, operator, pin).put()],
+            writes: vec![operators::let_in(record, operator, operators::device(device, pin, now), now).put()],
             audit,
         })
         .await?;
@@ -218,28 +236,16 @@ fn local() -> Actor {
     }
 }
 
-/// An operator's record with one more certificate.
-fn pinned(record: Option<OperatorRecord>, operator: &str, pin: Fingerprint) -> OperatorRecord {
-    let mut record = record.unwrap_or_else(|| OperatorRecord {
-        name: operator.to_owned(),
-        pins: Vec::new(),
-    });
-    record.pins.push(pin);
-    if record.pins.len() > MOST_PINS {
-        record.pins.remove(0);
-    }
-    record
-}
-
 async fn ask_master_record(data_dir: &Path) -> Result<MasterRecord, LocalError> {
     let line = exchange(data_dir, "record\n").await?;
     serde_json::from_str(&line)
         .map_err(|cause| silent(data_dir, io::Error::new(io::ErrorKind::InvalidData, cause)))
 }
 
-async fn ask_pin(data_dir: &Path, operator: &str, pin: Fingerprint) -> Result<(), LocalError> {
+async fn ask_pin(data_dir: &Path, operator: &str, device: &Name, pin: Pin) -> Result<(), LocalError> {
     let ask = serde_json::to_string(&Ask {
         operator: operator.to_owned(),
+        device: device.clone(),
         pin,
     })
     .unwrap_or_default();
@@ -300,6 +306,15 @@ pub async fn serve(desk: Arc<Desk>, listener: UnixListener, record: MasterRecord
             accepted = listener.accept() => accepted,
         };
         match accepted {
+            Ok((stream, _)) if !is_from_one_who_may(&stream) => {
+                tracing::warn!("a local request of another user was refused");
+                desk.say(
+                    crate::event::Severity::Alert,
+                    "local.refused",
+                    "local",
+                    "a user of the master's machine who is neither root nor the master's own asked for an admin bundle",
+                );
+            }
             Ok((stream, _)) => match time::timeout(DEADLINE, answer(&desk, stream, &record)).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => tracing::warn!(%error, "a local request broke off"),
@@ -332,28 +347,71 @@ async fn answer(desk: &Desk, mut stream: UnixStream, record: &MasterRecord) -> i
     write.write_all(format!("{text}\n").as_bytes()).await
 }
 
-async fn pin_through_desk(desk: &Desk, Ask { operator, pin }: Ask) -> Result<(), Refused> {
+async fn pin_through_desk(
+    desk: &Desk,
+    Ask {
+        operator,
+        device,
+        pin,
+    }: Ask,
+) -> Result<(), Refused> {
     if operator.parse::<OperatorName>().is_err() {
         return Err(Refused::invalid("operator", "is no name"));
     }
+    let now = desk.now();
     let known = desk.views.read().roster.operator(&operator).cloned();
     let guard = guard(&operator, known.as_ref().map(|(_, revision)| *revision));
-    let record = pinned(known.map(|(record, _)| record), &operator, pin);
+    let message = format!(
+        "is let in as an admin with a new certificate for {device}, made on the master's own machine"
+    );
+    let device = operators::device(&device, pin, now);
+    let record = operators::let_in(known.map(|(record, _)| record), &operator, device, now);
     let audit = local().does("operator.pin", &operator, "picket-master admin-bundle");
     desk.commit(vec![guard], vec![record.put()], audit).await?;
-    let message = "a new certificate was made on the master's own machine";
     desk.say(
         crate::event::Severity::Alert,
         "operator.pinned",
         &operator,
-        message,
+        &message,
     );
     Ok(())
+}
+
+fn is_from_one_who_may(stream: &UnixStream) -> bool {
+    let ours = rustix::process::geteuid().as_raw();
+    stream.peer_cred().is_ok_and(|peer| may_ask(peer.uid(), ours))
+}
+
+/// Whether the user at the other end of the socket may ask: root, and the master's own. The directory and the socket keep
+/// others out before; this holds where their modes were changed.
+fn may_ask(user: u32, ours: u32) -> bool {
+    user == 0 || user == ours
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn root_and_the_masters_own_user_may_ask_and_nobody_else() {
+        assert!(may_ask(0, 999) && may_ask(999, 999));
+        assert!(!may_ask(1000, 999) && !may_ask(1000, 0));
+    }
+
+    #[tokio::test]
+    async fn the_socket_is_for_the_masters_own_user_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let listener = listen(dir.path()).unwrap();
+        let mode = std::fs::metadata(socket(dir.path()))
+            .unwrap()
+            .permissions()
+            .mode();
+        assert_eq!(mode & 0o777, 0o600);
+        let asking = UnixStream::connect(socket(dir.path()));
+        let (asking, accepted) = tokio::join!(asking, listener.accept());
+        assert!(is_from_one_who_may(&accepted.unwrap().0));
+        drop(asking.unwrap());
+    }
 
     #[test]
     fn a_bundle_is_written_over_a_bundle_and_over_nothing_else() {

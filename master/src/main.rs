@@ -18,6 +18,7 @@ use picket_master::{
     store::{self, Store, accept, restore, verify},
 };
 use picket_pki::TrustDomain;
+use picket_proto::host::Name;
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
@@ -66,7 +67,10 @@ enum Verb {
     Run(Settings),
     /// Says what is wrong with the configuration, all of it at once, and changes nothing.
     CheckConfig(Settings),
-    /// Makes an admin bundle on the master's own machine; works beside a running master.
+    /// Lets an admin in, on the master's own machine; works beside a running master and without one.
+    ///
+    /// Whoever NAME was, it is an admin from then on: also when it, or every admin, was revoked or has expired. What
+    /// DEVICE had before opens nothing any more.
     AdminBundle {
         /// The master's data directory.
         #[arg(long, value_name = "DIR", default_value = DATA_DIR)]
@@ -74,6 +78,9 @@ enum Verb {
         /// The operator it is for.
         #[arg(long, value_name = "NAME", default_value = "admin")]
         name: String,
+        /// The device it is for; each has one certificate.
+        #[arg(long, value_name = "DEVICE", default_value = local::DEVICE)]
+        device: Name,
         /// Where to write it [default: DIR/admin.bundle].
         #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,
@@ -160,9 +167,14 @@ fn main() -> ExitCode {
                 &clock,
             )
         }
-        Verb::AdminBundle { data_dir, name, out } => {
+        Verb::AdminBundle {
+            data_dir,
+            name,
+            device,
+            out,
+        } => {
             let out = out.unwrap_or_else(|| data_dir.join("admin.bundle"));
-            admin_bundle(&data_dir, &name, &out, &clock)
+            admin_bundle(&data_dir, &name, &device, &out, &clock)
         }
         Verb::Verify { data_dir } => return verified(&data_dir),
         Verb::Snapshot { data_dir, to } => store::snapshot(&data_dir, &to, &clock)
@@ -296,10 +308,10 @@ fn make(plan: &Plan, clock: &Clock) -> anyhow::Result<()> {
     ))
 }
 
-fn admin_bundle(data_dir: &Path, name: &str, out: &Path, clock: &Clock) -> anyhow::Result<()> {
-    let authority = runtime()?.block_on(local::admin_bundle(data_dir, name, out, clock))?;
+fn admin_bundle(data_dir: &Path, name: &str, device: &Name, out: &Path, clock: &Clock) -> anyhow::Result<()> {
+    let authority = runtime()?.block_on(local::admin_bundle(data_dir, name, device, out, clock))?;
     say(&format!(
-        "The bundle of operator {name} is in {}.\nCA certificate SHA-256: {authority}",
+        "The bundle of operator {name} for its device {device} is in {}.\nCA certificate SHA-256: {authority}",
         out.display()
     ))
 }

@@ -116,13 +116,160 @@ pub struct Pin {
     pub from: String,
 }
 
-/// Someone who may use the admin API.
+/// What an operator may do: `access.rs` says it of every call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OperatorRole {
+    /// Asks for what is its own.
+    Requester,
+    /// Looks at everything.
+    Viewer,
+    /// Does the work of a day: hosts, networks, members, deployments.
+    Operator,
+    /// Everything, other operators too.
+    Admin,
+}
+
+impl OperatorRole {
+    /// All of them, the one that may least in front.
+    pub const ALL: [Self; 4] = [Self::Requester, Self::Viewer, Self::Operator, Self::Admin];
+
+    /// The role in one word.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Requester => "requester",
+            Self::Viewer => "viewer",
+            Self::Operator => "operator",
+            Self::Admin => "admin",
+        }
+    }
+}
+
+impl std::fmt::Display for OperatorRole {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(self.word())
+    }
+}
+
+/// Someone who may use the admin API. A revoked one is kept, so that its certificates are refused with the reason.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "StoredOperator")]
 pub struct OperatorRecord {
     /// As the certificate says.
     pub name: String,
-    /// The certificates that are accepted, newest last.
-    pub pins: Vec<Fingerprint>,
+    /// What it may do.
+    pub role: OperatorRole,
+    /// Where it works, each with a certificate of its own.
+    pub devices: Vec<DeviceRecord>,
+    /// It was cut off, with all of its devices.
+    pub revoked: Option<Revocation>,
+    /// When it was added.
+    pub added_at: Option<Timestamp>,
+    /// By whom.
+    pub added_by: String,
+    /// Certificates that have been replaced, newest last.
+    pub spent: Vec<Fingerprint>,
+    /// Certificates of devices that were revoked and are not on the list any more, newest last.
+    pub cut: Vec<Fingerprint>,
+}
+
+/// One device of an operator.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceRecord {
+    /// Unique among the operator's.
+    pub name: Name,
+    /// The certificate in use.
+    pub current: Pin,
+    /// One that was issued and not yet used.
+    #[serde(default)]
+    pub pending: Option<Pin>,
+    /// When the one in use was issued.
+    #[serde(default)]
+    pub issued_at: Option<Timestamp>,
+    /// It was cut off.
+    #[serde(default)]
+    pub revoked: Option<Revocation>,
+}
+
+impl DeviceRecord {
+    /// Stands for the end of a certificate that was pinned before ends were kept.
+    pub const END_NOT_KEPT: Timestamp = Timestamp::UNIX_EPOCH;
+}
+
+/// When, by whom and why an operator or a device was cut off.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Revocation {
+    /// When.
+    pub at: Timestamp,
+    /// By whom.
+    pub by: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// An operator as any version wrote it.
+#[derive(Deserialize)]
+struct StoredOperator {
+    name: String,
+    /// There were no roles at first, and everybody was an admin.
+    #[serde(default = "admin")]
+    role: OperatorRole,
+    #[serde(default)]
+    devices: Vec<DeviceRecord>,
+    #[serde(default)]
+    revoked: Option<Revocation>,
+    #[serde(default)]
+    added_at: Option<Timestamp>,
+    #[serde(default)]
+    added_by: String,
+    #[serde(default)]
+    spent: Vec<Fingerprint>,
+    #[serde(default)]
+    cut: Vec<Fingerprint>,
+    /// Nor devices: certificates were all there was, newest last.
+    #[serde(default)]
+    pins: Vec<Fingerprint>,
+}
+
+fn admin() -> OperatorRole {
+    OperatorRole::Admin
+}
+
+impl From<StoredOperator> for OperatorRecord {
+    fn from(stored: StoredOperator) -> Self {
+        let mut devices = stored.devices;
+        devices.extend(stored.pins.into_iter().map(device_of_before));
+        Self {
+            name: stored.name,
+            role: stored.role,
+            devices,
+            revoked: stored.revoked,
+            added_at: stored.added_at,
+            added_by: stored.added_by,
+            spent: stored.spent,
+            cut: stored.cut,
+        }
+    }
+}
+
+fn device_of_before(fingerprint: Fingerprint) -> DeviceRecord {
+    let digits = fingerprint.to_string();
+    let name = format!("older-{}", &digits[..12]);
+    DeviceRecord {
+        name: name.parse().expect("hexadecimal digits stand in a name"),
+        current: Pin {
+            fingerprint,
+            // Its key was not kept, and no key has this digest.
+            key: fingerprint,
+            not_after: DeviceRecord::END_NOT_KEPT,
+            certificate: String::new(),
+            from: String::new(),
+        },
+        pending: None,
+        issued_at: None,
+        revoked: None,
+    }
 }
 
 /// How far Picket goes on a network.
@@ -321,5 +468,28 @@ impl Record for GrantRecord {
 impl Record for DeploymentRecord {
     fn key(&self) -> Key {
         key::deployment(&self.name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_operator_of_before_there_were_roles_is_an_admin_with_a_device_for_each_certificate() {
+        let pins = [Fingerprint::of(b"one"), Fingerprint::of(b"two")];
+        let older = format!(r#"{{"name":"admin","pins":["{}","{}"]}}"#, pins[0], pins[1]);
+        let read = OperatorRecord::read(&key::operator("admin"), older.as_bytes()).unwrap();
+        assert_eq!(read.role, OperatorRole::Admin);
+        let kept: Vec<_> = read
+            .devices
+            .iter()
+            .map(|device| device.current.fingerprint)
+            .collect();
+        assert_eq!(kept, pins);
+        let Write::Put(at, value) = read.put() else {
+            panic!("a record is put")
+        };
+        assert_eq!(OperatorRecord::read(&at, &value).unwrap(), read);
     }
 }

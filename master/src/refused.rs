@@ -66,6 +66,15 @@ impl Refused {
         }
     }
 
+    /// No operator of this name.
+    pub fn no_operator(name: impl ToString) -> Self {
+        Self::Unknown {
+            what: "operator",
+            name: name.to_string(),
+            list: "picketctl operator list",
+        }
+    }
+
     /// No network of this id.
     pub fn no_network(id: impl ToString) -> Self {
         Self::Unknown {

@@ -8,6 +8,7 @@ use picket_proto::host::{HostId, Name};
 use picket_zerotier::ids::NodeId;
 
 use crate::{
+    operators,
     record::{HostRecord, HostStanding, OperatorRecord, Pin, Pins},
     store::Revision,
 };
@@ -103,12 +104,12 @@ impl Roster {
     /// Takes in an operator's record.
     pub fn put_operator(&mut self, record: OperatorRecord, revision: Revision) {
         self.drop_operator(&record.name);
-        for fingerprint in &record.pins {
+        for (fingerprint, standing) in operators::standings(&record) {
             let pinned = Pinned {
                 owner: PinOwner::Operator(record.name.clone()),
-                standing: Standing::Pinned(PinKind::Operator),
+                standing,
             };
-            self.pins.insert(*fingerprint, pinned);
+            self.pins.insert(fingerprint, pinned);
         }
         self.operators.insert(record.name.clone(), (record, revision));
     }
@@ -116,7 +117,7 @@ impl Roster {
     /// Forgets an operator.
     pub fn drop_operator(&mut self, name: &str) {
         if let Some((old, _)) = self.operators.remove(name) {
-            for fingerprint in old.pins {
+            for (fingerprint, _) in operators::standings(&old) {
                 self.pins.remove(&fingerprint);
             }
         }
@@ -180,6 +181,15 @@ impl Roster {
     #[must_use]
     pub fn operator(&self, name: &str) -> Option<&(OperatorRecord, Revision)> {
         self.operators.get(name)
+    }
+
+    /// Every operator that stands after `name`, by name; revoked ones too.
+    pub fn operators_after<'a>(&'a self, name: Option<&str>) -> impl Iterator<Item = &'a OperatorRecord> {
+        use std::ops::Bound;
+        let from = name.map_or(Bound::Unbounded, Bound::Excluded);
+        self.operators
+            .range::<str, _>((from, Bound::Unbounded))
+            .map(|(_, (record, _))| record)
     }
 
     /// What the handshake is told of a certificate.

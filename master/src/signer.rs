@@ -132,6 +132,24 @@ impl Signer {
         Ok(pin(&issued, csr.public_key(), from))
     }
 
+    /// A certificate for an operator's own key.
+    ///
+    /// # Errors
+    /// When the CA's time is over.
+    pub fn operator(
+        &self,
+        name: &OperatorName,
+        csr: &Csr,
+        from: &str,
+        now: Timestamp,
+    ) -> Result<Pin, AuthorityError> {
+        let identity = Identity::Operator(name.clone());
+        let issued = self
+            .authority
+            .issue(csr.public_key(), &identity, lifetime::OPERATOR, now)?;
+        Ok(pin(&issued, csr.public_key(), from))
+    }
+
     /// A bundle for a host.
     ///
     /// # Errors

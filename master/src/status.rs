@@ -2,7 +2,7 @@
 
 use tonic::{Code, Status};
 
-use crate::{refused::Refused, store::CommitError};
+use crate::{access::Access, refused::Refused, store::CommitError};
 
 impl From<Refused> for Status {
     fn from(refused: Refused) -> Self {
@@ -28,6 +28,33 @@ impl From<Refused> for Status {
 /// The caller's certificate does not speak for it any more.
 pub(crate) fn unauthenticated(why: &str) -> Status {
     Status::new(Code::Unauthenticated, why)
+}
+
+/// The connection's certificate has ended.
+pub(crate) fn certificate_ended() -> Status {
+    unauthenticated("the certificate of this connection has ended; connect again with a newer one")
+}
+
+/// The caller may not make this call.
+pub(crate) fn denied(who: &str, line: &Access) -> Status {
+    let call = line.path.rsplit('/').next().unwrap_or(line.path);
+    Status::new(
+        Code::PermissionDenied,
+        format!("{who} may not call {call}, which is for: {}", line.callers),
+    )
+}
+
+/// The caller had this call open, and may not have it any more.
+pub(crate) fn not_any_more() -> Status {
+    Status::new(
+        Code::PermissionDenied,
+        "this operator's role does not allow this call any more",
+    )
+}
+
+/// There is no such RPC, or none that the table of access names.
+pub(crate) fn no_such_call() -> Status {
+    Status::new(Code::Unimplemented, "this master has no such call")
 }
 
 /// A watcher fell behind.

@@ -5,9 +5,13 @@ mod events;
 mod hosts;
 mod metrics;
 mod networks;
+mod operators;
 mod store;
 
-pub use self::deployments::Branch;
+pub use self::{
+    deployments::Branch,
+    operators::{change_role, revoke},
+};
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},

@@ -77,6 +77,17 @@ impl Stranger {
         }
     }
 
+    /// Somebody who shows no certificate.
+    #[must_use]
+    pub fn with_no_certificate(site: &Site) -> Self {
+        let mut config = (*tls(&site.admin_bundle(), &site.clock)).clone();
+        config.client_auth_cert_resolver = Arc::new(Nothing);
+        Self {
+            tls: Arc::new(config),
+            line: site.machine("stranger").line,
+        }
+    }
+
     /// Somebody who had our CA sign a host's certificate, past the master.
     #[must_use]
     pub fn with_unpinned_certificate(site: &Site) -> Self {
@@ -161,4 +172,18 @@ pub(crate) fn tls(bundle: &Bundle, clock: &Clock) -> Arc<ClientConfig> {
     let time: picket_pki::Time = Arc::new(move || clock.unix());
     let config = client_config(Arc::new(authorities), &bundle.certificate, &bundle.key, time);
     Arc::new(config.expect("certificate and key are a pair"))
+}
+
+/// Has no certificate to show.
+#[derive(Debug)]
+struct Nothing;
+
+impl rustls::client::ResolvesClientCert for Nothing {
+    fn resolve(&self, _: &[&[u8]], _: &[rustls::SignatureScheme]) -> Option<Arc<rustls::sign::CertifiedKey>> {
+        None
+    }
+
+    fn has_certs(&self) -> bool {
+        false
+    }
 }

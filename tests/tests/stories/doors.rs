@@ -41,7 +41,7 @@ async fn both_doors_tell_their_health_and_only_the_operators_describes_itself() 
     assert!(reflect(&operator.channel).await.is_ok());
     assert_eq!(
         reflect(&host.channel).await.unwrap_err().code(),
-        Code::Unimplemented
+        Code::PermissionDenied
     );
 }
 

@@ -1,8 +1,10 @@
 //! Stories over a whole site: each says in its name what Picket promises.
 
+mod access;
 mod deckies;
 mod doors;
 mod identity;
 mod members;
+mod operators;
 mod sessions;
 mod store;
