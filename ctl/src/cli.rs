@@ -5,7 +5,7 @@ use std::{ffi::OsString, path::PathBuf, time::Duration};
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
-use crate::{decky, deploy, event, host, member, network, print::Format};
+use crate::{decky, deploy, event, host, member, network, operator, print::Format};
 
 /// The port of the admin API.
 const ADMIN_PORT: u16 = 7444;
@@ -124,6 +124,16 @@ pub(crate) enum Command {
     Decky {
         #[command(subcommand)]
         verb: decky::Verb,
+    },
+    /// Those who may use picketctl: their roles and devices
+    #[command(
+        arg_required_else_help = true,
+        subcommand_value_name = "VERB",
+        subcommand_help_heading = "Verbs"
+    )]
+    Operator {
+        #[command(subcommand)]
+        verb: operator::Verb,
     },
     /// What happened
     #[command(

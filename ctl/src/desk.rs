@@ -14,6 +14,7 @@ use picket_proto::wire::admin::{
     decky_service_client::DeckyServiceClient, deployment_service_client::DeploymentServiceClient,
     event_service_client::EventServiceClient, host_service_client::HostServiceClient,
     member_service_client::MemberServiceClient, network_service_client::NetworkServiceClient,
+    operator_service_client::OperatorServiceClient,
 };
 use tokio::time;
 use tonic::{Response, Status, transport::Channel};
@@ -89,6 +90,7 @@ impl Desk {
         deployments: DeploymentServiceClient,
         deckies: DeckyServiceClient,
         events: EventServiceClient,
+        operators: OperatorServiceClient,
     }
 
     /// Makes one call, within the deadline.

@@ -12,7 +12,7 @@ use crate::{
     words::pairs,
 };
 
-mod enroll;
+pub(crate) mod enroll;
 mod view;
 
 use view::{Host, HostDetail};

@@ -15,6 +15,7 @@ mod fault;
 mod host;
 mod member;
 mod network;
+mod operator;
 mod print;
 mod progress;
 mod site;
@@ -118,6 +119,7 @@ async fn finish(cli: Cli, mut desk: Desk) -> Exit {
         Command::Member { verb } => member::run(verb, &mut desk).await,
         Command::Deploy { verb } => deploy::run(verb, &mut desk).await,
         Command::Decky { verb } => decky::run(verb, &mut desk).await,
+        Command::Operator { verb } => operator::run(verb, &mut desk).await,
         Command::Event { verb } => event::run(verb, &mut desk).await,
         Command::Completions { .. } => Ok(()),
     };

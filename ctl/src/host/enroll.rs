@@ -176,7 +176,7 @@ fn told(enrolled: &Enrolled, out: &Path, what: &str) -> String {
 }
 
 /// A fingerprint as bundles and agents show it: groups of four that two people can read to each other.
-fn grouped(fingerprint: &str) -> String {
+pub(crate) fn grouped(fingerprint: &str) -> String {
     match fingerprint.parse::<picket_pki::Fingerprint>() {
         Ok(fingerprint) => fingerprint.grouped(),
         Err(_) => fingerprint.to_owned(),
@@ -184,7 +184,7 @@ fn grouped(fingerprint: &str) -> String {
 }
 
 /// A path as a shell takes it for one word.
-fn quoted(path: &str) -> String {
+pub(crate) fn quoted(path: &str) -> String {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_./+,:@%".contains(&b);
     if path.bytes().all(plain) {
         path.to_owned()
@@ -193,7 +193,7 @@ fn quoted(path: &str) -> String {
     }
 }
 
-fn chain(error: &FileError) -> String {
+pub(crate) fn chain(error: &FileError) -> String {
     match std::error::Error::source(error) {
         Some(cause) => format!("{error}: {cause}"),
         None => error.to_string(),
@@ -201,13 +201,18 @@ fn chain(error: &FileError) -> String {
 }
 
 /// An empty file where the bundle will be. It goes away again unless it is filled.
-struct Place<'a> {
+pub(crate) struct Place<'a> {
     path: &'a Path,
     filled: bool,
 }
 
 impl<'a> Place<'a> {
     fn take(path: &'a Path) -> Result<Self, Fault> {
+        Self::take_or(path, "Nothing was enrolled")
+    }
+
+    /// Takes the place, or says what was `not_done`.
+    pub(crate) fn take_or(path: &'a Path, not_done: &str) -> Result<Self, Fault> {
         match OpenOptions::new()
             .write(true)
             .create_new(true)
@@ -216,17 +221,18 @@ impl<'a> Place<'a> {
         {
             Ok(_) => Ok(Self { path, filled: false }),
             Err(cause) if cause.kind() == io::ErrorKind::AlreadyExists => Err(Fault::Failed(format!(
-                "{} is there already and is not replaced; move it away or give another name with `--out`. Nothing was enrolled",
+                "{} is there already and is not replaced; move it away or give another name with `--out`. {not_done}",
                 path.display()
             ))),
             Err(cause) => Err(Fault::Failed(format!(
-                "{} cannot be written: {cause}; give another place with `--out`. Nothing was enrolled",
+                "{} cannot be written: {cause}; give another place with `--out`. {not_done}",
                 path.display()
             ))),
         }
     }
 
-    fn fill(mut self, bundle: &[u8]) -> Result<(), FileError> {
+    /// Fills it.
+    pub(crate) fn fill(mut self, bundle: &[u8]) -> Result<(), FileError> {
         picket_durable::write_private(self.path, bundle)?;
         self.filled = true;
         Ok(())
