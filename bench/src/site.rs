@@ -94,11 +94,11 @@ impl Site {
     /// # Errors
     /// When the files cannot be written.
     pub fn bare(dir: &Path, clock: &Clock) -> Result<Self, SiteError> {
-        let authority = Authority::create(&trust_domain(), clock.now())?;
-        let kept =
-            picket_durable::create_private(key_path(dir), authority.key_pem().as_bytes()).and_then(|()| {
-                picket_durable::create_private(certificate_path(dir), authority.certificate_pem().as_bytes())
-            });
+        let key = Key::generate()?;
+        let authority = Authority::create_with(Arc::new(key.clone()), &trust_domain(), clock.now())?;
+        let kept = picket_durable::create_private(key_path(dir), key.to_pem().as_bytes()).and_then(|()| {
+            picket_durable::create_private(certificate_path(dir), authority.certificate_pem().as_bytes())
+        });
         kept.map_err(|cause| SiteError::File {
             dir: dir.to_owned(),
             cause,

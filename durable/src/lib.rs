@@ -13,6 +13,10 @@ use std::{
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 
+mod secret;
+
+pub use secret::SecretFile;
+
 /// The mode of a file that only its owner may read and write.
 pub const PRIVATE: u32 = 0o600;
 
@@ -133,6 +137,31 @@ pub fn create_private(path: impl AsRef<Path>, bytes: &[u8]) -> Result<(), FileEr
 /// [`FileError::TooLong`], [`FileError::Read`].
 pub fn read_private(path: impl AsRef<Path>, limit: u64) -> Result<Vec<u8>, FileError> {
     let path = path.as_ref();
+    read(path, limit, |mode| {
+        if mode & 0o077 == 0 {
+            return Ok(());
+        }
+        Err(FileError::Exposed {
+            path: path.to_owned(),
+            mode,
+        })
+    })
+}
+
+/// Reads a file of at most `limit` bytes, whoever else may read it.
+///
+/// # Errors
+///
+/// [`FileError::NotAFile`], [`FileError::TooLong`], [`FileError::Read`].
+pub fn read_bounded(path: impl AsRef<Path>, limit: u64) -> Result<Vec<u8>, FileError> {
+    read(path.as_ref(), limit, |_| Ok(()))
+}
+
+fn read(
+    path: &Path,
+    limit: u64,
+    check: impl FnOnce(u32) -> Result<(), FileError>,
+) -> Result<Vec<u8>, FileError> {
     let failed = |cause| FileError::Read {
         path: path.to_owned(),
         cause,
@@ -151,13 +180,7 @@ pub fn read_private(path: impl AsRef<Path>, limit: u64) -> Result<Vec<u8>, FileE
             path: path.to_owned(),
         });
     }
-    let mode = about.permissions().mode() & 0o7777;
-    if mode & 0o077 != 0 {
-        return Err(FileError::Exposed {
-            path: path.to_owned(),
-            mode,
-        });
-    }
+    check(about.permissions().mode() & 0o7777)?;
     let mut bytes = Vec::new();
     (&mut file)
         .take(limit.saturating_add(1))

@@ -1,6 +1,9 @@
 //! The CA at work: what it signs for hosts, operators and the master itself.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use jiff::Timestamp;
 use picket_durable::FileError;
@@ -62,8 +65,9 @@ impl Signer {
     /// # Errors
     /// When there is one already, or it cannot be kept.
     pub fn create(data_dir: &Path, trust_domain: &TrustDomain, now: Timestamp) -> Result<Self, SignerError> {
-        let authority = Authority::create(trust_domain, now)?;
-        picket_durable::create_private(key_path(data_dir), authority.key_pem().as_bytes())?;
+        let key = Key::generate()?;
+        let authority = Authority::create_with(Arc::new(key.clone()), trust_domain, now)?;
+        picket_durable::create_private(key_path(data_dir), key.to_pem().as_bytes())?;
         picket_durable::write_private(certificate_path(data_dir), authority.certificate_pem().as_bytes())?;
         Ok(Self { authority })
     }

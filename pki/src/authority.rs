@@ -1,20 +1,20 @@
 //! The certificate authority: one key, one self-signed certificate, and what it signs.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
 use jiff::{SignedDuration, Timestamp};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
-    KeyPair, KeyUsagePurpose, SanType, SerialNumber, date_time_ymd, string::Ia5String,
+    KeyUsagePurpose, PublicKeyData, SanType, SerialNumber, date_time_ymd, string::Ia5String,
 };
 use rustls_pki_types::CertificateDer;
-use zeroize::Zeroizing;
 
 use crate::{
-    Certificate, CertificateError, Fingerprint, Identity, IdentityError, Key, KeyError, PublicKey,
-    TrustDomain, certificate,
+    AuthorityKey, Certificate, CertificateError, Fingerprint, Identity, IdentityError, Key, KeyError,
+    PublicKey, SignError, TrustDomain, certificate,
     lifetime::{self, Validity},
     pem,
+    signing::Pen,
 };
 
 /// Why a CA could not be made, loaded or used.
@@ -50,6 +50,14 @@ pub enum AuthorityError {
     /// The cryptographic library refused.
     #[error("sign a certificate")]
     Sign(#[source] rcgen::Error),
+    /// What holds the CA's key did not sign.
+    #[error("the CA's key signed nothing")]
+    Unsigned(#[source] SignError),
+    /// What holds the CA's key signed with another key, or something else.
+    #[error(
+        "the signature is not that of the CA's key {0}; nothing was issued, look at what holds the CA's key before you go on"
+    )]
+    WrongSignature(Fingerprint),
 }
 
 /// A certificate that was just signed.
@@ -68,21 +76,32 @@ pub struct IssuedCertificate {
 /// A CA that can sign.
 #[derive(Debug)]
 pub struct Authority {
-    key: Key,
+    key: Arc<dyn AuthorityKey>,
     der: Vec<u8>,
     trust_domain: TrustDomain,
     validity: Validity,
-    issuer: Issuer<'static, KeyPair>,
 }
 
 impl Authority {
-    /// Makes a new CA for `trust_domain` that holds for [`lifetime::CA`].
+    /// Makes a new CA for `trust_domain` with a new key in memory, which is gone when the value is dropped.
     ///
     /// # Errors
     ///
     /// [`AuthorityError::Key`] or [`AuthorityError::Sign`], when the system gives no randomness.
     pub fn create(trust_domain: &TrustDomain, now: Timestamp) -> Result<Self, AuthorityError> {
-        let key = Key::generate()?;
+        Self::create_with(Arc::new(Key::generate()?), trust_domain, now)
+    }
+
+    /// Makes a new CA for `trust_domain` that holds for [`lifetime::CA`] and signs with `key`.
+    ///
+    /// # Errors
+    ///
+    /// [`AuthorityError::Unsigned`] and [`AuthorityError::WrongSignature`], when the key does not sign.
+    pub fn create_with(
+        key: Arc<dyn AuthorityKey>,
+        trust_domain: &TrustDomain,
+        now: Timestamp,
+    ) -> Result<Self, AuthorityError> {
         // A common name has at most 64 characters, and the name must differ from that of an earlier CA of the same
         // domain, so that verifiers which look an issuer up by name find the right one.
         let unique: String = key.public().fingerprint().to_string().chars().take(8).collect();
@@ -94,8 +113,9 @@ impl Authority {
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         params.subject_alt_names = vec![SanType::URI(ascii(&format!("spiffe://{trust_domain}"))?)];
-        let certificate = params.self_signed(&key.pair()).map_err(AuthorityError::Sign)?;
-        Self::load_der(certificate.der().to_vec(), key)
+        let pen = Pen::new(&*key);
+        let der = pen.made(params.self_signed(&pen))?.der().to_vec();
+        Self::load_der(der, key)
     }
 
     /// Loads a CA from its certificate and its key, both PEM.
@@ -104,16 +124,25 @@ impl Authority {
     ///
     /// [`AuthorityError`], when they are not a CA of ours that belong together.
     pub fn load(certificate: &[u8], key: &[u8]) -> Result<Self, AuthorityError> {
+        Self::load_with(certificate, Arc::new(Key::from_pem(key)?))
+    }
+
+    /// Loads a CA from its certificate as PEM, and what signs for it.
+    ///
+    /// # Errors
+    ///
+    /// [`AuthorityError`], when they are not a CA of ours that belong together.
+    pub fn load_with(certificate: &[u8], key: Arc<dyn AuthorityKey>) -> Result<Self, AuthorityError> {
         let mut certificates = pem::certificates_from_pem(certificate)
             .unwrap_or_default()
             .into_iter();
         let (Some(der), None) = (certificates.next(), certificates.next()) else {
             return Err(CertificateError::Unreadable.into());
         };
-        Self::load_der(der, Key::from_pem(key)?)
+        Self::load_der(der, key)
     }
 
-    fn load_der(der: Vec<u8>, key: Key) -> Result<Self, AuthorityError> {
+    fn load_der(der: Vec<u8>, key: Arc<dyn AuthorityKey>) -> Result<Self, AuthorityError> {
         let Root {
             trust_domain,
             validity,
@@ -122,14 +151,11 @@ impl Authority {
         if &public_key != key.public() {
             return Err(AuthorityError::KeyDoesNotMatch(Fingerprint::of(&der)));
         }
-        let issuer = Issuer::from_ca_cert_der(&CertificateDer::from(der.as_slice()), key.pair())
-            .map_err(AuthorityError::Sign)?;
         Ok(Self {
             key,
             der,
             trust_domain,
             validity,
-            issuer,
         })
     }
 
@@ -143,12 +169,6 @@ impl Authority {
     #[must_use]
     pub fn certificate_pem(&self) -> String {
         pem::certificate_to_pem(&self.der)
-    }
-
-    /// The CA's key as PEM: secret, wiped when dropped.
-    #[must_use]
-    pub fn key_pem(&self) -> Zeroizing<String> {
-        self.key.to_pem()
     }
 
     /// SHA-256 of the CA's certificate, for people to compare.
@@ -230,16 +250,26 @@ impl Authority {
         for name in names {
             params.subject_alt_names.push(server_name(name)?);
         }
-        let certificate = params
-            .signed_by(&key.info(), &self.issuer)
-            .map_err(AuthorityError::Sign)?;
-        let der = certificate.der().to_vec();
+        let der = self.signed(&params, &key.info())?;
         Ok(IssuedCertificate {
             fingerprint: Fingerprint::of(&der),
             der,
             not_before: validity.not_before,
             not_after: validity.not_after,
         })
+    }
+
+    /// A certificate (DER) for `subject`, signed by this CA, its signature checked.
+    fn signed(
+        &self,
+        params: &CertificateParams,
+        subject: &impl PublicKeyData,
+    ) -> Result<Vec<u8>, AuthorityError> {
+        let pen = Pen::new(&*self.key);
+        let issuer = Issuer::from_ca_cert_der(&CertificateDer::from(self.der.as_slice()), &pen)
+            .map_err(AuthorityError::Sign)?;
+        let certificate = pen.made(params.signed_by(subject, &issuer))?;
+        Ok(certificate.der().to_vec())
     }
 }
 
@@ -456,8 +486,10 @@ mod tests {
 
     #[test]
     fn a_ca_reads_back_from_its_files_and_not_with_the_key_of_another() {
-        let (one, other) = (authority(), authority());
-        let back = Authority::load(one.certificate_pem().as_bytes(), one.key_pem().as_bytes()).unwrap();
+        let (key, other) = (Key::generate().unwrap(), Key::generate().unwrap());
+        let domain = "example.org".parse().unwrap();
+        let one = Authority::create_with(Arc::new(key.clone()), &domain, now()).unwrap();
+        let back = Authority::load(one.certificate_pem().as_bytes(), key.to_pem().as_bytes()).unwrap();
         assert_eq!(
             (back.fingerprint(), back.trust_domain()),
             (one.fingerprint(), one.trust_domain())
@@ -472,11 +504,10 @@ mod tests {
             .unwrap();
         let trust = Authorities::new(one.trust_domain().clone(), vec![one.certificate().to_vec()]).unwrap();
         assert!(trust.signed(&signed.der));
-        let error =
-            Authority::load(one.certificate_pem().as_bytes(), other.key_pem().as_bytes()).unwrap_err();
+        let error = Authority::load(one.certificate_pem().as_bytes(), other.to_pem().as_bytes()).unwrap_err();
         assert!(matches!(error, AuthorityError::KeyDoesNotMatch(_)), "{error}");
         let leaf = pem::certificate_to_pem(&signed.der);
-        assert!(Authority::load(leaf.as_bytes(), one.key_pem().as_bytes()).is_err());
+        assert!(Authority::load(leaf.as_bytes(), key.to_pem().as_bytes()).is_err());
     }
 
     #[test]

@@ -153,6 +153,23 @@ impl PublicKey {
         Ok(Self { spki: der.to_vec() })
     }
 
+    /// Reads a SubjectPublicKeyInfo from a PEM block `PUBLIC KEY`.
+    ///
+    /// # Errors
+    ///
+    /// [`KeyError::NotP256`] for every other kind of key, and for what is no such block.
+    pub fn from_pem(text: &[u8]) -> Result<Self, KeyError> {
+        Self::from_spki(&pem::block("PUBLIC KEY", text).ok_or(KeyError::NotP256)?)
+    }
+
+    /// Whether `signature` (DER) over SHA-256 of `message` is this key's.
+    #[must_use]
+    pub fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
+        webpki::aws_lc_rs::ECDSA_P256_SHA256
+            .verify_signature(self.info().der_bytes(), message, signature)
+            .is_ok()
+    }
+
     /// The SubjectPublicKeyInfo (DER).
     #[must_use]
     pub fn as_spki(&self) -> &[u8] {

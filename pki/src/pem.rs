@@ -17,6 +17,19 @@ pub(crate) fn encode(label: &str, der: &[u8]) -> Zeroizing<String> {
     text
 }
 
+/// The first PEM block of this name, or `None` when there is none or it is damaged. It is wiped when dropped.
+pub(crate) fn block(label: &str, text: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+    let text = std::str::from_utf8(text).ok()?;
+    let (begin, end) = (
+        format!("-----BEGIN {label}-----"),
+        format!("-----END {label}-----"),
+    );
+    let (_, after) = text.split_once(&begin)?;
+    let (body, _) = after.split_once(&end)?;
+    let digits: Zeroizing<String> = Zeroizing::new(body.split_ascii_whitespace().collect());
+    BASE64.decode(digits.as_bytes()).ok().map(Zeroizing::new)
+}
+
 /// Writes a certificate as PEM.
 #[must_use]
 pub fn certificate_to_pem(der: &[u8]) -> String {

@@ -15,7 +15,7 @@ pub(crate) fn twin() -> Forger {
 
 /// Somebody who has the site's CA key and other tools.
 pub(crate) fn insider(site: &Site) -> Forger {
-    Forger(Key::from_pem(site.authority.key_pem().as_bytes()).unwrap())
+    Forger(site.key.clone())
 }
 
 impl Forger {

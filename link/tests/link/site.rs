@@ -53,6 +53,8 @@ impl Pins for Table {
 
 pub(crate) struct Site {
     pub(crate) authority: Authority,
+    /// The key of the CA.
+    pub(crate) key: Key,
     pub(crate) clock: Clock,
     pub(crate) pins: Arc<Table>,
     pub(crate) pipes: Pipes,
@@ -61,8 +63,10 @@ pub(crate) struct Site {
 impl Site {
     pub(crate) fn new() -> Self {
         let clock = Clock::simulated("2026-01-01T00:00:00Z".parse().unwrap());
+        let key = Key::generate().unwrap();
         Self {
-            authority: Authority::create(&domain(), clock.now()).unwrap(),
+            authority: Authority::create_with(Arc::new(key.clone()), &domain(), clock.now()).unwrap(),
+            key,
             clock,
             pins: Arc::default(),
             pipes: Pipes::new(),
