@@ -205,5 +205,6 @@ fn hello(host: &Host, clock: &Clock) -> Hello {
         instance_id: id.to_be_bytes(),
         time: clock.now(),
         held: Vec::new(),
+        node_proof: None,
     }
 }

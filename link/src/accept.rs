@@ -19,7 +19,7 @@ use tokio::{
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tonic::transport::server::Connected;
 
-use crate::Io;
+use crate::{Binding, Io};
 
 /// How long a refused peer has to read why. After that the connection is dropped, read or not.
 const LAST_WORD: Duration = Duration::from_secs(1);
@@ -69,6 +69,8 @@ pub struct Peer {
     pub not_after: Timestamp,
     /// Where the connection comes from.
     pub address: SocketAddr,
+    /// What tells this connection from every other.
+    pub binding: Binding,
 }
 
 /// A connection whose peer has been verified and pinned.
@@ -128,7 +130,8 @@ fn explain(cause: io::Error) -> AcceptError {
 }
 
 fn peer(stream: &TlsStream<Plain>, address: SocketAddr) -> Option<Peer> {
-    let leaf = stream.get_ref().1.peer_certificates()?.first()?;
+    let (_, session) = stream.get_ref();
+    let leaf = session.peer_certificates()?.first()?;
     let Certificate {
         identity,
         fingerprint,
@@ -140,6 +143,7 @@ fn peer(stream: &TlsStream<Plain>, address: SocketAddr) -> Option<Peer> {
         fingerprint,
         not_after,
         address,
+        binding: Binding::of(session).ok()?,
     })
 }
 

@@ -10,7 +10,7 @@ use tokio::{io::AsyncReadExt, sync::Mutex, time};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tonic::transport::{Channel, Endpoint};
 
-use crate::{Dial, Io, replay::Replay};
+use crate::{Binding, Dial, Io, replay::Replay};
 
 /// How long things may take.
 #[derive(Debug, Clone, Copy)]
@@ -89,6 +89,8 @@ pub struct Connected {
     pub master: Certificate,
     /// The master's certificate (DER).
     pub master_der: Vec<u8>,
+    /// What tells this connection from every other.
+    pub binding: Binding,
 }
 
 impl fmt::Debug for Connected {
@@ -233,6 +235,7 @@ async fn serve(stream: Opened, address: &str, options: Options) -> Result<Connec
     let leaf = session.peer_certificates().and_then(|chain| chain.first());
     let master_der = leaf.map(|der| der.to_vec()).unwrap_or_default();
     let master = Certificate::parse(&master_der).map_err(|cause| failed(io::Error::other(cause)))?;
+    let binding = Binding::of(session).map_err(failed)?;
 
     let endpoint = Endpoint::from_static("https://master")
         .http2_keep_alive_interval(options.ping_every)
@@ -256,6 +259,7 @@ async fn serve(stream: Opened, address: &str, options: Options) -> Result<Connec
         address: address.to_owned(),
         master,
         master_der,
+        binding,
     })
 }
 

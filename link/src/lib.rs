@@ -4,12 +4,14 @@
 //! asked over the connection is decided above. This crate never retries and never reconnects.
 
 mod accept;
+mod binding;
 mod connect;
 mod dial;
 mod pipe;
 mod replay;
 
 pub use accept::{AcceptError, Peer, TlsServerIo, accept};
+pub use binding::Binding;
 pub use connect::{Connected, Failure, LinkError, Options, connect};
 pub use dial::{Dial, Io, Tcp};
 pub use pipe::{Incoming, Pipes, Wire};

@@ -7,6 +7,7 @@
 pub mod beat;
 pub mod document;
 pub mod host;
+pub mod node;
 pub mod session;
 pub mod shard;
 pub mod site;

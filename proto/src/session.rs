@@ -13,6 +13,7 @@ use crate::{
     },
     document::{Document, Kind, Lineage, Outcome, Stamp, kind, stamp},
     field::{array, present, span, text, time, to_wire_span, to_wire_time},
+    node::NodeProof,
     wire::agent as wire,
 };
 
@@ -36,6 +37,8 @@ pub struct Hello {
     pub time: Timestamp,
     /// The documents the agent applied last.
     pub held: Vec<(Kind, Stamp)>,
+    /// That its ZeroTier node is its own.
+    pub node_proof: Option<NodeProof>,
 }
 
 /// The master's answer to [`Hello`].
@@ -216,6 +219,7 @@ impl From<&Hello> for wire::Hello {
             instance_id: Bytes::copy_from_slice(&hello.instance_id),
             time: Some(to_wire_time(hello.time)),
             held: hello.held.iter().map(held).collect(),
+            node_proof: hello.node_proof.as_ref().map(Into::into),
         }
     }
 }
@@ -242,6 +246,7 @@ impl TryFrom<wire::Hello> for Hello {
             held: known
                 .map(|(kind, held)| Ok((kind, stamp("hello.held.lineage", &held.lineage, held.generation)?)))
                 .collect::<Result<_, WireError>>()?,
+            node_proof: hello.node_proof.map(NodeProof::try_from).transpose()?,
         })
     }
 }

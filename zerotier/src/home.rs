@@ -11,6 +11,9 @@ use crate::{dial::Tcp, service::Service};
 
 /// The file that holds the token of the API.
 const TOKEN: &str = "authtoken.secret";
+/// The file that holds the node's identity with its private keys.
+#[cfg(feature = "identity")]
+const IDENTITY: &str = "identity.secret";
 /// The file that holds the port a running service has bound.
 const PORT: &str = "zerotier-one.port";
 /// A token is 24 characters; a file much longer than that is something else.
@@ -50,6 +53,16 @@ pub enum HomeError {
         /// What the system said.
         #[source]
         cause: io::Error,
+    },
+    /// The file of the node's identity holds something else.
+    #[cfg(feature = "identity")]
+    #[error("{} holds no identity that can be used; stop zerotier-one, bring the file back from a backup, or remove it and identity.public for a new identity, and start it", path.display())]
+    Identity {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        cause: crate::identity::IdentityError,
     },
     /// A file does not hold what it should.
     #[error("{} holds {what}; restart zerotier-one so that it writes the file again", path.display())]
@@ -108,6 +121,19 @@ impl Home {
             }),
             Ok(port) => Ok(SocketAddr::new(self.address, port)),
         }
+    }
+
+    /// Reads the node's identity with its private keys.
+    ///
+    /// # Errors
+    /// Fails when the directory or the file is missing, unreadable, or holds something else.
+    #[cfg(feature = "identity")]
+    pub fn identity(&self) -> Result<crate::identity::Identity, HomeError> {
+        let text = zeroize::Zeroizing::new(self.read(IDENTITY)?);
+        text.trim_end().parse().map_err(|cause| HomeError::Identity {
+            path: self.directory.join(IDENTITY),
+            cause,
+        })
     }
 
     /// Reads token and port and returns a client of the service.
@@ -193,6 +219,23 @@ mod tests {
             Home::new(root.path()).token(),
             Err(HomeError::Unreadable { .. })
         ));
+    }
+
+    #[cfg(feature = "fake")]
+    #[test]
+    fn an_identity_is_read_with_or_without_a_newline_and_damage_names_the_file() {
+        let root = tempfile::tempdir().unwrap();
+        let (home, file) = (Home::new(root.path()), root.path().join(IDENTITY));
+        assert!(matches!(home.identity(), Err(HomeError::Missing { .. })));
+        let lab = crate::fake::Lab::new();
+        let identity = lab.secret(lab.grow()).unwrap();
+        for end in ["", "\n"] {
+            fs::write(&file, format!("{}{end}", *identity.to_secret_text())).unwrap();
+            assert_eq!(home.identity().unwrap().public(), identity.public());
+        }
+        fs::write(&file, identity.public().to_string()).unwrap();
+        let error = home.identity().unwrap_err();
+        assert!(error.to_string().contains("identity.secret"), "{error}");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! ZeroTier for Picket: ids and address arithmetic, clients of a local service, and sites to try them on.
 //!
 //! - [`ids`] and [`address`] are always there and know no socket.
+//! - Feature `identity`: [`identity`], the key pairs of nodes.
 //! - Feature `client`: [`dial`], [`home`], [`service`], and the two clients [`node`] and [`controller`].
 //! - Feature `fake`: [`fake`], a simulated site whose nodes answer as real ones were recorded to.
 //! - Feature `real`: [`real`], a site of real `zerotier-one` processes in namespaces of their own.
@@ -16,6 +17,8 @@ pub mod controller;
 pub mod dial;
 #[cfg(feature = "client")]
 pub mod home;
+#[cfg(feature = "identity")]
+pub mod identity;
 #[cfg(feature = "client")]
 mod lenient;
 #[cfg(feature = "client")]

@@ -177,6 +177,26 @@ async fn eight_idle_connections_hold_up_the_next_request() {
     );
 }
 
+#[test]
+fn every_identity_in_stock_is_a_real_one() {
+    let lab = Lab::new();
+    for _ in 0..48 {
+        let identity = lab.secret(lab.grow()).unwrap();
+        assert_eq!(identity.public().check(), Ok(()));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_comes_home_with_the_identity_it_had() {
+    let root = tempfile::tempdir().unwrap();
+    let (before, after) = (Lab::new(), Lab::seeded(1, 0));
+    let node = before.grow();
+    before.settle(node, root.path()).await.unwrap();
+    assert_eq!(after.readmit(root.path()), Some(node));
+    assert_eq!(after.identity(node), before.identity(node));
+    assert!(after.secret(node).is_some());
+}
+
 #[tokio::test(start_paused = true)]
 async fn two_labs_of_different_seeds_share_no_secret() {
     let (one, other) = (Lab::seeded(1, 0), Lab::seeded(2, 0));

@@ -9,11 +9,7 @@ use std::{
 
 use anyhow::Context;
 use clap::Parser;
-use picket_zerotier::{
-    NodeId,
-    controller::NewNetwork,
-    fake::{HomeFiles, Lab},
-};
+use picket_zerotier::{NodeId, controller::NewNetwork, fake::Lab};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Simulated ZeroTier nodes, one in each home directory. They move no packets.
@@ -42,9 +38,7 @@ async fn main() -> anyhow::Result<()> {
     )?;
     let mut first: Option<NodeId> = None;
     for home in &arguments.homes {
-        let node = HomeFiles::resident(home)
-            .inspect(|node| lab.add(*node))
-            .unwrap_or_else(|| lab.grow());
+        let node = lab.readmit(home).unwrap_or_else(|| lab.grow());
         let settled = lab.settle(node, home).await.with_context(|| {
             format!(
                 "settle a simulated node in {}; name a directory that can be written",

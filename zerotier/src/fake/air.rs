@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::{
     controller::{Hosted, ONLINE_FOR, Question, Reply},
-    machine::{self, Machine},
+    machine::{self, Machine, Resident},
     node::Joined,
 };
 use crate::ids::{NetworkId, NodeId};
@@ -46,11 +46,11 @@ impl State {
     }
 
     /// Adds a node, unless it is there.
-    pub(super) fn add(&mut self, id: NodeId) {
+    pub(super) fn add(&mut self, resident: Resident) {
         let (seed, place, now) = (self.seed, self.machines.len() + 1, self.now);
         self.machines
-            .entry(id)
-            .or_insert_with(|| Machine::new(id, seed, place, now));
+            .entry(resident.id())
+            .or_insert_with(|| Machine::new(resident, seed, place, now));
     }
 
     /// Chooses the numbers of the networks that are created next.

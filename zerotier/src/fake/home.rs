@@ -19,8 +19,8 @@ pub struct HomeFiles {
 }
 
 impl Lab {
-    /// Listens on a free loopback port for a node and writes `authtoken.secret`, `zerotier-one.port` and
-    /// `identity.public` into its home. A token that is there is kept.
+    /// Listens on a free loopback port for a node and writes `authtoken.secret`, `zerotier-one.port`,
+    /// `identity.public` and, unless its id was chosen, `identity.secret` into its home. A token that is there is kept.
     ///
     /// # Errors
     /// Fails when the port or a file cannot be had.
@@ -32,6 +32,9 @@ impl Lab {
             None => write(&home.join("authtoken.secret"), self.token(node).expose(), 0o600)?,
         }
         let address = self.listen(node, (Ipv4Addr::LOCALHOST, 0).into()).await?;
+        if let Some(identity) = self.secret(node) {
+            write(&home.join("identity.secret"), &identity.to_secret_text(), 0o600)?;
+        }
         write(&home.join("identity.public"), &self.identity(node), 0o644)?;
         // Last: whoever waits for the port finds the rest.
         write(
@@ -41,14 +44,18 @@ impl Lab {
         )?;
         Ok(HomeFiles { address })
     }
-}
 
-impl HomeFiles {
-    /// Returns the id of the node that has lived in a home directory, so that it can be added again.
+    /// Adds the node that has lived in a home directory, as it was, and returns it.
     #[must_use]
-    pub fn resident(home: &Path) -> Option<NodeId> {
-        let identity = fs::read_to_string(home.join("identity.public")).ok()?;
-        identity.split(':').next()?.parse().ok()
+    pub fn readmit(&self, home: &Path) -> Option<NodeId> {
+        let secret = fs::read_to_string(home.join("identity.secret")).ok();
+        if let Some(identity) = secret.and_then(|text| text.trim_end().parse().ok()) {
+            return Some(self.add_identity(identity));
+        }
+        let public = fs::read_to_string(home.join("identity.public")).ok()?;
+        let id = public.split(':').next()?.parse().ok()?;
+        self.add(id);
+        Some(id)
     }
 }
 

@@ -10,12 +10,13 @@ use tokio::{task::JoinSet, time::Instant};
 use super::{
     air::State,
     http::Origin,
-    machine::{self, Machine},
+    machine::{self, Machine, Resident},
     moon::World,
 };
 use crate::{
     dial::{Dial, Dialing, Wire},
     home::Token,
+    identity::Identity,
     ids::{NetworkId, NodeId},
     service::Service,
 };
@@ -24,6 +25,9 @@ use crate::{
 const EPOCH: u64 = 1_795_364_728_000;
 /// The bytes an in-memory connection holds before the writer waits: a socket's usual buffer.
 const PIPE: usize = 64 * 1024;
+
+/// Identities that anybody may have.
+const STOCK: &str = include_str!("worthless-identities.txt");
 
 /// A simulated site. Clones are the same site.
 #[derive(Clone)]
@@ -76,25 +80,36 @@ impl Lab {
         }))
     }
 
-    /// Adds a running node with this id. A node that is there stays as it is.
+    /// Adds a running node with this id and no private keys. A node that is there stays as it is.
     pub fn add(&self, id: NodeId) {
-        self.state().add(id);
+        self.state().add(Resident::Chosen(id));
     }
 
-    /// Adds a running node with an id that follows from the seed, and returns it.
-    pub fn grow(&self) -> NodeId {
-        let (seed, count) = {
-            let state = self.state();
-            (state.seed(), state.machines.len())
-        };
-        let ids = (0_u32..).filter_map(|attempt| {
-            let number = machine::number(seed, &format!("node {count} {attempt}"));
-            NodeId::new(number & 0xff_ffff_ffff).ok()
-        });
-        let free = ids.into_iter().find(|id| !self.state().machines.contains_key(id));
-        let id = free.expect("there are more ids than nodes");
-        self.add(id);
+    /// Adds a running node with this identity. A node that is there stays as it is.
+    pub fn add_identity(&self, identity: Identity) -> NodeId {
+        let id = identity.public().node();
+        self.state().add(Resident::Identified(identity));
         id
+    }
+
+    /// Adds a running node with an identity that follows from the seed, and returns its id.
+    ///
+    /// To find an identity takes some hundred milliseconds. A lab that was given no seed has a stock of them.
+    pub fn grow(&self) -> NodeId {
+        let (seed, stocked, count) = {
+            let state = self.state();
+            let free = |line: &&str| {
+                let id = line.split(':').next().and_then(|id| id.parse().ok());
+                id.is_some_and(|id| !state.machines.contains_key(&id))
+            };
+            let mut lines = STOCK.lines().filter(|line| !line.starts_with('#'));
+            let stocked = (state.seed() == 0).then(|| lines.find(free)).flatten();
+            (state.seed(), stocked, state.machines.len())
+        };
+        self.add_identity(match stocked {
+            Some(line) => line.parse().expect("the stock is of identities"),
+            None => Identity::grow(machine::bytes(seed, &format!("node {count}"))),
+        })
     }
 
     /// Chooses the last six digits of the networks that are created next, instead of random ones.
@@ -125,6 +140,12 @@ impl Lab {
     #[must_use]
     pub fn identity(&self, node: NodeId) -> String {
         self.with(node, |machine| machine.identity.clone())
+    }
+
+    /// Returns a node's identity with its private keys, unless its id was chosen.
+    #[must_use]
+    pub fn secret(&self, node: NodeId) -> Option<Identity> {
+        self.with(node, |machine| machine.secret.clone())
     }
 
     /// Returns a client of a node's service, over in-memory connections.

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha512};
 use tokio::sync::Semaphore;
+use zeroize::Zeroizing;
 
 use super::{
     controller::Hosted,
@@ -12,16 +13,38 @@ use super::{
     moon::{Orbit, World},
     node::Joined,
 };
-use crate::ids::{NetworkId, NodeId};
+use crate::{
+    identity::Identity,
+    ids::{NetworkId, NodeId},
+};
 
 /// Connections that a service works on at once; the others wait, also behind idle ones.
 const WORKERS: usize = 8;
+
+/// Who is to live on a machine.
+pub(super) enum Resident {
+    /// A node with this id and no private keys.
+    Chosen(NodeId),
+    /// A node with this identity.
+    Identified(Identity),
+}
+
+impl Resident {
+    pub(super) fn id(&self) -> NodeId {
+        match self {
+            Self::Chosen(id) => *id,
+            Self::Identified(identity) => identity.public().node(),
+        }
+    }
+}
 
 /// One simulated service.
 #[derive(Debug)]
 pub(super) struct Machine {
     pub(super) id: NodeId,
     pub(super) identity: String,
+    /// With its private keys; none when the id was chosen, since nobody can make an identity for a chosen id.
+    pub(super) secret: Option<Identity>,
     pub(super) token: String,
     pub(super) metrics_token: String,
     /// Its place in the simulated physical network.
@@ -39,10 +62,19 @@ pub(super) struct Machine {
 
 impl Machine {
     /// Starts a service; what is secret or random about it follows from `seed`.
-    pub(super) fn new(id: NodeId, seed: u64, place: usize, now: Duration) -> Self {
+    pub(super) fn new(resident: Resident, seed: u64, place: usize, now: Duration) -> Self {
+        let id = resident.id();
+        let (identity, secret) = match resident {
+            Resident::Chosen(id) => (
+                format!("{id}:0:{}", hex(seed, &format!("identity {id}"), 64)),
+                None,
+            ),
+            Resident::Identified(identity) => (identity.public().to_string(), Some(identity)),
+        };
         Self {
             id,
-            identity: format!("{id}:0:{}", hex(seed, &format!("identity {id}"), 64)),
+            identity,
+            secret,
             token: word(seed, &format!("token {id}")),
             metrics_token: word(seed, &format!("metrics {id}")),
             place,
@@ -148,6 +180,13 @@ pub(super) fn number(seed: u64, what: &str) -> u64 {
         .iter()
         .take(8)
         .fold(0, |number, byte| number << 8 | u64::from(*byte))
+}
+
+/// Derives 64 bytes.
+pub(super) fn bytes(seed: u64, what: &str) -> Zeroizing<[u8; 64]> {
+    let mut bytes = Zeroizing::new([0; 64]);
+    bytes.copy_from_slice(&derive(seed, what));
+    bytes
 }
 
 fn derive(seed: u64, what: &str) -> impl AsRef<[u8]> + std::ops::Deref<Target = [u8]> {
