@@ -161,9 +161,9 @@ const READ_WITHIN: Duration = Duration::from_secs(1);
 /// How often the clocks are read again when they are not.
 const READ_AGAIN: usize = 3;
 
-impl From<Steady> for Clock {
-    fn from(steady: Steady) -> Self {
-        Self(Source::Steady(Arc::new(steady)))
+impl From<Arc<Steady>> for Clock {
+    fn from(steady: Arc<Steady>) -> Self {
+        Self(Source::Steady(steady))
     }
 }
 

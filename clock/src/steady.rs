@@ -53,11 +53,16 @@ impl Steady {
         (next.told, verdict)
     }
 
-    /// Takes the wall clock for right, and returns the time that is told from here on.
-    pub fn accept(&self, back: Back) -> Timestamp {
+    /// Takes the wall clock for right, and returns what was known before.
+    pub fn accept(&self, back: Back) -> Known {
         let mut known = self.known();
-        *known = judge::accept(self.machine.reading(), &known, back);
-        known.told.wall
+        let accepted = judge::accept(self.machine.reading(), &known, back);
+        std::mem::replace(&mut known, accepted)
+    }
+
+    /// Takes back an acceptance.
+    pub fn restore(&self, before: Known) {
+        *self.known() = before;
     }
 
     /// What to keep for the next start. It holds as long as it is replaced within [`PROMISE`].

@@ -15,9 +15,10 @@ use picket_proto::{
     beat::MOST_CHUNK_BYTES,
     wire::{
         admin::{
-            decky_service_server::DeckyServiceServer, deployment_service_server::DeploymentServiceServer,
-            event_service_server::EventServiceServer, host_service_server::HostServiceServer,
-            member_service_server::MemberServiceServer, network_service_server::NetworkServiceServer,
+            clock_service_server::ClockServiceServer, decky_service_server::DeckyServiceServer,
+            deployment_service_server::DeploymentServiceServer, event_service_server::EventServiceServer,
+            host_service_server::HostServiceServer, member_service_server::MemberServiceServer,
+            network_service_server::NetworkServiceServer,
         },
         agent::agent_service_server::AgentServiceServer,
     },
@@ -29,8 +30,8 @@ use tonic::{Request, Status, service::InterceptorLayer, transport::Server};
 
 use crate::{
     admin::{
-        deckies::Deckies, deployments::Deployments, events::EventStreams, hosts::Hosts, members::Members,
-        networks::Networks,
+        clock::Clocks, deckies::Deckies, deployments::Deployments, events::EventStreams, hosts::Hosts,
+        members::Members, networks::Networks,
     },
     agents::Agents,
     caller, checkpoint,
@@ -47,6 +48,7 @@ use crate::{
     sessions::{LAST_WORD, Sessions},
     signer::{Signer, SignerError},
     store::{Compacted, End, ReadError, Revision, Store, Watch},
+    time::{self as master_time, Time as MasterTime},
     views::Views,
 };
 
@@ -109,6 +111,9 @@ pub enum RunError {
     /// A descriptor of this program is broken.
     #[error("server reflection cannot be set up; this is a fault of picket-master")]
     Reflection(#[source] tonic_reflection::server::Error),
+    /// What the time is cannot be kept.
+    #[error("what the time is cannot be kept for the next start; look at the data directory")]
+    Time(#[source] FileError),
     /// The checkpoint could not be written at the end.
     #[error("the state hosts reported could not be kept; they report it again")]
     Checkpoint(#[source] FileError),
@@ -165,6 +170,9 @@ async fn serve(
     if record.authority.is_some_and(|of| of != signer.fingerprint()) {
         return Err(RunError::OtherAuthority(data_dir.to_owned()));
     }
+    let time = MasterTime::open(data_dir, clock, store.opened_at()).map_err(RunError::Time)?;
+    let clock = time.clock();
+    store.date_by(clock.clone());
     let (entries, watch) = store.follow("")?;
     let views = Arc::new(Views::load(&entries, watch.revision())?);
     drop(entries);
@@ -183,6 +191,7 @@ async fn serve(
         sessions: Arc::new(Sessions::default()),
         metrics: Metrics::new(),
         clock,
+        time,
         store,
         views,
         signer,
@@ -209,6 +218,7 @@ async fn serve(
     let refusals = Arc::new(Refusals::default());
     house.keep("views", follow(Arc::clone(&desk), watch, last.clone()));
     house.keep("events", event_file.run(last.clone()));
+    house.keep("clock", master_time::watch(Arc::clone(&desk), house.stop.clone()));
     house.keep("liveness", watch_silence(Arc::clone(&desk), house.stop.clone()));
     house.keep(
         "checkpoints",
@@ -531,6 +541,7 @@ fn serve_admin(
             .add_service(NetworkServiceServer::new(Networks(Arc::clone(&desk))))
             .add_service(MemberServiceServer::new(Members(Arc::clone(&desk))))
             .add_service(deployments.max_decoding_message_size(MOST_ADMIN_MESSAGE))
+            .add_service(ClockServiceServer::new(Clocks(Arc::clone(&desk))))
             .add_service(DeckyServiceServer::new(Deckies(desk)))
             .add_service(EventServiceServer::new(events))
             .add_service(health_service)

@@ -11,6 +11,7 @@ pub mod deployments;
 pub mod desired;
 pub mod desk;
 pub mod event;
+pub mod expired;
 pub mod init;
 pub mod listen;
 pub mod liveness;
@@ -29,6 +30,7 @@ pub mod sessions;
 pub mod signer;
 pub mod status;
 pub mod store;
+pub mod time;
 pub mod views;
 
 mod house;
