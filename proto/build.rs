@@ -9,7 +9,7 @@ use std::{env, error::Error, path::PathBuf};
 
 use prost::Message as _;
 
-const FILES: [&str; 10] = [
+const FILES: &[&str] = &[
     "picket/agent/v1/agent.proto",
     "picket/agent/v1/status.proto",
     "picket/agent/v1/documents.proto",
@@ -20,6 +20,7 @@ const FILES: [&str; 10] = [
     "picket/admin/v1/deckies.proto",
     "picket/admin/v1/events.proto",
     "picket/admin/v1/operators.proto",
+    "picket/admin/v1/clock.proto",
 ];
 
 /// Messages whose `Debug` is written by hand, because they carry a secret.

@@ -108,6 +108,8 @@ pub const ACCESS: &[Access] = &[
     changes(Callers::WORKERS, "/picket.admin.v1.HostService/UnbanHost"),
     changes(Callers::WORKERS, "/picket.admin.v1.HostService/BundleHost"),
     changes(Callers::WORKERS, "/picket.admin.v1.HostService/RetireHost"),
+    reads(Callers::READERS, "/picket.admin.v1.ClockService/GetClock"),
+    changes(Callers::WORKERS, "/picket.admin.v1.ClockService/AcceptClock"),
     changes(Callers::WORKERS, "/picket.admin.v1.NetworkService/AdoptNetwork"),
     changes(Callers::WORKERS, "/picket.admin.v1.NetworkService/EnforceNetwork"),
     reads(Callers::READERS, "/picket.admin.v1.NetworkService/ListNetworks"),

@@ -7,7 +7,7 @@ use futures::{
     StreamExt as _,
     stream::{BoxStream, Map},
 };
-use picket_pki::{Csr, PinKind};
+use picket_pki::Csr;
 use picket_proto::{
     beat::{MOST_CHUNK_BYTES, section_kind},
     document::kind,
@@ -22,7 +22,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
-    caller::{HostCaller, host},
+    caller::{HostCaller, RenewOnly, host},
     desired,
     desk::Desk,
     event::Severity,
@@ -154,15 +154,17 @@ impl AgentService for Agents {
     }
 }
 
-/// The pin in a bundle may renew, and nothing else.
+/// Refuses whoever may renew and nothing else.
 fn working(caller: HostCaller) -> Result<HostCaller, Status> {
-    if caller.pin == PinKind::Bundle {
-        return Err(Refused::Denied(
-            "a bundle's certificate may only renew; enroll with it first".to_owned(),
-        )
-        .into());
-    }
-    Ok(caller)
+    let why = match caller.renew_only {
+        None => return Ok(caller),
+        Some(RenewOnly::Bundle) => "a bundle's certificate may only renew; enroll with it first".to_owned(),
+        Some(RenewOnly::Expired) => format!(
+            "this certificate ended on {:.0} and may only renew; renew it and come back with the new one",
+            caller.peer.not_after
+        ),
+    };
+    Err(Refused::Denied(why).into())
 }
 
 impl Agents {
@@ -170,7 +172,14 @@ impl Agents {
         let desk = &self.desk;
         let key = csr.public_key().fingerprint();
         let from = caller.peer.address.to_string();
-        let audit = caller.actor().does("host.renew", caller.id, "");
+        let expired = caller.renew_only == Some(RenewOnly::Expired);
+        let (what, why) = if expired {
+            let end = caller.peer.not_after;
+            ("host.renew-expired", format!("its certificate ended on {end:.0}"))
+        } else {
+            ("host.renew", String::new())
+        };
+        let audit = caller.actor().does(what, caller.id, &why);
         let mut answer = None;
         let changed = desk
             .change_host(caller.id, audit, |record: &mut HostRecord| {
@@ -215,7 +224,16 @@ impl Agents {
                 &message,
             );
         }
-        changed?;
+        let (record, written) = changed?;
+        if expired && written {
+            let message = format!("was let in from {from} to renew, and for nothing else: {why}");
+            desk.say(
+                Severity::Warning,
+                "host.renewed-expired",
+                record.name.as_str(),
+                &message,
+            );
+        }
         let pin = answer.ok_or_else(|| Refused::NotNow("no certificate was made; try again".to_owned()))?;
         data_encoding::HEXLOWER
             .decode(pin.certificate.as_bytes())

@@ -9,8 +9,18 @@ use tonic::{Request, Status};
 
 use crate::{
     desk::{Actor, Desk},
+    expired::{self, Ended},
     status::{certificate_ended, unauthenticated},
 };
+
+/// Why a host may renew and do nothing else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RenewOnly {
+    /// It comes with the certificate of its bundle.
+    Bundle,
+    /// Its certificate has ended, and not so long ago that it is lost.
+    Expired,
+}
 
 /// A host that calls.
 #[derive(Debug, Clone)]
@@ -21,6 +31,8 @@ pub struct HostCaller {
     pub fingerprint: Fingerprint,
     /// Which of its pins that is.
     pub pin: PinKind,
+    /// Set when it may renew and nothing else.
+    pub renew_only: Option<RenewOnly>,
     /// The connection.
     pub peer: Peer,
 }
@@ -42,11 +54,20 @@ impl HostCaller {
 /// When it is none, or its certificate is not pinned any more.
 pub fn host<T>(desk: &Arc<Desk>, request: &Request<T>) -> Result<HostCaller, Status> {
     let (peer, pin) = admitted(desk, request)?;
+    let ended = expired::ended(pin, peer.not_after, desk.now());
+    let renew_only = match (pin, ended) {
+        (PinKind::Bundle, _) => Some(RenewOnly::Bundle),
+        (PinKind::Current | PinKind::Pending | PinKind::Operator, Ended::No) => None,
+        (PinKind::Current | PinKind::Pending | PinKind::Operator, Ended::Renewable | Ended::Lost) => {
+            Some(RenewOnly::Expired)
+        }
+    };
     match peer.identity {
         Identity::Host(id) => Ok(HostCaller {
             id: HostId(id),
             fingerprint: peer.fingerprint,
             pin,
+            renew_only,
             peer,
         }),
         Identity::Master | Identity::Operator(_) => Err(unauthenticated("this call is for hosts")),
@@ -96,11 +117,11 @@ pub fn admitted<T>(desk: &Arc<Desk>, request: &Request<T>) -> Result<(Peer, PinK
 #[allow(clippy::result_large_err, reason = "tonic answers a call with a Status")]
 pub fn peer_admitted(desk: &Arc<Desk>, peer: Option<&Peer>) -> Result<(Peer, PinKind), Status> {
     let peer = peer.ok_or_else(|| unauthenticated("the connection has no certificate"))?;
-    if peer.not_after < desk.now() {
-        return Err(certificate_ended());
-    }
     let pin = desk.views.read().roster.admits(&peer.identity, &peer.fingerprint);
     match pin {
+        Some(pin) if expired::ended(pin, peer.not_after, desk.now()) == Ended::Lost => {
+            Err(certificate_ended())
+        }
         Some(pin) => Ok((peer.clone(), pin)),
         None => Err(unauthenticated(
             "the certificate of this connection is not pinned any more; connect again",

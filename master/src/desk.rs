@@ -27,6 +27,7 @@ use crate::{
     sessions::Sessions,
     signer::Signer,
     store::{Audit, Commit, CommitError, Guard, Revision, Store, Write},
+    time::Time,
     views::{Affected, Views},
 };
 
@@ -36,8 +37,10 @@ const MOST_TRIES: usize = 16;
 /// What the services share.
 #[derive(Debug)]
 pub struct Desk {
-    /// Wall and monotonic time.
+    /// Monotonic time, and wall time as [`Time`] tells it.
     pub clock: Clock,
+    /// What time it is, and whether the machine's clock is believed.
+    pub time: Time,
     /// What must not be lost.
     pub store: Store,
     /// The store, in memory.
@@ -108,7 +111,7 @@ impl Desk {
         Lineage(self.store.lineage().0)
     }
 
-    /// Wall time.
+    /// Wall time, which never goes back.
     #[must_use]
     pub fn now(&self) -> Timestamp {
         self.clock.now()

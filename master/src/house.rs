@@ -15,10 +15,10 @@ use picket_proto::{
     beat::MOST_CHUNK_BYTES,
     wire::{
         admin::{
-            decky_service_server::DeckyServiceServer, deployment_service_server::DeploymentServiceServer,
-            event_service_server::EventServiceServer, host_service_server::HostServiceServer,
-            member_service_server::MemberServiceServer, network_service_server::NetworkServiceServer,
-            operator_service_server::OperatorServiceServer,
+            clock_service_server::ClockServiceServer, decky_service_server::DeckyServiceServer,
+            deployment_service_server::DeploymentServiceServer, event_service_server::EventServiceServer,
+            host_service_server::HostServiceServer, member_service_server::MemberServiceServer,
+            network_service_server::NetworkServiceServer, operator_service_server::OperatorServiceServer,
         },
         agent::agent_service_server::AgentServiceServer,
     },
@@ -30,8 +30,8 @@ use tonic::transport::Server;
 
 use crate::{
     admin::{
-        deckies::Deckies, deployments::Deployments, events::EventStreams, hosts::Hosts, members::Members,
-        networks::Networks, operators::Operators,
+        clock::Clocks, deckies::Deckies, deployments::Deployments, events::EventStreams, hosts::Hosts,
+        members::Members, networks::Networks, operators::Operators,
     },
     agents::Agents,
     checkpoint,
@@ -49,6 +49,7 @@ use crate::{
     sessions::{LAST_WORD, Sessions},
     signer::{Signer, SignerError},
     store::{Compacted, End, ReadError, Revision, Store, Watch},
+    time::{self as master_time, Time as MasterTime},
     views::Views,
 };
 
@@ -111,6 +112,9 @@ pub enum RunError {
     /// A descriptor of this program is broken.
     #[error("server reflection cannot be set up; this is a fault of picket-master")]
     Reflection(#[source] tonic_reflection::server::Error),
+    /// What the time is cannot be kept.
+    #[error("what the time is cannot be kept for the next start; look at the data directory")]
+    Time(#[source] FileError),
     /// The checkpoint could not be written at the end.
     #[error("the state hosts reported could not be kept; they report it again")]
     Checkpoint(#[source] FileError),
@@ -167,6 +171,9 @@ async fn serve(
     if record.authority.is_some_and(|of| of != signer.fingerprint()) {
         return Err(RunError::OtherAuthority(data_dir.to_owned()));
     }
+    let time = MasterTime::open(data_dir, clock, store.opened_at()).map_err(RunError::Time)?;
+    let clock = time.clock();
+    store.date_by(clock.clone());
     let (entries, watch) = store.follow("")?;
     let views = Arc::new(Views::load(&entries, watch.revision())?);
     drop(entries);
@@ -186,6 +193,7 @@ async fn serve(
         calls: Arc::new(Calls::default()),
         metrics: Metrics::new(),
         clock,
+        time,
         store,
         views,
         signer,
@@ -213,6 +221,7 @@ async fn serve(
     let refusals = Arc::new(Refusals::default());
     house.keep("views", follow(Arc::clone(&desk), watch, last.clone()));
     house.keep("events", event_file.run(last.clone()));
+    house.keep("clock", master_time::watch(Arc::clone(&desk), house.stop.clone()));
     house.keep("liveness", watch_silence(Arc::clone(&desk), house.stop.clone()));
     house.keep(
         "checkpoints",
@@ -545,6 +554,7 @@ fn serve_admin(
             .add_service(NetworkServiceServer::new(Networks(Arc::clone(&desk))))
             .add_service(MemberServiceServer::new(Members(Arc::clone(&desk))))
             .add_service(deployments.max_decoding_message_size(MOST_ADMIN_MESSAGE))
+            .add_service(ClockServiceServer::new(Clocks(Arc::clone(&desk))))
             .add_service(DeckyServiceServer::new(Deckies(Arc::clone(&desk))))
             .add_service(OperatorServiceServer::new(Operators { desk, addresses }))
             .add_service(EventServiceServer::new(events))

@@ -12,6 +12,7 @@ pub mod deployments;
 pub mod desired;
 pub mod desk;
 pub mod event;
+pub mod expired;
 pub mod gate;
 pub mod init;
 pub mod listen;
@@ -32,6 +33,7 @@ pub mod sessions;
 pub mod signer;
 pub mod status;
 pub mod store;
+pub mod time;
 pub mod views;
 
 mod house;

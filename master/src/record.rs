@@ -329,6 +329,21 @@ pub struct DeploymentRecord {
     pub by: String,
 }
 
+/// The last time that an operator took the machine's clock for right after it had jumped.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClockRecord {
+    /// What the master went by until then.
+    pub was: Timestamp,
+    /// What the machine's clock said.
+    pub machine: Timestamp,
+    /// Whether the master's time went back to that.
+    pub went_back: bool,
+    /// By whom.
+    pub by: String,
+    /// Why.
+    pub reason: String,
+}
+
 /// A value in the store that cannot be read.
 #[derive(Debug, thiserror::Error)]
 #[error("the store's {key} cannot be read; run `picket-master verify` and see docs/operation.md")]
@@ -398,6 +413,12 @@ pub mod key {
         key("master".to_owned())
     }
 
+    /// The clock that was accepted last.
+    #[must_use]
+    pub fn clock() -> Key {
+        key("clock".to_owned())
+    }
+
     /// A host's.
     #[must_use]
     pub fn host(id: HostId) -> Key {
@@ -438,6 +459,12 @@ pub mod key {
 impl Record for MasterRecord {
     fn key(&self) -> Key {
         key::master()
+    }
+}
+
+impl Record for ClockRecord {
+    fn key(&self) -> Key {
+        key::clock()
     }
 }
 

@@ -45,6 +45,11 @@ pub enum Refused {
     /// The bundle cannot be written.
     #[error("the bundle cannot be made")]
     Bundle(#[from] BundleError),
+    /// What the time is cannot be kept.
+    #[error(
+        "it holds for as long as the master runs, and could not be kept for its next start; look at the disk"
+    )]
+    Time(#[source] picket_durable::FileError),
     /// The store did not take it.
     #[error(transparent)]
     Commit(#[from] CommitError),

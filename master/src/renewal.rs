@@ -44,7 +44,10 @@ pub fn renew(pins: &Pins, fingerprint: &Fingerprint, key: &Fingerprint, now: Tim
         .into_iter()
         .flatten()
         .find(|pin| &pin.key == key);
-    if let Some(pin) = known {
+    // One that has ended is of no use to anybody, least of all to an agent that slept before it could use it.
+    if let Some(pin) = known
+        && now <= pin.not_after
+    {
         return Renewal::Again(pin.clone());
     }
     let issued = |pin: &Pin| pin.not_after - lifetime::HOST;
@@ -169,6 +172,19 @@ mod tests {
             renew(&oslo.pins, &print(2), &print(102), LATER),
             Renewal::Again(pin(2))
         );
+    }
+
+    #[test]
+    fn a_key_whose_certificate_has_ended_gets_a_new_one() {
+        let mut oslo = host(Pins {
+            current: Some(pin(1)),
+            ..Pins::default()
+        });
+        offer(&mut oslo, pin(2));
+        let ended = pin(2).not_after + SignedDuration::from_secs(1);
+        for key in [101, 102] {
+            assert_eq!(renew(&oslo.pins, &print(1), &print(key), ended), Renewal::Issue);
+        }
     }
 
     #[test]

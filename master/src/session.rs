@@ -5,6 +5,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use jiff::Timestamp;
 use picket_clock::Instant;
 use picket_pki::PinKind;
 use picket_proto::{
@@ -138,10 +139,13 @@ pub async fn serve(
         out,
         desk: Arc::clone(&desk),
     };
-    let ends = expiry(&desk, &caller);
     let end = match session.open(&hello).await {
         Some(end) => end,
-        None => session.run(&mut inbound, &mut seat, ends, &stop).await,
+        None => {
+            session
+                .run(&mut inbound, &mut seat, caller.peer.not_after, &stop)
+                .await
+        }
     };
     // The seat is free before the last message is out, so that a newcomer is not taken for a second machine.
     drop(seat);
@@ -239,8 +243,8 @@ fn compatible(ours: &str, theirs: &str) -> Result<(), String> {
 }
 
 /// The moment the session ends because the certificate it came with does.
-fn expiry(desk: &Desk, caller: &HostCaller) -> Instant {
-    let left = caller.peer.not_after.duration_since(desk.now());
+fn expiry(desk: &Desk, not_after: Timestamp) -> Instant {
+    let left = not_after.duration_since(desk.now());
     desk.clock.monotonic() + Duration::try_from(left).unwrap_or_default()
 }
 
@@ -272,9 +276,10 @@ impl Session {
         &mut self,
         inbound: &mut Streaming<wire::SessionRequest>,
         seat: &mut Seat,
-        ends: Instant,
+        not_after: Timestamp,
         stop: &CancellationToken,
     ) -> End {
+        let ends = expiry(&self.desk, not_after);
         let silence = SILENCE.max(self.desk.beat_interval * 2);
         let mut silent_at = self.desk.clock.monotonic() + silence;
         loop {
@@ -288,7 +293,7 @@ impl Session {
                     return End::Leave(stops("the master stops; it will be back"));
                 }
                 () = time::sleep_until(ends) => {
-                    return End::Leave(protocol("the certificate of this session has ended; renew it and come back"));
+                    return End::Leave(ended());
                 }
                 () = time::sleep_until(silent_at) => {
                     return End::Leave(protocol("no beat for longer than two intervals"));
@@ -301,6 +306,8 @@ impl Session {
                 Step::Message(Ok(Some(message))) if message.encoded_len() > Limits::OURS.beat => {
                     Err(End::Leave(too_long()))
                 }
+                // On a machine that slept, the wall clock is past an end that the other clock has not come to.
+                Step::Message(Ok(Some(_))) if self.desk.now() > not_after => Err(End::Leave(ended())),
                 Step::Message(Ok(Some(message))) => {
                     silent_at = self.desk.clock.monotonic() + silence;
                     self.take(message).await
@@ -576,6 +583,10 @@ fn protocol(problem: &str) -> Leave {
         message: problem.chars().take(1000).collect(),
         retry_after: Some(Duration::from_secs(5)),
     }
+}
+
+fn ended() -> Leave {
+    protocol("the certificate of this session has ended; renew it and come back")
 }
 
 fn stops(message: &str) -> Leave {

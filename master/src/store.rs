@@ -15,9 +15,10 @@ use std::{
     fmt,
     ops::Bound,
     path::{Path, PathBuf},
-    sync::{Arc, PoisonError, RwLock, RwLockReadGuard},
+    sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard},
 };
 
+use jiff::Timestamp;
 use picket_clock::Clock;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::task::TaskTracker;
@@ -78,6 +79,10 @@ struct Shared {
     lineage: Lineage,
     standing: Standing,
     healed: Option<String>,
+    /// The time of the last record there was at the start.
+    time: Option<Timestamp>,
+    /// What commits are dated by from when on the master has judged the machine's clock.
+    judged: OnceLock<Clock>,
     view: RwLock<View>,
     history: Arc<History>,
 }
@@ -216,6 +221,8 @@ impl Store {
             lineage: format.lineage,
             standing: format.standing,
             healed,
+            time: state.time,
+            judged: OnceLock::new(),
             history: Arc::new(History::new(state.revision)),
             view: RwLock::new(View {
                 revision: state.revision,
@@ -251,6 +258,17 @@ impl Store {
     #[must_use]
     pub fn healed(&self) -> Option<&str> {
         self.shared.healed.as_deref()
+    }
+
+    /// When the last commit was made that there was when the store was opened.
+    #[must_use]
+    pub fn opened_at(&self) -> Option<Timestamp> {
+        self.shared.time
+    }
+
+    /// Dates commits by `clock` from here on. Only the first call counts.
+    pub fn date_by(&self, clock: Clock) {
+        self.shared.judged.get_or_init(|| clock);
     }
 
     /// The revision of the latest commit.

@@ -20,6 +20,10 @@ pub const BUNDLE: SignedDuration = SignedDuration::from_hours(72);
 /// How far back a certificate begins, so that a clock that is a little behind accepts it.
 pub const BACKDATE: SignedDuration = SignedDuration::from_mins(5);
 
+/// For how long after its end the certificate in use still lets its host in, to renew and for nothing else: a machine
+/// that was off for a holiday comes back by itself.
+pub const EXPIRED: SignedDuration = SignedDuration::from_hours(30 * 24);
+
 /// From when and until when something holds, both in whole seconds and both included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Validity {

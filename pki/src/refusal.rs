@@ -53,7 +53,7 @@ pub enum Refusal {
     Unknown,
     /// `certificate_expired`: its time is over, or has not come.
     #[error(
-        "the certificate has expired or is not valid yet by the master's clock; compare both clocks, and if they agree get a new bundle with `picketctl host bundle NAME`"
+        "the certificate has ended, and with it the 30 days in which it could still be renewed, or it is not valid yet by the master's clock; compare both clocks, and if they agree get a new bundle with `picketctl host bundle NAME` and enroll again with it"
     )]
     Expired,
     /// `certificate_expired`, seen from the master: it begins in the future.

@@ -178,20 +178,51 @@ async fn spent_banned_retired_and_never_known_certificates_are_each_told_so() {
     }
 }
 
+/// Lets time pass; the master's own certificate is always new.
+async fn days(days: u64) {
+    tokio::time::advance(std::time::Duration::from_secs(days * 24 * 3600)).await;
+}
+
 #[tokio::test(start_paused = true)]
-async fn a_pinned_certificate_is_refused_after_its_end_and_let_in_until_then() {
+async fn the_certificate_in_use_opens_the_door_for_30_days_after_its_end_and_not_on_day_31() {
     let site = Site::new();
     let host = site.host();
     site.pin(&host, PinKind::Current);
-    // The master's own is newer.
-    let hours = |hours: u64| std::time::Duration::from_secs(hours * 3600);
-    tokio::time::advance(hours(7 * 24)).await;
-    let _served = site.serve(site.door(Role::Host, &site.master()));
-    healthy(&site.dial(site.caller(&host)).await.unwrap())
-        .await
-        .unwrap();
-    tokio::time::advance(hours(1)).await;
+    for more in [7, 1, 29] {
+        days(more).await;
+        let _served = site.serve(site.door(Role::Host, &site.master()));
+        healthy(&site.dial(site.caller(&host)).await.unwrap())
+            .await
+            .unwrap();
+    }
+    days(1).await;
     refused(&site, Role::Host, site.caller(&host), Refusal::Expired).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bundle_a_pending_certificate_and_an_operator_get_no_day_after_their_end() {
+    let site = Site::new();
+    for (kind, role) in [
+        (PinKind::Bundle, Role::Host),
+        (PinKind::Pending, Role::Host),
+        (PinKind::Operator, Role::Operator),
+    ] {
+        let card = if role == Role::Host {
+            site.host()
+        } else {
+            site.operator()
+        };
+        site.pin(&card, kind);
+        days(7).await;
+        {
+            let _served = site.serve(site.door(role, &site.master()));
+            healthy(&site.dial(site.caller(&card)).await.unwrap())
+                .await
+                .unwrap();
+        }
+        days(1).await;
+        refused(&site, role, site.caller(&card), Refusal::Expired).await;
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -210,8 +241,10 @@ async fn a_banned_host_with_an_expired_certificate_is_told_of_the_ban() {
     let site = Site::new();
     let host = site.host();
     site.stand(&host, Standing::Banned);
-    tokio::time::advance(std::time::Duration::from_secs(8 * 24 * 3600)).await;
-    refused(&site, Role::Host, site.caller(&host), Refusal::Revoked).await;
+    for more in [8, 22, 8] {
+        days(more).await;
+        refused(&site, Role::Host, site.caller(&host), Refusal::Revoked).await;
+    }
 }
 
 #[tokio::test(start_paused = true)]

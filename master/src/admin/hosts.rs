@@ -23,6 +23,7 @@ use crate::{
     caller::operator,
     desk::Desk,
     event::Severity,
+    expired,
     liveness::Presence,
     observed::Tried,
     record::{HostRecord, HostStanding, Pin, Pins, Record as _, key},
@@ -52,6 +53,7 @@ impl HostService for Hosts {
         let name = name("name", &asked.name)?;
         let labels = Labels::new(asked.labels).map_err(Refused::Invalid)?;
         let desk = &self.0;
+        desk.may_approve()?;
         let (id, now) = (HostId(Uuid::new_v4()), desk.now());
         let Bundled { bundle, pin } = desk
             .signer
@@ -249,6 +251,7 @@ impl HostService for Hosts {
         let asked = request.into_inner();
         let (name, reason) = (name("name", &asked.name)?, reason(&asked.reason)?);
         let id = self.0.host_named(&name)?;
+        self.0.may_approve()?;
         let unban = |host: &mut HostRecord| {
             let banned = matches!(host.standing, HostStanding::Banned { .. });
             if banned {
@@ -278,6 +281,7 @@ impl HostService for Hosts {
         let asked = request.into_inner();
         let name = name("name", &asked.name)?;
         let desk = &self.0;
+        desk.may_approve()?;
         let id = desk.host_named(&name)?;
         let Bundled { bundle, pin } = desk
             .signer
@@ -366,13 +370,14 @@ fn shown(desk: &Desk, id: HostId) -> Result<wire::Host, Refused> {
             .iter()
             .map(|(key, value)| (key.clone(), value.clone()))
             .collect(),
-        note: record.note,
+        note: record.note.clone(),
         state: state(&record.standing, presence).into(),
         enrolled_at: Some(to_wire_time(record.enrolled_at)),
         last_seen_at: last_seen.map(to_wire_time),
         node_id: record.node.map(|node| node.to_string()).unwrap_or_default(),
         ..wire::Host::default()
     };
+    let expired = expired::condition(&record, desk.now());
     if let Some(seen) = desk.observed.get(id) {
         let summary = seen.summary();
         (host.deckies, host.deckies_running) = summary.decky_counts();
@@ -397,6 +402,7 @@ fn shown(desk: &Desk, id: HostId) -> Result<wire::Host, Refused> {
             (Some(_), Some(_)) | (None, _) => {}
         }
     }
+    host.conditions.extend(expired);
     Ok(host)
 }
 

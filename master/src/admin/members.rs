@@ -89,6 +89,9 @@ impl Members {
         reason: &str,
     ) -> Result<(), Refused> {
         let desk = &self.0;
+        if admitted {
+            desk.may_approve()?;
+        }
         let (mode, before, decision) = {
             let views = desk.views.read();
             let kept = views

@@ -2,6 +2,7 @@
 
 use std::{fs, path::Path, time::Duration};
 
+use jiff::Timestamp;
 use picket_clock::Clock;
 
 use super::{
@@ -65,6 +66,8 @@ pub(super) struct State {
     pub(super) stamps: Stamps,
     pub(super) revision: Revision,
     pub(super) head: Hash,
+    /// The time of the last record, or of the base.
+    pub(super) time: Option<Timestamp>,
     pub(super) records: u64,
     pub(super) segments: usize,
     pub(super) last: Option<std::path::PathBuf>,
@@ -74,6 +77,7 @@ pub(super) struct State {
 /// Reads base and journal, up to a revision where one is given. Changes nothing.
 pub(super) fn replay(layout: &Layout, format: &Format, upto: Option<Revision>) -> Result<State, Unreadable> {
     let mut stamps = Stamps::new();
+    let mut time = None;
     if let Some(base) = &format.base {
         let seen = snapshot::read(layout, &layout.base(), |key, revision, value| {
             let stamp = Stamp::of(&key, revision, &value);
@@ -84,16 +88,19 @@ pub(super) fn replay(layout: &Layout, format: &Format, upto: Option<Revision>) -
                 .damage(&layout.base(), 0, "it is not the base this store was made with")
                 .into());
         }
+        time = Some(seen.time);
     }
     let mut walk = Walk::new(layout, format.lineage, format.start())?;
     while upto.is_none_or(|upto| walk.revision < upto) {
         let Some(record) = walk.next()? else { break };
         stamp(&mut stamps, record.revision, &record.writes);
+        time = Some(record.time);
     }
     Ok(State {
         stamps,
         revision: walk.revision,
         head: walk.head,
+        time,
         records: walk.records,
         segments: walk.segments(),
         last: walk.last().map(Path::to_owned),

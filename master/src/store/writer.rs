@@ -73,7 +73,7 @@ pub(super) async fn run(
 ) {
     let mut held = Ok(disk);
     while let Some((commits, more)) = gather(&mut requests).await {
-        let now = clock.now();
+        let now = shared.judged.get().unwrap_or(&clock).now();
         held = match held {
             Ok(disk) if !commits.is_empty() => write(&shared, disk, commits, now).await,
             Ok(disk) => Ok(disk),

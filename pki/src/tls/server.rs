@@ -15,7 +15,7 @@ use rustls::{
 use rustls_pki_types::{CertificateDer, UnixTime};
 
 use super::{ALPN, Presented, Time, TlsError, Told, provider};
-use crate::{Authorities, Certificate, Pins, Purpose, Role, Standing};
+use crate::{Authorities, Certificate, PinKind, Pins, Purpose, Role, Standing, lifetime};
 
 /// The TLS configuration of a listener that takes callers of one role: TLS 1.3, HTTP/2, a pinned client certificate
 /// always, no resumption.
@@ -50,7 +50,8 @@ pub fn server_config(
     Ok(config)
 }
 
-/// Decides in this order: chain, role, trust domain, pin, time. Each step has its own alert.
+/// Decides in this order: chain, role, trust domain, pin, time. Each step has its own alert, so that a banned host is
+/// told of the ban, whatever its certificate's end.
 struct ClientVerifier {
     authorities: Arc<Authorities>,
     role: Role,
@@ -74,15 +75,15 @@ impl ClientVerifier {
         if &certificate.trust_domain != self.authorities.trust_domain() {
             return Err(CertificateError::NotValidForName);
         }
-        check_standing(self.pins.standing(&certificate.fingerprint), self.role)?;
-        check_time(&certificate, now)
+        let pin = check_standing(self.pins.standing(&certificate.fingerprint), self.role)?;
+        check_time(&certificate, judged_at(pin, &certificate, now))
     }
 }
 
 /// The alerts that these errors become: `access_denied`, `certificate_revoked`, `certificate_unknown`.
-fn check_standing(standing: Standing, role: Role) -> Result<(), CertificateError> {
+fn check_standing(standing: Standing, role: Role) -> Result<PinKind, CertificateError> {
     match standing {
-        Standing::Pinned(kind) if kind.role() == role => Ok(()),
+        Standing::Pinned(kind) if kind.role() == role => Ok(kind),
         Standing::Pinned(_) => Err(CertificateError::InvalidPurpose),
         Standing::Spent => Err(CertificateError::ApplicationVerificationFailure),
         Standing::Banned | Standing::Retired => Err(CertificateError::Revoked),
@@ -90,13 +91,31 @@ fn check_standing(standing: Standing, role: Role) -> Result<(), CertificateError
     }
 }
 
+/// The time that a certificate is judged at. Expired is not lost: the one a host works under is judged no later than at
+/// its end while [`lifetime::EXPIRED`] lasts. What such a caller may do is for the listener to decide.
+fn judged_at(pin: PinKind, certificate: &Certificate, now: UnixTime) -> UnixTime {
+    match pin {
+        PinKind::Current => {
+            let end = unix(certificate.not_after);
+            let kept = u64::try_from(lifetime::EXPIRED.as_secs()).unwrap_or(0);
+            if now.as_secs() <= end.as_secs().saturating_add(kept) {
+                now.min(end)
+            } else {
+                now
+            }
+        }
+        PinKind::Bundle | PinKind::Pending | PinKind::Operator => now,
+    }
+}
+
+fn unix(time: jiff::Timestamp) -> UnixTime {
+    UnixTime::since_unix_epoch(std::time::Duration::from_secs(
+        u64::try_from(time.as_second()).unwrap_or(0),
+    ))
+}
+
 pub(crate) fn check_time(certificate: &Certificate, now: UnixTime) -> Result<(), CertificateError> {
-    let at = |time: jiff::Timestamp| {
-        UnixTime::since_unix_epoch(std::time::Duration::from_secs(
-            u64::try_from(time.as_second()).unwrap_or(0),
-        ))
-    };
-    let (not_before, not_after) = (at(certificate.not_before), at(certificate.not_after));
+    let (not_before, not_after) = (unix(certificate.not_before), unix(certificate.not_after));
     if now < not_before {
         return Err(CertificateError::NotValidYetContext {
             time: now,
