@@ -17,6 +17,7 @@ use picket_proto::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    audit::{self, head::Heads, refusal::Refusals},
     event::{Events, Severity},
     liveness::{Liveness, Presence, Transition},
     metrics::Metrics,
@@ -49,6 +50,10 @@ pub struct Desk {
     pub sessions: Arc<Sessions>,
     /// What happened.
     pub events: Events,
+    /// Refused changes, for the audit trail.
+    pub refusals: Refusals,
+    /// What signs how far the journal has come.
+    pub heads: Heads,
     /// Counters and gauges.
     pub metrics: Metrics,
     /// Where agents dial, as bundles say it.
@@ -88,6 +93,7 @@ impl Actor {
             what: what.to_owned(),
             subject: subject.to_string(),
             why: why.to_owned(),
+            ..Audit::default()
         }
     }
 
@@ -111,7 +117,7 @@ impl Desk {
         self.clock.now()
     }
 
-    /// Commits, and waits until the views have it.
+    /// Commits, and waits until the views have it. The audit entry is completed with what the writes change.
     ///
     /// # Errors
     /// As the store.
@@ -121,6 +127,7 @@ impl Desk {
         writes: Vec<Write>,
         audit: Audit,
     ) -> Result<Revision, CommitError> {
+        let audit = audit::changing(&self.store, &writes, audit);
         let revision = self
             .store
             .commit(Commit {

@@ -15,9 +15,10 @@ use picket_proto::{
     beat::MOST_CHUNK_BYTES,
     wire::{
         admin::{
-            decky_service_server::DeckyServiceServer, deployment_service_server::DeploymentServiceServer,
-            event_service_server::EventServiceServer, host_service_server::HostServiceServer,
-            member_service_server::MemberServiceServer, network_service_server::NetworkServiceServer,
+            audit_service_server::AuditServiceServer, decky_service_server::DeckyServiceServer,
+            deployment_service_server::DeploymentServiceServer, event_service_server::EventServiceServer,
+            host_service_server::HostServiceServer, member_service_server::MemberServiceServer,
+            network_service_server::NetworkServiceServer,
         },
         agent::agent_service_server::AgentServiceServer,
     },
@@ -29,11 +30,11 @@ use tonic::{Request, Status, service::InterceptorLayer, transport::Server};
 
 use crate::{
     admin::{
-        deckies::Deckies, deployments::Deployments, events::EventStreams, hosts::Hosts, members::Members,
-        networks::Networks,
+        audit::AuditTrail, deckies::Deckies, deployments::Deployments, events::EventStreams, hosts::Hosts,
+        members::Members, networks::Networks,
     },
     agents::Agents,
-    caller, checkpoint,
+    audit, caller, checkpoint,
     config::Config,
     desk::Desk,
     event::{EventError, Events, Severity},
@@ -182,6 +183,8 @@ async fn serve(
         observed: Observed::default(),
         sessions: Arc::new(Sessions::default()),
         metrics: Metrics::new(),
+        refusals: audit::refusal::Refusals::default(),
+        heads: audit::head::Heads::new(&record.names),
         clock,
         store,
         views,
@@ -218,6 +221,7 @@ async fn serve(
         "refusals",
         report_refusals(Arc::clone(&desk), Arc::clone(&refusals), house.stop.clone()),
     );
+    house.keep("audit", audit::keep(Arc::clone(&desk), house.stop.clone()));
     house.keep(
         "certificate",
         renew_certificate(
@@ -324,6 +328,10 @@ impl House {
         let others =
             async { while self.tasks.len() > LATE_TASKS && self.tasks.join_next().await.is_some() {} };
         drop(time::timeout(LAST, others).await);
+        // After the last change, and while the event file still takes something.
+        if time::timeout(LAST, audit::settle(&self.desk)).await.is_err() {
+            tracing::warn!("the last refusals are not in the audit trail");
+        }
         last.cancel();
         let all = async { while self.tasks.join_next().await.is_some() {} };
         if time::timeout(LAST, all).await.is_err() {
@@ -523,9 +531,11 @@ fn serve_admin(
             desk: Arc::clone(&desk),
             stop: stop.clone(),
         };
+        let trail = AuditTrail::new(Arc::clone(&desk), stop.clone());
         let deployments = DeploymentServiceServer::new(Deployments(Arc::clone(&desk)));
         let served = Server::builder()
             .http2_keepalive_interval(Some(ADMIN_PING))
+            .layer(audit::asked::Refused(Arc::clone(&desk)))
             .layer(InterceptorLayer::new(gate(Arc::clone(&desk))))
             .add_service(HostServiceServer::new(Hosts(Arc::clone(&desk))))
             .add_service(NetworkServiceServer::new(Networks(Arc::clone(&desk))))
@@ -533,6 +543,7 @@ fn serve_admin(
             .add_service(deployments.max_decoding_message_size(MOST_ADMIN_MESSAGE))
             .add_service(DeckyServiceServer::new(Deckies(desk)))
             .add_service(EventServiceServer::new(events))
+            .add_service(AuditServiceServer::new(trail))
             .add_service(health_service)
             .add_service(reflection)
             .serve_with_incoming_shutdown(connections, stop.cancelled_owned())

@@ -23,6 +23,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    audit::changing,
     desk::{Actor, Desk},
     record::{MasterRecord, OperatorRecord, Record as _, RecordError, key},
     refused::Refused,
@@ -196,11 +197,12 @@ async fn pin_directly(store: &Store, operator: &str, pin: Fingerprint) -> Result
     let record = entry.as_ref().map(OperatorRecord::of).transpose()?;
     let guard = guard(operator, entry.as_ref().map(|entry| entry.revision));
     let audit = local().does("operator.pin", operator, "picket-master admin-bundle");
+    let writes = vec![pinned(record, operator, pin).put()];
     store
         .commit(Commit {
             guards: vec![guard],
-            writes: vec![pinned(record, operator, pin).put()],
-            audit,
+            audit: changing(store, &writes, audit),
+            writes,
         })
         .await?;
     Ok(())
