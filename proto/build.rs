@@ -21,6 +21,7 @@ const FILES: &[&str] = &[
     "picket/admin/v1/events.proto",
     "picket/admin/v1/operators.proto",
     "picket/admin/v1/clock.proto",
+    "picket/admin/v1/audit.proto",
 ];
 
 /// Messages whose `Debug` is written by hand, because they carry a secret.

@@ -1,5 +1,6 @@
 //! `picket.admin.v1`: what operators call. One room for each noun; each decides little, commits, and answers.
 
+pub mod audit;
 pub mod clock;
 pub mod deckies;
 pub mod deployments;

@@ -22,6 +22,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
+    audit::refusal,
     caller::{HostCaller, RenewOnly, host},
     desired,
     desk::Desk,
@@ -30,6 +31,7 @@ use crate::{
     refused::Refused,
     renewal::{self, Renewal},
     session::{self, digest, needs_session},
+    status,
 };
 
 /// How long one call of Report may take; the agent goes on in another.
@@ -69,8 +71,18 @@ impl AgentService for Agents {
 
     async fn renew(&self, request: Request<RenewRequest>) -> Result<Response<RenewResponse>, Status> {
         let caller = host(&self.desk, &request)?;
-        let csr = Csr::parse(&request.into_inner().csr).map_err(Refused::Csr)?;
-        let certificate = self.renewed(&caller, &csr).await?;
+        let csr = Csr::parse(&request.into_inner().csr).map_err(Refused::Csr);
+        let renewed = match &csr {
+            Ok(csr) => self.renewed(&caller, csr).await,
+            Err(_) => csr.map(|_| Vec::new()),
+        };
+        let certificate = match renewed {
+            Ok(certificate) => certificate,
+            Err(refused) => {
+                self.tell_refused(&caller, &refused).await;
+                return Err(refused.into());
+            }
+        };
         let authorities = vec![Bytes::copy_from_slice(self.desk.signer.certificate())];
         Ok(Response::new(RenewResponse {
             certificate: certificate.into(),
@@ -168,6 +180,23 @@ fn working(caller: HostCaller) -> Result<HostCaller, Status> {
 }
 
 impl Agents {
+    /// A refused renewal is in the audit trail, and an alarm where it was denied. A host that tries for ever is neither
+    /// at every try.
+    async fn tell_refused(&self, caller: &HostCaller, refused: &Refused) {
+        let desk = &self.desk;
+        let audit = caller.actor().does("host.renew", caller.id, "");
+        let news = refusal::note(desk, audit, &status::chain(refused)).await;
+        if let (true, Refused::Denied(why)) = (news, refused) {
+            let message = format!("a renewal from {} was refused: {why}", caller.peer.address);
+            desk.say(
+                Severity::Alert,
+                "renewal.refused",
+                &desk.name_of(caller.id),
+                &message,
+            );
+        }
+    }
+
     async fn renewed(&self, caller: &HostCaller, csr: &Csr) -> Result<Vec<u8>, Refused> {
         let desk = &self.desk;
         let key = csr.public_key().fingerprint();
@@ -215,15 +244,6 @@ impl Agents {
                 }
             })
             .await;
-        if let Err(Refused::Denied(why)) = &changed {
-            let message = format!("a renewal from {from} was refused: {why}");
-            desk.say(
-                Severity::Alert,
-                "renewal.refused",
-                &desk.name_of(caller.id),
-                &message,
-            );
-        }
         let (record, written) = changed?;
         if expired && written {
             let message = format!("was let in from {from} to renew, and for nothing else: {why}");

@@ -17,6 +17,7 @@ use picket_proto::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    audit::{self, head::Heads, refusal::Refusals},
     event::{Events, Severity},
     gate::{self, Calls},
     liveness::{Liveness, Presence, Transition},
@@ -55,6 +56,10 @@ pub struct Desk {
     pub calls: Arc<Calls>,
     /// What happened.
     pub events: Events,
+    /// Refused changes, for the audit trail.
+    pub refusals: Refusals,
+    /// What signs how far the journal has come.
+    pub heads: Heads,
     /// Counters and gauges.
     pub metrics: Metrics,
     /// Where agents dial, as bundles say it.
@@ -94,6 +99,7 @@ impl Actor {
             what: what.to_owned(),
             subject: subject.to_string(),
             why: why.to_owned(),
+            ..Audit::default()
         }
     }
 
@@ -117,7 +123,7 @@ impl Desk {
         self.clock.now()
     }
 
-    /// Commits, and waits until the views have it.
+    /// Commits, and waits until the views have it. The audit entry is completed with what the writes change.
     ///
     /// # Errors
     /// As the store.
@@ -127,6 +133,7 @@ impl Desk {
         writes: Vec<Write>,
         audit: Audit,
     ) -> Result<Revision, CommitError> {
+        let audit = audit::changing(&self.store, &writes, audit);
         let revision = self
             .store
             .commit(Commit {

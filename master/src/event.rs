@@ -29,6 +29,8 @@ const MOST_LOST: u64 = BATCH as u64;
 const BATCH: usize = 256;
 /// The longest message kept.
 const MOST_TEXT: usize = 512;
+/// The longest that is kept whole: a signed head has about 1,200 characters, and comes once a minute at most.
+const MOST_WHOLE: usize = 4096;
 
 /// How much it matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -142,6 +144,15 @@ impl Events {
 
     /// Says that something happened.
     pub fn say(&self, time: Timestamp, severity: Severity, kind: &str, subject: &str, message: &str) {
+        self.tell(time, severity, kind, subject, plain(message, MOST_TEXT));
+    }
+
+    /// Says something that is worth nothing when it is cut.
+    pub fn say_all(&self, time: Timestamp, severity: Severity, kind: &str, subject: &str, message: &str) {
+        self.tell(time, severity, kind, subject, plain(message, MOST_WHOLE));
+    }
+
+    fn tell(&self, time: Timestamp, severity: Severity, kind: &str, subject: &str, message: String) {
         let mut kept = self.kept();
         let event = Arc::new(Event {
             id: kept.last + 1,
@@ -149,7 +160,7 @@ impl Events {
             severity,
             kind: kind.to_owned(),
             subject: plain(subject, MOST_TEXT),
-            message: plain(message, MOST_TEXT),
+            message,
         });
         kept.push(Arc::clone(&event));
         // Under the lock, so that watchers see ids in order. Nobody watching is fine.

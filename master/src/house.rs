@@ -15,10 +15,11 @@ use picket_proto::{
     beat::MOST_CHUNK_BYTES,
     wire::{
         admin::{
-            clock_service_server::ClockServiceServer, decky_service_server::DeckyServiceServer,
-            deployment_service_server::DeploymentServiceServer, event_service_server::EventServiceServer,
-            host_service_server::HostServiceServer, member_service_server::MemberServiceServer,
-            network_service_server::NetworkServiceServer, operator_service_server::OperatorServiceServer,
+            audit_service_server::AuditServiceServer, clock_service_server::ClockServiceServer,
+            decky_service_server::DeckyServiceServer, deployment_service_server::DeploymentServiceServer,
+            event_service_server::EventServiceServer, host_service_server::HostServiceServer,
+            member_service_server::MemberServiceServer, network_service_server::NetworkServiceServer,
+            operator_service_server::OperatorServiceServer,
         },
         agent::agent_service_server::AgentServiceServer,
     },
@@ -30,11 +31,11 @@ use tonic::transport::Server;
 
 use crate::{
     admin::{
-        clock::Clocks, deckies::Deckies, deployments::Deployments, events::EventStreams, hosts::Hosts,
-        members::Members, networks::Networks, operators::Operators,
+        audit::AuditTrail, clock::Clocks, deckies::Deckies, deployments::Deployments, events::EventStreams,
+        hosts::Hosts, members::Members, networks::Networks, operators::Operators,
     },
     agents::Agents,
-    checkpoint,
+    audit, checkpoint,
     config::Config,
     desk::Desk,
     event::{EventError, Events, Severity},
@@ -192,6 +193,8 @@ async fn serve(
         sessions: Arc::new(Sessions::default()),
         calls: Arc::new(Calls::default()),
         metrics: Metrics::new(),
+        refusals: audit::refusal::Refusals::default(),
+        heads: audit::head::Heads::new(&record.names),
         clock,
         time,
         store,
@@ -231,6 +234,7 @@ async fn serve(
         "refusals",
         report_refusals(Arc::clone(&desk), Arc::clone(&refusals), house.stop.clone()),
     );
+    house.keep("audit", audit::keep(Arc::clone(&desk), house.stop.clone()));
     house.keep(
         "certificate",
         renew_certificate(
@@ -337,6 +341,10 @@ impl House {
         let others =
             async { while self.tasks.len() > LATE_TASKS && self.tasks.join_next().await.is_some() {} };
         drop(time::timeout(LAST, others).await);
+        // After the last change, and while the event file still takes something.
+        if time::timeout(LAST, audit::settle(&self.desk)).await.is_err() {
+            tracing::warn!("the last refusals are not in the audit trail");
+        }
         last.cancel();
         let all = async { while self.tasks.join_next().await.is_some() {} };
         if time::timeout(LAST, all).await.is_err() {
@@ -546,9 +554,11 @@ fn serve_admin(
             desk: Arc::clone(&desk),
             stop: stop.clone(),
         };
+        let trail = AuditTrail::new(Arc::clone(&desk), stop.clone());
         let deployments = DeploymentServiceServer::new(Deployments(Arc::clone(&desk)));
         let served = Server::builder()
             .http2_keepalive_interval(Some(ADMIN_PING))
+            .layer(audit::asked::Refused(Arc::clone(&desk)))
             .layer(GateLayer(Arc::clone(&desk)))
             .add_service(HostServiceServer::new(Hosts(Arc::clone(&desk))))
             .add_service(NetworkServiceServer::new(Networks(Arc::clone(&desk))))
@@ -558,6 +568,7 @@ fn serve_admin(
             .add_service(DeckyServiceServer::new(Deckies(Arc::clone(&desk))))
             .add_service(OperatorServiceServer::new(Operators { desk, addresses }))
             .add_service(EventServiceServer::new(events))
+            .add_service(AuditServiceServer::new(trail))
             .add_service(health_service)
             .add_service(reflection)
             .add_service(older_reflection)

@@ -7,6 +7,7 @@ use picket_durable::FileError;
 use picket_pki::{Fingerprint, TrustDomain};
 
 use crate::{
+    audit::changing,
     desk::Actor,
     local::{self, LocalError},
     record::{MasterRecord, Record as _, key},
@@ -140,11 +141,12 @@ async fn finish(plan: &Plan, clock: &Clock) -> Result<Made, InitError> {
         authority: Some(signer.fingerprint()),
         created_at: clock.now(),
     };
+    let writes = vec![record.put()];
     let audit = Actor::master().does("master.init", &plan.trust_domain, "");
     let commit = Commit {
         guards: vec![Guard::Absent(key::master())],
-        writes: vec![record.put()],
-        audit,
+        audit: changing(&store, &writes, audit),
+        writes,
     };
     let kept = store.commit(commit).await;
     store.close().await;

@@ -5,6 +5,7 @@
 pub mod access;
 pub mod admin;
 pub mod agents;
+pub mod audit;
 pub mod caller;
 pub mod checkpoint;
 pub mod config;

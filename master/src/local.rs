@@ -25,6 +25,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    audit::changing,
     desk::{Actor, Desk},
     operators,
     record::{MasterRecord, OperatorRecord, Pin, Record as _, RecordError, key},
@@ -214,11 +215,13 @@ async fn pin_directly(
     let record = entry.as_ref().map(OperatorRecord::of).transpose()?;
     let guard = guard(operator, entry.as_ref().map(|entry| entry.revision));
     let audit = local().does("operator.pin", operator, "picket-master admin-bundle");
+    let record = operators::let_in(record, operator, operators::device(device, pin, now), now);
+    let writes = vec![record.put()];
     store
         .commit(Commit {
             guards: vec![guard],
-            writes: vec![operators::let_in(record, operator, operators::device(device, pin, now), now).put()],
-            audit,
+            audit: changing(store, &writes, audit),
+            writes,
         })
         .await?;
     Ok(())

@@ -5,7 +5,8 @@ use picket_proto::{WireError, site::SiteError};
 
 use crate::{
     record::RecordError,
-    store::{CommitError, ReadError},
+    signer::SignerError,
+    store::{CommitError, ReadError, Unreadable},
 };
 
 /// A refusal, with what the caller can do.
@@ -56,6 +57,12 @@ pub enum Refused {
     /// The store did not give it.
     #[error(transparent)]
     Read(#[from] ReadError),
+    /// The journal cannot be read.
+    #[error(transparent)]
+    Journal(#[from] Unreadable),
+    /// The journal's head cannot be signed.
+    #[error("the journal's head is not signed")]
+    Signer(#[source] SignerError),
     /// The store gave nonsense.
     #[error(transparent)]
     Record(#[from] RecordError),

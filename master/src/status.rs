@@ -20,7 +20,9 @@ impl From<Refused> for Status {
             | Refused::Authority(_)
             | Refused::Bundle(_)
             | Refused::Read(_)
-            | Refused::Record(_) => {
+            | Refused::Record(_)
+            | Refused::Journal(_)
+            | Refused::Signer(_) => {
                 tracing::error!(error = %chain(&refused), "refused a call");
                 Code::Internal
             }

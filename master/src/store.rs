@@ -36,14 +36,15 @@ mod recover;
 mod restore;
 mod snapshot;
 mod tail;
+mod trail;
 mod verify;
 mod watch;
 mod writer;
 
 pub use self::{
     commit::{
-        AUDIT_MAX, Audit, COMMIT_MAX, Commit, Entry, Guard, KEY_MAX, Key, KeyError, LimitError, Revision,
-        VALUE_MAX, WRITES_MAX, Write,
+        AUDIT_MAX, Audit, COMMIT_MAX, Commit, Entry, Guard, KEY_MAX, Key, KeyError, LimitError, Outcome,
+        Revision, VALUE_MAX, WRITES_MAX, Write,
     },
     damage::{Damage, Unreadable},
     file::FileError,
@@ -53,6 +54,7 @@ pub use self::{
     record::Hash,
     restore::{RestoreError, Restored, accept, restore},
     snapshot::{Snapshot, SnapshotError, snapshot},
+    trail::{Backward, Forward, Trail},
     verify::{IndexStanding, JournalReport, Report, VerifyError, verify},
     watch::{Change, Compacted, End, Watch},
 };
@@ -282,6 +284,12 @@ impl Store {
     pub fn head(&self) -> (Revision, Hash) {
         let view = self.shared.view();
         (view.revision, view.head)
+    }
+
+    /// The journal up to here, for whoever audits it.
+    #[must_use]
+    pub fn trail(&self) -> Trail {
+        Trail::new(self.shared.layout.clone(), self.shared.lineage, self.head())
     }
 
     /// The value of a key.

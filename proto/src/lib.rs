@@ -4,6 +4,7 @@
 //! else speaks in the types of the other modules, which are checked once, at the conversion. This crate knows no
 //! socket.
 
+pub mod audit;
 pub mod beat;
 pub mod document;
 pub mod host;

@@ -2,6 +2,8 @@
 
 use std::{borrow::Borrow, collections::BTreeSet, fmt, sync::Arc};
 
+pub use picket_proto::audit::{Audit, MOST_TEXT as AUDIT_MAX, Outcome};
+
 /// A key is at most this long.
 pub const KEY_MAX: usize = 512;
 /// A value is shorter than this, and a commit has fewer writes than [`WRITES_MAX`]: what an etcd takes with its
@@ -9,8 +11,6 @@ pub const KEY_MAX: usize = 512;
 pub const VALUE_MAX: usize = 1 << 20;
 /// A commit has fewer writes, and fewer guards, than this.
 pub const WRITES_MAX: usize = 128;
-/// One field of an audit entry is at most this long.
-pub const AUDIT_MAX: usize = 4096;
 /// All of a commit together; bounds the one buffer a batch is written from.
 pub const COMMIT_MAX: usize = 8 << 20;
 
@@ -176,27 +176,6 @@ impl fmt::Debug for Write {
     }
 }
 
-/// Who did it, from where, what, to what, and why. Kept in the journal with the writes, under the same hash.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Audit {
-    /// The identity that asked, such as `operator/ada`; the master itself where it acts on its own.
-    pub who: String,
-    /// The address it asked from.
-    pub from: String,
-    /// The verb.
-    pub what: String,
-    /// What the verb was applied to.
-    pub subject: String,
-    /// The reason given.
-    pub why: String,
-}
-
-impl Audit {
-    pub(super) fn fields(&self) -> [&String; 5] {
-        [&self.who, &self.from, &self.what, &self.subject, &self.why]
-    }
-}
-
 /// Writes that happen together or not at all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Commit {
@@ -204,7 +183,7 @@ pub struct Commit {
     pub guards: Vec<Guard>,
     /// At most one for each key. None at all is fine: the audit entry alone.
     pub writes: Vec<Write>,
-    /// What the journal says about it.
+    /// What the journal says about it, under the same hash.
     pub audit: Audit,
 }
 
@@ -258,7 +237,7 @@ impl Commit {
             }
         }
         let mut len = 0;
-        for field in self.audit.fields() {
+        for field in self.audit.texts() {
             if field.len() > AUDIT_MAX {
                 return Err(LimitError::Audit { len: field.len() });
             }

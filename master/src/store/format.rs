@@ -26,7 +26,7 @@ impl Lineage {
 
     /// The hash before the first record of this lineage.
     pub(super) fn genesis(self) -> Hash {
-        hash(&[b"picket journal 1", &self.0])
+        Hash(picket_proto::audit::genesis(picket_proto::audit::Lineage(self.0)).0)
     }
 }
 

@@ -13,12 +13,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use picket_proto::audit::Entry;
+
 use super::{
     commit::Revision,
     damage::{Damage, Unreadable},
     file::{self, FileError},
     format::{Layout, Lineage},
-    record::{HEADER, Hash, Header, Reader, Record, TRAILER, check, hash},
+    record::{HEADER, Hash, Header, Reader, Record, TRAILER, VERSION, check},
 };
 
 /// A segment that has reached this length gets no further record. Small enough to copy one at a time, large enough that
@@ -28,7 +30,8 @@ pub(super) const SEGMENT: u64 = 16 << 20;
 /// The smallest piece that disks write.
 const SECTOR: u64 = 512;
 const MAGIC: [u8; 8] = *b"PKTJRNL1";
-const SEGMENT_HEADER: usize = 8 + 16 + 8 + 32 + 8;
+pub(super) const SEGMENT_HEADER: usize = 8 + 16 + 8 + 32 + 8;
+const NO_HEADER: &str = "the file does not start like a piece of a journal";
 
 /// Where a torn tail begins.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,8 +42,8 @@ pub(super) struct Torn {
 }
 
 /// Reads a journal from its start, record by record, and checks each.
-pub(super) struct Walk<'a> {
-    layout: &'a Layout,
+pub(super) struct Walk {
+    layout: Layout,
     lineage: Lineage,
     segments: Vec<PathBuf>,
     /// How many of `segments` were opened.
@@ -63,15 +66,15 @@ struct Segment {
     len: u64,
 }
 
-impl<'a> Walk<'a> {
+impl Walk {
     pub(super) fn new(
-        layout: &'a Layout,
+        layout: &Layout,
         lineage: Lineage,
         (revision, head): (Revision, Hash),
     ) -> Result<Self, FileError> {
         let segments = segments(&layout.journal())?;
         Ok(Self {
-            layout,
+            layout: layout.clone(),
             lineage,
             segments,
             opened: 0,
@@ -81,6 +84,36 @@ impl<'a> Walk<'a> {
             records: 0,
             torn: None,
         })
+    }
+
+    /// A walk that begins with the segment that has the record after `after`. What is before that is not looked at.
+    pub(super) fn after(
+        layout: &Layout,
+        lineage: Lineage,
+        start: (Revision, Hash),
+        after: Revision,
+    ) -> Result<Self, Unreadable> {
+        let mut walk = Self::new(layout, lineage, start)?;
+        let skipped = walk
+            .segments
+            .partition_point(|path| first_of(path) <= Some(after.next()));
+        let Some(first) = skipped.checked_sub(1).filter(|first| *first > 0) else {
+            return Ok(walk);
+        };
+        walk.segments.drain(..first);
+        if let Some(path) = walk.segments.first() {
+            let header = File::open(path)
+                .and_then(|mut file| read_header(&mut file))
+                .map_err(FileError::on("read", path))?
+                .ok_or_else(|| layout.damage(path, 0, NO_HEADER))?;
+            let before = header
+                .first
+                .0
+                .checked_sub(1)
+                .ok_or_else(|| layout.damage(path, 0, NO_HEADER))?;
+            (walk.revision, walk.head) = (Revision(before), header.before);
+        }
+        Ok(walk)
     }
 
     /// The last segment, if there is one.
@@ -95,13 +128,23 @@ impl<'a> Walk<'a> {
 
     /// The next record with its bytes checked, or `None` at the end of the journal.
     pub(super) fn next(&mut self) -> Result<Option<Record>, Unreadable> {
+        Ok(self.step()?.map(|whole| whole.record))
+    }
+
+    /// The next record as whoever audits sees it.
+    pub(super) fn entry(&mut self) -> Result<Option<Entry>, Unreadable> {
+        let lineage = self.lineage;
+        Ok(self.step()?.map(|whole| whole.entry(lineage)))
+    }
+
+    fn step(&mut self) -> Result<Option<Whole>, Unreadable> {
         loop {
             let Some(segment) = &mut self.open else {
                 let Some(path) = self.segments.get(self.opened) else {
                     return Ok(None);
                 };
                 let segment =
-                    Segment::open(self.layout, path, self.lineage, self.revision.next(), self.head)?;
+                    Segment::open(&self.layout, path, self.lineage, self.revision.next(), self.head)?;
                 self.open = Some(segment);
                 self.opened += 1;
                 continue;
@@ -110,11 +153,11 @@ impl<'a> Walk<'a> {
                 self.open = None;
                 continue;
             }
-            match segment.record(self.layout, self.revision.next(), self.head)? {
-                Read::Whole(record, head) => {
-                    (self.revision, self.head) = (record.revision, head);
+            match segment.record(&self.layout, self.revision.next(), self.head)? {
+                Read::Whole(whole) => {
+                    (self.revision, self.head) = (whole.record.revision, whole.hash);
                     self.records += 1;
-                    return Ok(Some(record));
+                    return Ok(Some(*whole));
                 }
                 Read::Torn if self.opened == self.segments.len() => {
                     self.torn = Some(Torn {
@@ -135,8 +178,39 @@ impl<'a> Walk<'a> {
 }
 
 enum Read {
-    Whole(Record, Hash),
+    Whole(Box<Whole>),
     Torn,
+}
+
+/// A record that was read, with its bytes.
+pub(super) struct Whole {
+    pub(super) record: Record,
+    header: Header,
+    body: Vec<u8>,
+    before: Hash,
+    hash: Hash,
+}
+
+impl Whole {
+    /// The record of a checked header, from all of its bytes; none when they are not those that were written.
+    pub(super) fn read(header: Header, before: Hash, bytes: &[u8]) -> Option<Self> {
+        let (front, rest) = bytes.split_at_checked(HEADER)?;
+        let (body, trailer) = rest.split_at_checked(header.body)?;
+        let hash = header.hash(before, front, body);
+        let record = Record::decode(&header, body).filter(|_| hash.0 == trailer)?;
+        Some(Self {
+            record,
+            header,
+            body: body.to_vec(),
+            before,
+            hash,
+        })
+    }
+
+    pub(super) fn entry(&self, lineage: Lineage) -> Entry {
+        self.header
+            .entry(lineage, (self.before, self.hash), &self.record, &self.body)
+    }
 }
 
 impl Segment {
@@ -152,7 +226,7 @@ impl Segment {
         let mut reader = BufReader::with_capacity(1 << 18, file);
         let header = read_header(&mut reader)
             .map_err(FileError::on("read", path))?
-            .ok_or_else(|| layout.damage(path, 0, "the file does not start like a piece of a journal"))?;
+            .ok_or_else(|| layout.damage(path, 0, NO_HEADER))?;
         let damage = |what: String| -> Damage { layout.damage(path, 0, what) };
         if header.lineage != lineage {
             return Err(damage(format!(
@@ -201,11 +275,11 @@ impl Segment {
             let what = format!("revision {} stands where {revision} belongs", header.revision);
             return Err(self.damage(layout, &what));
         }
-        if !header.readable() {
+        if header.readable().is_none() {
             return Err(Unreadable::Newer {
                 file: path,
                 found: header.version.into(),
-                known: 1,
+                known: VERSION.into(),
             });
         }
         let whole = (HEADER + header.body + TRAILER) as u64;
@@ -216,7 +290,7 @@ impl Segment {
         let mut trailer = [0; TRAILER];
         self.reader.read_exact(&mut body).map_err(trouble())?;
         self.reader.read_exact(&mut trailer).map_err(trouble())?;
-        let seen = hash(&[&before.0, &front, &body]);
+        let seen = header.hash(before, &front, &body);
         if seen.0 != trailer {
             let torn = self.torn_before(self.at + whole).map_err(trouble())?;
             let what =
@@ -232,7 +306,13 @@ impl Segment {
             return Err(self.damage(layout, &what));
         };
         self.at += whole;
-        Ok(Read::Whole(record, seen))
+        Ok(Read::Whole(Box::new(Whole {
+            record,
+            header,
+            body,
+            before,
+            hash: seen,
+        })))
     }
 
     fn damage(&self, layout: &Layout, what: &str) -> Unreadable {
@@ -299,6 +379,11 @@ fn parse_header(bytes: &[u8]) -> Option<SegmentHeader> {
         first: Revision(reader.u64()?),
         before: Hash(reader.array()?),
     })
+}
+
+/// The revision of the first record of a segment, by its name.
+pub(super) fn first_of(segment: &Path) -> Option<Revision> {
+    segment.file_stem()?.to_str()?.parse().ok().map(Revision)
 }
 
 /// The segments of a journal in their order; none when there is no such directory.

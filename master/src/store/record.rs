@@ -2,30 +2,33 @@
 //! record before. Bytes in, values out; it knows no file.
 //!
 //! ```text
-//! header   magic "PKR1" | version u16 | 0 u16 | body length u32 | 0 u32 | revision u64 | first 8 bytes of SHA-256 of those
-//! body     time in microseconds i64 | 5 × (length u16, text) | count u16 | count × write
+//! header   see [`picket_proto::audit`], where header and audit are laid down
+//! body     audit | count u16 | count × write
 //! write    1 u8, key length u16, key, value length u32, value   or   2 u8, key length u16, key
-//! trailer  SHA-256 of (hash before, header, body)
+//! trailer  SHA-256 of (hash before, header, audit, SHA-256 of the writes); of version 1: of (hash before, header, body)
 //! ```
 //!
-//! Numbers are big-endian. The header's checksum tells a length that was damaged from a record that was cut.
+//! Numbers are big-endian. The header's checksum tells a length that was damaged from a record that was cut. The writes
+//! are hashed by themselves, so that the chain can be checked by somebody who is not shown the values.
 
 use std::fmt;
 
 use jiff::Timestamp;
-use sha2::{Digest, Sha256};
+use picket_proto::audit::{self as sealed, Version};
 
-use super::commit::{Audit, COMMIT_MAX, Key, Revision, WRITES_MAX, Write};
+pub(super) use picket_proto::audit::{HEADER, MAGIC};
 
-/// Bytes of a header.
-pub(super) const HEADER: usize = 32;
+use super::{
+    commit::{Audit, COMMIT_MAX, Key, Revision, WRITES_MAX, Write},
+    format::Lineage,
+};
+
 /// Bytes of the hash after the body.
 pub(super) const TRAILER: usize = 32;
 /// A body is no longer: a commit, and what its lengths and time take.
 pub(super) const BODY_MAX: usize = COMMIT_MAX + 64 + 16 * WRITES_MAX;
-/// How a header starts.
-pub(super) const MAGIC: [u8; 4] = *b"PKR1";
-const VERSION: u16 = 1;
+/// The newest version this program reads, and the one it writes.
+pub(super) const VERSION: u16 = 2;
 
 /// A SHA-256 of the chain. The head of the journal stands for everything before it.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -45,11 +48,7 @@ impl fmt::Debug for Hash {
 
 /// SHA-256 over some parts.
 pub(super) fn hash(parts: &[&[u8]]) -> Hash {
-    let mut sha = Sha256::new();
-    for part in parts {
-        sha.update(part);
-    }
-    Hash(sha.finalize().into())
+    Hash(sealed::hash(parts).0)
 }
 
 /// The first 8 bytes of the SHA-256: against accidents, not against an adversary.
@@ -72,6 +71,8 @@ pub(super) struct Record {
 pub(super) struct Header {
     pub(super) revision: Revision,
     pub(super) body: usize,
+    /// How much of the body is the audit entry, where that is hashed apart from the writes.
+    audit: usize,
     pub(super) version: u16,
 }
 
@@ -86,30 +87,57 @@ impl Header {
         let version = reader.u16()?;
         reader.u16()?;
         let body = usize::try_from(reader.u32()?).ok()?;
-        reader.u32()?;
+        let audit = usize::try_from(reader.u32()?).ok()?;
         let revision = Revision(reader.u64()?);
-        (body <= BODY_MAX).then_some(Self {
+        (body <= BODY_MAX && audit <= body).then_some(Self {
             revision,
             body,
+            audit,
             version,
         })
     }
 
-    /// Whether this program can read the body.
-    pub(super) fn readable(&self) -> bool {
-        self.version == VERSION
+    /// The format of the body, when this program can read it.
+    pub(super) fn readable(&self) -> Option<Version> {
+        Version::of(self.version)
     }
 
-    fn encode(revision: Revision, body: usize) -> [u8; HEADER] {
-        let body = u32::try_from(body).expect("a commit's limits keep it far below");
-        let mut bytes = [0; HEADER];
-        bytes[..4].copy_from_slice(&MAGIC);
-        bytes[4..6].copy_from_slice(&VERSION.to_be_bytes());
-        bytes[8..12].copy_from_slice(&body.to_be_bytes());
-        bytes[16..24].copy_from_slice(&revision.0.to_be_bytes());
-        let sum = check(&[&bytes[..24]]);
-        bytes[24..].copy_from_slice(&sum.to_be_bytes());
-        bytes
+    /// The hash of the record that has this header, as bytes, and this body.
+    pub(super) fn hash(&self, before: Hash, front: &[u8], body: &[u8]) -> Hash {
+        match self.readable() {
+            Some(Version::Two) => {
+                let (audit, writes) = body.split_at_checked(self.audit).unwrap_or((body, &[]));
+                hash(&[&before.0, front, audit, &hash(&[writes]).0])
+            }
+            Some(Version::One) | None => hash(&[&before.0, front, body]),
+        }
+    }
+
+    /// The entry of the record that has this header and body, and was read with this hash.
+    pub(super) fn entry(
+        &self,
+        lineage: Lineage,
+        (previous, seen): (Hash, Hash),
+        record: &Record,
+        body: &[u8],
+    ) -> sealed::Entry {
+        let writes = body.get(self.audit..).unwrap_or_default();
+        let written = match self.readable() {
+            Some(Version::Two) => sealed::Written::Apart {
+                sha256: sealed::hash(&[writes]),
+                length: u32::try_from(writes.len()).expect("a body's length is a u32"),
+            },
+            Some(Version::One) | None => sealed::Written::Whole(body.to_vec()),
+        };
+        sealed::Entry {
+            lineage: sealed::Lineage(lineage.0),
+            revision: record.revision.0,
+            time: record.time,
+            audit: record.audit.clone(),
+            previous: sealed::Hash(previous.0),
+            hash: sealed::Hash(seen.0),
+            written,
+        }
     }
 }
 
@@ -118,10 +146,8 @@ impl Record {
     pub(super) fn encode(&self, before: Hash, out: &mut Vec<u8>) -> Hash {
         let start = out.len();
         out.extend([0; HEADER]);
-        out.extend(self.time.as_microsecond().to_be_bytes());
-        for field in self.audit.fields() {
-            put_text(out, field);
-        }
+        self.audit.seal(self.time, out);
+        let audit = out.len() - start - HEADER;
         out.extend(
             u16::try_from(self.writes.len())
                 .expect("fewer than 128")
@@ -145,24 +171,29 @@ impl Record {
                 }
             }
         }
-        let header = Header::encode(self.revision, out.len() - start - HEADER);
-        out[start..start + HEADER].copy_from_slice(&header);
-        let hash = hash(&[&before.0, &out[start..]]);
+        let body = out.len() - start - HEADER;
+        let long = |length: usize| u32::try_from(length).expect("a commit's limits keep it far below");
+        let front = sealed::header(Version::Two, long(body), long(audit), self.revision.0);
+        out[start..start + HEADER].copy_from_slice(&front);
+        let header = Header {
+            revision: self.revision,
+            body,
+            audit,
+            version: VERSION,
+        };
+        let hash = header.hash(before, &front, &out[start + HEADER..]);
         out.extend(hash.0);
         hash
     }
 
     /// The record of a checked header and the body that belongs to it, or `None` when the body makes no sense.
     pub(super) fn decode(header: &Header, body: &[u8]) -> Option<Self> {
-        let mut reader = Reader(body);
-        let time = Timestamp::from_microsecond(reader.i64()?).ok()?;
-        let audit = Audit {
-            who: reader.text()?.to_owned(),
-            from: reader.text()?.to_owned(),
-            what: reader.text()?.to_owned(),
-            subject: reader.text()?.to_owned(),
-            why: reader.text()?.to_owned(),
-        };
+        let version = header.readable()?;
+        let (time, audit, writes) = Audit::unseal(version, body)?;
+        if version == Version::Two && body.len() - writes.len() != header.audit {
+            return None;
+        }
+        let mut reader = Reader(writes);
         let count = usize::from(reader.u16()?);
         let mut writes = Vec::with_capacity(count.min(WRITES_MAX));
         for _ in 0..count {
@@ -252,6 +283,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::store::Outcome;
 
     fn record() -> impl Strategy<Value = Record> {
         let write = (
@@ -262,11 +294,18 @@ mod tests {
         (
             any::<u64>(),
             0_i64..1 << 50,
-            prop::array::uniform5(".{0,12}"),
+            prop::array::uniform8(".{0,12}"),
+            any::<(bool, u32)>(),
             writes,
         )
             .prop_map(
-                |(revision, time, [who, from, what, subject, why], writes)| Record {
+                |(
+                    revision,
+                    time,
+                    [who, from, what, subject, why, refusal, before, after],
+                    (done, times),
+                    writes,
+                )| Record {
                     revision: Revision(revision),
                     time: Timestamp::from_microsecond(time).unwrap(),
                     audit: Audit {
@@ -275,6 +314,14 @@ mod tests {
                         what,
                         subject,
                         why,
+                        outcome: if done {
+                            Outcome::Done
+                        } else {
+                            Outcome::Refused(refusal)
+                        },
+                        times,
+                        before,
+                        after,
                     },
                     writes: writes
                         .into_iter()
@@ -298,8 +345,13 @@ mod tests {
             let header = Header::decode(front.try_into().unwrap()).unwrap();
             let (body, trailer) = rest.split_at(header.body);
             prop_assert_eq!(trailer, after.0);
-            prop_assert_eq!(hash(&[&before, front, body]), after);
-            prop_assert_eq!(Record::decode(&header, body), Some(record));
+            prop_assert_eq!(header.hash(Hash(before), front, body), after);
+            let read = Record::decode(&header, body).unwrap();
+            prop_assert_eq!(&read, &record);
+            let entry = header.entry(Lineage([7; 16]), (Hash(before), after), &read, body);
+            prop_assert_eq!(entry.computed(), Some(entry.hash), "who is not shown the values computes the same");
+            let line = sealed::Line::Entry(Box::new(entry));
+            prop_assert_eq!(sealed::Line::parse(&line.encode()).unwrap(), line);
         }
 
         #[test]
@@ -322,11 +374,15 @@ mod tests {
 
         #[test]
         fn no_bytes_at_all_make_a_body_panic(body in prop::collection::vec(any::<u8>(), 0..200)) {
-            let header = Header { revision: Revision(1), body: body.len(), version: 1 };
-            if let Some(record) = Record::decode(&header, &body) {
-                let mut bytes = Vec::new();
-                record.encode(Hash([0; 32]), &mut bytes);
-                prop_assert_eq!(&bytes[HEADER..HEADER + body.len()], &body[..]);
+            for version in 0..4 {
+                for audit in 0..=body.len() {
+                    let header = Header { revision: Revision(1), body: body.len(), audit, version };
+                    if let Some(record) = Record::decode(&header, &body) && version == VERSION {
+                        let mut bytes = Vec::new();
+                        record.encode(Hash([0; 32]), &mut bytes);
+                        prop_assert_eq!(&bytes[HEADER..HEADER + body.len()], &body[..]);
+                    }
+                }
             }
         }
     }

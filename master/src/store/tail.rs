@@ -14,7 +14,7 @@ use super::{
     head,
     index::Seal,
     journal::{self, Journal, read_header},
-    record::{HEADER, Hash, Header, MAGIC, Record, TRAILER, hash},
+    record::{HEADER, Hash, Header, MAGIC, Record, TRAILER},
     snapshot::Snapshot,
 };
 
@@ -107,14 +107,14 @@ impl Tail {
         while let Some((header, at)) = segment.next(seen)? {
             let before = seen.before.replace(header.revision);
             let follows = before == Some(self.revision) && header.revision == self.revision.next();
-            if !follows || !header.readable() {
+            if !follows || header.readable().is_none() {
                 continue;
             }
             let len = HEADER + header.body + TRAILER;
             let bytes = segment.bytes(at, len)?;
             let (front, trailer) = bytes.split_at(len - TRAILER);
-            let after = hash(&[&self.head.0, front]);
-            let body = front.get(HEADER..).unwrap_or_default();
+            let (front, body) = front.split_at(HEADER);
+            let after = header.hash(self.head, front, body);
             if after.0 == trailer && Record::decode(&header, body).is_some() {
                 (self.revision, self.head) = (header.revision, after);
                 self.places.push(Place {

@@ -27,7 +27,7 @@ async fn a_commit_through_a_second_handle_reaches_roster_session_and_agent() {
         from: "here".to_owned(),
         what: "host.ban".to_owned(),
         subject: "oslo".to_owned(),
-        why: String::new(),
+        ..Audit::default()
     };
     store
         .commit(Commit {
