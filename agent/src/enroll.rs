@@ -11,6 +11,7 @@ use std::{
 
 use picket_clock::Clock;
 use picket_durable::FileError;
+use picket_failpoint::{Point, pending};
 use picket_link::Dial;
 use picket_pki::{Bundle, BundleError, Fingerprint, Refusal, bundle};
 use picket_proto::host::HostId;
@@ -211,7 +212,8 @@ impl<'a> Enrolment<'a> {
         connected: picket_link::Connected,
     ) -> Result<Enrolled, EnrollError> {
         let key = store.next_key(base.host)?;
-        let next = master::renew(connected.channel, &key, base).await?;
+        let renewal = master::renew(connected.channel, &key, base);
+        let next = pending(Point::AgentRenewalWaits, renewal).await?;
         store.keep_next(&next)?;
         self.finish(store, &next, false).await
     }

@@ -56,7 +56,7 @@ use crate::{
     managed::Managed,
     observed::Observed,
     reconcile::{members::MemberReconciler, networks::NetworkReconciler, shard},
-    session::Session,
+    session::{Session, Which},
     state::{StateDir, StateError},
     status::{Connection, State},
     zerotier::Reach,
@@ -255,6 +255,7 @@ pub async fn run(config: Config, parts: Parts, stop: CancellationToken) -> Resul
         reports: reports.subscribe(),
         connection,
         renewed: None,
+        which: Which::Current,
         stop: house.stop.clone(),
     };
     let sessions = async {

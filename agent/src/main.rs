@@ -66,6 +66,7 @@ const NO_AGENT: u8 = 3;
 const NOT_ENROLLED: u8 = 4;
 
 fn main() -> ExitCode {
+    picket_failpoint::arm_from_environment();
     let arguments = Arguments::parse();
     let config = match Config::load(arguments.config.as_deref()) {
         Ok(config) => config,

@@ -7,6 +7,7 @@ use futures::{
     StreamExt as _,
     stream::{BoxStream, Map},
 };
+use picket_failpoint::{Point, pass, pending};
 use picket_pki::{Csr, PinKind};
 use picket_proto::{
     beat::{MOST_CHUNK_BYTES, section_kind},
@@ -70,7 +71,9 @@ impl AgentService for Agents {
     async fn renew(&self, request: Request<RenewRequest>) -> Result<Response<RenewResponse>, Status> {
         let caller = host(&self.desk, &request)?;
         let csr = Csr::parse(&request.into_inner().csr).map_err(Refused::Csr)?;
-        let certificate = self.renewed(&caller, &csr).await?;
+        pass(Point::MasterBeforeRenewal);
+        let certificate = pending(Point::MasterRenewalWaits, self.renewed(&caller, &csr)).await?;
+        pass(Point::MasterBeforeReply);
         let authorities = vec![Bytes::copy_from_slice(self.desk.signer.certificate())];
         Ok(Response::new(RenewResponse {
             certificate: certificate.into(),
@@ -185,6 +188,7 @@ impl Agents {
                     }
                     Renewal::Issue => {
                         let pin = desk.signer.host(caller.id, csr, &from, desk.now())?;
+                        pass(Point::MasterAfterSigning);
                         renewal::offer(record, pin.clone());
                         answer = Some(pin);
                         Ok(true)
@@ -216,6 +220,7 @@ impl Agents {
             );
         }
         changed?;
+        pass(Point::MasterAfterRenewal);
         let pin = answer.ok_or_else(|| Refused::NotNow("no certificate was made; try again".to_owned()))?;
         data_encoding::HEXLOWER
             .decode(pin.certificate.as_bytes())

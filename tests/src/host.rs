@@ -131,6 +131,15 @@ impl Host {
         drop(running.agent.await);
     }
 
+    /// Ends the agent if it runs, however it takes that.
+    pub(crate) async fn end(&self) {
+        let running = self.running().take();
+        if let Some(running) = running {
+            running.agent.abort();
+            drop(running.agent.await);
+        }
+    }
+
     /// Stops the agent and starts it.
     pub async fn restart(&self) {
         self.stop().await;

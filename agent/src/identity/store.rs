@@ -18,6 +18,7 @@ use std::{
 
 use data_encoding::BASE64;
 use picket_durable::FileError;
+use picket_failpoint::{Point, pass};
 use picket_pki::{Fingerprint, Key};
 use picket_proto::host::HostId;
 use serde::Serialize;
@@ -111,7 +112,10 @@ impl IdentityStore {
     /// When the note cannot be written.
     pub fn mark_spent(&self, bundle: &Identity) -> Result<(), IdentityError> {
         let text = Fingerprint::of(&bundle.certificate).to_string();
-        Ok(picket_durable::write_private(self.path(BUNDLE), text.as_bytes())?)
+        pass(Point::AgentBeforeSpent);
+        picket_durable::write_private(self.path(BUNDLE), text.as_bytes())?;
+        pass(Point::AgentAfterSpent);
+        Ok(())
     }
 
     /// Whether the bundle with this certificate is the one that this machine used up last.
@@ -156,7 +160,9 @@ impl IdentityStore {
             host,
             key: BASE64.encode(key.as_pkcs8()),
         };
+        pass(Point::AgentBeforeKey);
         self.write(KEY, &stored)?;
+        pass(Point::AgentAfterKey);
         Ok(key)
     }
 
@@ -165,7 +171,10 @@ impl IdentityStore {
     /// # Errors
     /// When it cannot be written.
     pub fn keep_next(&self, identity: &Identity) -> Result<(), IdentityError> {
-        self.write(NEXT, &Stored::from(identity))
+        pass(Point::AgentBeforeCertificate);
+        self.write(NEXT, &Stored::from(identity))?;
+        pass(Point::AgentAfterCertificate);
+        Ok(())
     }
 
     /// Makes the next identity the current one, after the master has seen it used.
@@ -173,13 +182,18 @@ impl IdentityStore {
     /// # Errors
     /// When a file cannot be written or moved. Calling again is safe.
     pub fn promote(&self) -> Result<(), IdentityError> {
+        pass(Point::AgentBeforePromotion);
         if let Some(current) = self.read(CURRENT)? {
             self.write(PREVIOUS, &Stored::from(&current))?;
+            pass(Point::AgentAfterPrevious);
         }
         // A rename that a power loss undoes is done again: the next identity is tried first at every start.
         let (from, to) = (self.path(NEXT), self.path(CURRENT));
         fs::rename(&from, to).map_err(|cause| IdentityError::Change { path: from, cause })?;
-        self.remove(KEY)
+        pass(Point::AgentAfterCurrent);
+        self.remove(KEY)?;
+        pass(Point::AgentAfterPromotion);
+        Ok(())
     }
 
     /// Forgets an identity that the master will not take any more.
