@@ -32,5 +32,6 @@ pub mod store;
 pub mod views;
 
 mod house;
+mod spent;
 
 pub use house::{Doors, RunError, run};
