@@ -16,6 +16,7 @@ pub mod deckies;
 pub mod enroll;
 pub mod identity;
 pub mod machine;
+pub mod request;
 pub mod state;
 pub mod status;
 pub mod zerotier;
@@ -118,7 +119,7 @@ impl RunError {
 /// [`RunError`].
 pub async fn run(config: Config, parts: Parts, stop: CancellationToken) -> Result<Farewell, RunError> {
     // A machine that was never enrolled stays as it is.
-    if !config.state_dir.join("identity").exists() {
+    if !picket_durable::is_there(config.state_dir.join("identity"))? {
         return Err(IdentityError::NotEnrolled.into());
     }
     let state = StateDir::open(&config.state_dir)?;

@@ -6,6 +6,7 @@
 //! | `next.json` | a whole identity that the master has signed and has not seen used |
 //! | `current.json` | the identity the agent works under |
 //! | `previous.json` | the one before it, for a master that was restored from before the renewal |
+//! | `request.json` | a key that a certificate request was made with, for a bundle without one |
 //! | `bundle` | the fingerprint of the bundle that this machine used up last |
 //! | `retired` | there while the machine of a retired host is cleaned up |
 //!
@@ -26,7 +27,7 @@ use zeroize::Zeroize;
 
 use super::{
     Identity, IdentityError,
-    stored::{Stored, StoredKey, VERSION, damaged, key},
+    stored::{Stored, StoredKey, StoredRequest, VERSION, damaged, key},
 };
 
 /// The longest identity file that is read. One has about 4 KiB.
@@ -35,6 +36,7 @@ const KEY: &str = "key.json";
 const NEXT: &str = "next.json";
 const CURRENT: &str = "current.json";
 const PREVIOUS: &str = "previous.json";
+const REQUEST: &str = "request.json";
 const BUNDLE: &str = "bundle";
 const RETIRED: &str = "retired";
 /// What the name of a file that was moved aside ends with.
@@ -115,7 +117,40 @@ impl IdentityStore {
         pass(Point::AgentBeforeSpent);
         picket_durable::write_private(self.path(BUNDLE), text.as_bytes())?;
         pass(Point::AgentAfterSpent);
-        Ok(())
+        match self.read_request()? {
+            Some((key, false)) if key.public() == bundle.key.public() => self.write_request(&key, true),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// The key that this machine's certificate request was made with, if there was one.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn request_key(&self) -> Result<Option<Key>, IdentityError> {
+        Ok(self.read_request()?.map(|(key, _)| key))
+    }
+
+    /// The key to make a certificate request with; it is on disk when this returns. It is the same until a bundle for it
+    /// was used up.
+    ///
+    /// # Errors
+    /// When it cannot be made, written or read.
+    pub fn key_to_request(&self) -> Result<Key, IdentityError> {
+        match self.aside(REQUEST, self.read_request())? {
+            Some((key, false)) => Ok(key),
+            Some((_, true)) | None => self.another_key_to_request(),
+        }
+    }
+
+    /// Like [`Self::key_to_request`], and always another one: a bundle for the one before is good for nothing here.
+    ///
+    /// # Errors
+    /// When it cannot be made or written.
+    pub fn another_key_to_request(&self) -> Result<Key, IdentityError> {
+        let key = Key::generate()?;
+        self.write_request(&key, false)?;
+        Ok(key)
     }
 
     /// Whether the bundle with this certificate is the one that this machine used up last.
@@ -210,7 +245,7 @@ impl IdentityStore {
     /// # Errors
     /// When a file cannot be removed.
     pub fn clear(&self) -> Result<(), IdentityError> {
-        for name in [KEY, NEXT, PREVIOUS, CURRENT] {
+        for name in [KEY, NEXT, PREVIOUS, CURRENT, REQUEST] {
             self.remove(name)?;
             // It may hold a key all the same.
             self.remove(&format!("{name}{DAMAGED}"))?;
@@ -242,6 +277,26 @@ impl IdentityStore {
         bytes.zeroize();
         let stored = stored?;
         Ok(Some((stored.host, key(&path, &stored.key)?)))
+    }
+
+    fn read_request(&self) -> Result<Option<(Key, bool)>, IdentityError> {
+        let path = self.path(REQUEST);
+        let Some(mut bytes) = read(&path)? else {
+            return Ok(None);
+        };
+        let stored = serde_json::from_slice::<StoredRequest>(&bytes).map_err(|error| damaged(&path, &error));
+        bytes.zeroize();
+        let stored = stored?;
+        Ok(Some((key(&path, &stored.key)?, stored.used)))
+    }
+
+    fn write_request(&self, key: &Key, used: bool) -> Result<(), IdentityError> {
+        let stored = StoredRequest {
+            version: VERSION,
+            key: BASE64.encode(key.as_pkcs8()),
+            used,
+        };
+        self.write(REQUEST, &stored)
     }
 
     fn write(&self, name: &str, value: &impl Serialize) -> Result<(), IdentityError> {

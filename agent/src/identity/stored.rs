@@ -34,6 +34,21 @@ pub(super) struct StoredKey {
     pub(super) key: String,
 }
 
+/// A key that was made here for a request, and whether a bundle for it was used up.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct StoredRequest {
+    pub(super) version: u32,
+    pub(super) key: String,
+    pub(super) used: bool,
+}
+
+impl Drop for StoredRequest {
+    fn drop(&mut self) {
+        self.key.zeroize();
+    }
+}
+
 impl Drop for Stored {
     fn drop(&mut self) {
         self.key.zeroize();
