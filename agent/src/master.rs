@@ -142,3 +142,40 @@ pub(crate) async fn renew(channel: Channel, key: &Key, base: &Identity) -> Resul
     let authorities = answer.authorities.iter().map(|der| der.to_vec()).collect();
     Ok(base.renewed(key.clone(), answer.certificate.to_vec(), authorities)?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sentence;
+
+    /// What the message of a refusal must name. A reason that is added does not compile here before it has something.
+    fn way_out(cause: Refusal) -> &'static str {
+        match cause {
+            Refusal::NoCertificate => "picketctl host enroll",
+            Refusal::OtherAuthority
+            | Refusal::WrongTrustDomain
+            | Refusal::Spent
+            | Refusal::Unknown
+            | Refusal::Expired => "picketctl host bundle NAME",
+            Refusal::WrongRole => "agent port (7443)",
+            Refusal::Revoked => "picketctl host unban NAME",
+            Refusal::NotYetValid => "compare both clocks",
+            Refusal::Protocol => "check the address",
+        }
+    }
+
+    #[test]
+    fn every_alert_is_told_with_the_masters_address_and_a_way_out() {
+        for cause in Refusal::ALL.iter().copied() {
+            let error = MasterError::from(LinkError::Refused {
+                address: "master.example.org:7443".to_owned(),
+                cause,
+            });
+            assert_eq!(error.refusal(), Some(cause));
+            let said = sentence(&error);
+            for wanted in ["master.example.org:7443", way_out(cause)] {
+                assert!(said.contains(wanted), "{cause:?} does not name {wanted}: {said}");
+            }
+        }
+    }
+}
