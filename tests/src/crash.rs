@@ -8,6 +8,10 @@ use std::{
     fs,
     path::{Path, PathBuf},
     pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll},
 };
 
@@ -18,7 +22,8 @@ use crate::{host::Host, site::Site};
 /// A crash that is to happen, or has.
 #[derive(Debug)]
 pub struct Crash {
-    armed: Armed,
+    _armed: Armed,
+    happened: Arc<AtomicBool>,
     /// The directory that the daemon uses.
     used: PathBuf,
     /// What was in it at the point.
@@ -29,17 +34,26 @@ impl Crash {
     fn new(used: PathBuf, point: Point, before: u32, cut: impl FnOnce() + Send + 'static) -> Self {
         let kept = used.with_extension("crashed");
         let (from, to) = (used.clone(), kept.clone());
+        let happened = Arc::new(AtomicBool::new(false));
+        let told = Arc::clone(&happened);
         let armed = arm(point, before, move || {
             copy(&from, &to);
+            // The copy is whole, and nobody has noticed anything yet.
+            told.store(true, Ordering::Release);
             cut();
         });
-        Self { armed, used, kept }
+        Self {
+            _armed: armed,
+            happened,
+            used,
+            kept,
+        }
     }
 
     /// Whether it has happened.
     #[must_use]
     pub fn happened(&self) -> bool {
-        self.armed.is_sprung()
+        self.happened.load(Ordering::Acquire)
     }
 
     /// Puts the directory back as it was.

@@ -2,7 +2,10 @@
 
 mod deckies;
 mod doors;
+mod enrolling;
 mod identity;
+mod leaving;
 mod members;
+mod renewal;
 mod sessions;
 mod store;
