@@ -11,8 +11,9 @@ use std::{
 
 use picket_clock::Clock;
 use picket_durable::FileError;
+use picket_failpoint::{Point, pending};
 use picket_link::Dial;
-use picket_pki::{Bundle, BundleError, Fingerprint, Refusal, bundle};
+use picket_pki::{Bundle, BundleError, Carried, Certificate, Fingerprint, Keyless, Refusal, bundle};
 use picket_proto::host::HostId;
 
 use crate::{
@@ -61,6 +62,28 @@ pub enum EnrollError {
     /// The bundle is an operator's.
     #[error("{} is an operator's bundle; a machine is enrolled with one that `picketctl host enroll NAME` wrote", .0.display())]
     Operator(PathBuf),
+    /// The bundle is of another CA than the operator was shown.
+    #[error(
+        "the CA of {} is {seen}, and {expected} was expected; nothing was sent anywhere: somebody may have exchanged the bundle, compare with what `picketctl host enroll` showed", path.display()
+    )]
+    OtherAuthority {
+        /// The bundle.
+        path: PathBuf,
+        /// The fingerprint of the CA in it.
+        seen: Fingerprint,
+        /// The one that was given.
+        expected: Fingerprint,
+    },
+    /// The bundle has no key, and neither has the machine.
+    #[error(
+        "{} is for a machine that made a certificate request, and this one made none; run `picket-agent request --out FILE` here, and with that `picketctl host bundle NAME --csr FILE --out BUNDLE`", .0.display()
+    )]
+    NoRequest(PathBuf),
+    /// The bundle is for another key than the one of this machine's request.
+    #[error(
+        "{} is for another request than the one of this machine; carry it to the machine that made that, or make another: `picket-agent request --out FILE` here, and with that `picketctl host bundle NAME --csr FILE --out BUNDLE`", .0.display()
+    )]
+    OtherRequest(PathBuf),
     /// The state directory cannot be used.
     #[error(transparent)]
     State(#[from] StateError),
@@ -95,12 +118,17 @@ pub struct Tools {
     pub machine: Arc<Machine>,
 }
 
-/// Enrolls this machine with the bundle in `file`.
+/// Enrolls this machine with the bundle in `file`; when `authority` is given, with one of that CA alone.
 ///
 /// # Errors
 /// [`EnrollError`]. Calling again after any of them is safe, and goes on where the last call stopped.
-pub async fn enroll(file: &Path, config: &Config, tools: &Tools) -> Result<Enrolled, EnrollError> {
-    if !file.try_exists().unwrap_or(true) {
+pub async fn enroll(
+    file: &Path,
+    authority: Option<Fingerprint>,
+    config: &Config,
+    tools: &Tools,
+) -> Result<Enrolled, EnrollError> {
+    if !picket_durable::is_there(file)? {
         return Err(EnrollError::Missing(file.to_owned()));
     }
     let bytes = zeroize::Zeroizing::new(picket_durable::read_private(file, bundle::LONGEST as u64)?);
@@ -108,12 +136,16 @@ pub async fn enroll(file: &Path, config: &Config, tools: &Tools) -> Result<Enrol
         path: file.to_owned(),
         cause,
     };
-    let bundle = Bundle::parse(&bytes).map_err(failed)?;
+    let bundle = match Carried::parse(&bytes).map_err(failed)? {
+        Carried::Whole(bundle) => bundle,
+        Carried::Keyless(bundle) => complete(bundle, file, config)?,
+    };
+    check_authority(&bundle, authority, file)?;
     let Some(carried) = Identity::from_bundle(&bundle)? else {
         return Err(EnrollError::Operator(file.to_owned()));
     };
     let checked = bundle.check(tools.clock.now()).map_err(failed);
-    let fresh = !config.state_dir.join("identity").exists();
+    let fresh = !picket_durable::is_there(config.state_dir.join("identity"))?;
     let enrolment = Enrolment::new(config, tools);
     if fresh {
         checked?;
@@ -156,6 +188,38 @@ pub async fn enroll(file: &Path, config: &Config, tools: &Tools) -> Result<Enrol
     checked?;
     let connected = enrolment.reach.connect(&carried).await?;
     enrolment.renew(&store, &carried, connected).await
+}
+
+/// Puts the key of this machine's request into a bundle that came without one.
+fn complete(bundle: Keyless, file: &Path, config: &Config) -> Result<Bundle, EnrollError> {
+    let none = || EnrollError::NoRequest(file.to_owned());
+    if !picket_durable::is_there(config.state_dir.join("identity"))? {
+        return Err(none());
+    }
+    let state = StateDir::open(&config.state_dir)?;
+    let key = IdentityStore::open(state.identity())?.request_key()?;
+    let key = key.ok_or_else(none)?;
+    let certificate =
+        Certificate::parse(&bundle.certificate).map_err(|cause| EnrollError::Identity(cause.into()))?;
+    if &certificate.public_key != key.public() {
+        return Err(EnrollError::OtherRequest(file.to_owned()));
+    }
+    Ok(bundle.with_key(key))
+}
+
+fn check_authority(bundle: &Bundle, expected: Option<Fingerprint>, file: &Path) -> Result<(), EnrollError> {
+    let (Some(expected), Some(der)) = (expected, bundle.authorities.first()) else {
+        return Ok(());
+    };
+    let seen = Fingerprint::of(der);
+    if seen == expected {
+        return Ok(());
+    }
+    Err(EnrollError::OtherAuthority {
+        path: file.to_owned(),
+        seen,
+        expected,
+    })
 }
 
 struct Enrolment<'a> {
@@ -211,7 +275,8 @@ impl<'a> Enrolment<'a> {
         connected: picket_link::Connected,
     ) -> Result<Enrolled, EnrollError> {
         let key = store.next_key(base.host)?;
-        let next = master::renew(connected.channel, &key, base).await?;
+        let renewal = master::renew(connected.channel, &key, base);
+        let next = pending(Point::AgentRenewalWaits, renewal).await?;
         store.keep_next(&next)?;
         self.finish(store, &next, false).await
     }

@@ -16,6 +16,7 @@ pub mod deckies;
 pub mod enroll;
 pub mod identity;
 pub mod machine;
+pub mod request;
 pub mod state;
 pub mod status;
 pub mod zerotier;
@@ -56,7 +57,7 @@ use crate::{
     managed::Managed,
     observed::Observed,
     reconcile::{members::MemberReconciler, networks::NetworkReconciler, shard},
-    session::Session,
+    session::{Session, Which},
     state::{StateDir, StateError},
     status::{Connection, State},
     zerotier::Reach,
@@ -118,7 +119,7 @@ impl RunError {
 /// [`RunError`].
 pub async fn run(config: Config, parts: Parts, stop: CancellationToken) -> Result<Farewell, RunError> {
     // A machine that was never enrolled stays as it is.
-    if !config.state_dir.join("identity").exists() {
+    if !picket_durable::is_there(config.state_dir.join("identity"))? {
         return Err(IdentityError::NotEnrolled.into());
     }
     let state = StateDir::open(&config.state_dir)?;
@@ -255,6 +256,7 @@ pub async fn run(config: Config, parts: Parts, stop: CancellationToken) -> Resul
         reports: reports.subscribe(),
         connection,
         renewed: None,
+        which: Which::Current,
         stop: house.stop.clone(),
     };
     let sessions = async {

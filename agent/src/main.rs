@@ -2,7 +2,12 @@
 
 #![allow(clippy::print_stdout, reason = "this is where the agent answers an operator")]
 
-use std::{io::IsTerminal as _, path::PathBuf, process::ExitCode, sync::Arc};
+use std::{
+    io::IsTerminal as _,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Arc,
+};
 
 use clap::{Parser, Subcommand, ValueEnum};
 use picket_agent::{
@@ -11,6 +16,7 @@ use picket_agent::{
     deckies::{docker::DockerEngine, engine::Engine},
     enroll::{Tools, enroll},
     machine::Machine,
+    request::{Which, request},
     sentence,
     state::{StateDir, status_file},
     status::{Status, Verdict},
@@ -18,6 +24,7 @@ use picket_agent::{
 };
 use picket_clock::Clock;
 use picket_link::Tcp;
+use picket_pki::Fingerprint;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -38,6 +45,20 @@ enum Command {
     Enroll {
         /// The bundle, as `picketctl host enroll NAME --out FILE` wrote it.
         file: PathBuf,
+        /// Enroll only if this is the fingerprint of the CA in the bundle, as `picketctl host enroll` showed it. Groups
+        /// may be apart, as shown.
+        #[arg(long, value_name = "FINGERPRINT", value_parser = fingerprint)]
+        expect_ca: Option<Fingerprint>,
+    },
+    /// Makes a key that never leaves this machine, and writes a certificate request for it: `picketctl host enroll NAME
+    /// --csr FILE --out BUNDLE` makes a bundle of it that holds no key.
+    Request {
+        /// Where the request goes. It is no secret.
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+        /// Make another key than that of the request before; a bundle for that one is good for nothing then.
+        #[arg(long)]
+        new: bool,
     },
     /// Runs the agent. Exits 0 when it was stopped or its host retired, 1 when it failed, 2 when the configuration is
     /// at fault, 4 when this machine is not enrolled or its identity is damaged.
@@ -66,6 +87,7 @@ const NO_AGENT: u8 = 3;
 const NOT_ENROLLED: u8 = 4;
 
 fn main() -> ExitCode {
+    picket_failpoint::arm_from_environment();
     let arguments = Arguments::parse();
     let config = match Config::load(arguments.config.as_deref()) {
         Ok(config) => config,
@@ -80,7 +102,8 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Command::Status { output } => status(&config, output),
-        Command::Enroll { file } => finish(in_runtime(enrolls(file, config))),
+        Command::Enroll { file, expect_ca } => finish(in_runtime(enrolls(file, expect_ca, config))),
+        Command::Request { out, new } => finish(requests(&out, &config, new)),
         Command::Run => finish(in_runtime(runs(config))),
     }
 }
@@ -106,13 +129,33 @@ fn in_runtime(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<
         .block_on(work)
 }
 
-async fn enrolls(file: PathBuf, config: Config) -> anyhow::Result<()> {
+/// Reads a fingerprint as it is shown: in groups, or in one.
+fn fingerprint(text: &str) -> Result<Fingerprint, String> {
+    let digits: String = text.split_whitespace().collect();
+    digits
+        .parse()
+        .map_err(|_| "want the 64 hexadecimal digits that `picketctl host enroll` showed".to_owned())
+}
+
+fn requests(out: &Path, config: &Config, new: bool) -> anyhow::Result<()> {
+    let which = if new { Which::New } else { Which::Same };
+    request(out, config, which)?;
+    println!(
+        "wrote {}: carry it to an operator, who runs: picketctl host enroll NAME --csr {} --out NAME.bundle",
+        out.display(),
+        out.display()
+    );
+    println!("then, on this machine: picket-agent enroll NAME.bundle");
+    Ok(())
+}
+
+async fn enrolls(file: PathBuf, expect_ca: Option<Fingerprint>, config: Config) -> anyhow::Result<()> {
     let tools = Tools {
         clock: Clock::system(),
         dial: Arc::new(Tcp::default()),
         machine: Arc::new(Machine::read()),
     };
-    let enrolled = enroll(&file, &config, &tools).await?;
+    let enrolled = enroll(&file, expect_ca, &config, &tools).await?;
     let (name, id, master) = (&enrolled.name, enrolled.host, &enrolled.master);
     if enrolled.before {
         println!("{name} (id {id}) is enrolled with master {master} already");

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use picket_clock::Clock;
+use picket_failpoint::{Point, pass};
 use picket_link::{Connected, Dial, LinkError, Options};
 use picket_pki::{Key, Refusal};
 use picket_proto::{
@@ -119,7 +120,10 @@ impl Reach {
     pub(crate) async fn connect(&self, identity: &Identity) -> Result<Connected, MasterError> {
         let tls = identity.tls(&self.clock)?;
         let addresses = self.addresses(identity);
-        Ok(picket_link::connect(&*self.dial, addresses, tls, Options::default()).await?)
+        pass(Point::AgentBeforeConnect);
+        let connected = picket_link::connect(&*self.dial, addresses, tls, Options::default()).await?;
+        pass(Point::AgentAfterConnect);
+        Ok(connected)
     }
 }
 
@@ -128,11 +132,50 @@ pub(crate) async fn renew(channel: Channel, key: &Key, base: &Identity) -> Resul
     const WHAT: &str = "sign a certificate for this host's new key";
     let csr = Bytes::from(key.csr().map_err(IdentityError::from)?);
     let mut client = Client::new(channel);
+    pass(Point::AgentBeforeRequest);
     let answer = time::timeout(CALL, client.renew(RenewRequest { csr }))
         .await
         .map_err(|_| MasterError::Silent { what: WHAT })?
         .map_err(|status| MasterError::call(WHAT, status))?
         .into_inner();
+    pass(Point::AgentAfterReply);
     let authorities = answer.authorities.iter().map(|der| der.to_vec()).collect();
     Ok(base.renewed(key.clone(), answer.certificate.to_vec(), authorities)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sentence;
+
+    /// What the message of a refusal must name. A reason that is added does not compile here before it has something.
+    fn way_out(cause: Refusal) -> &'static str {
+        match cause {
+            Refusal::NoCertificate => "picketctl host enroll",
+            Refusal::OtherAuthority
+            | Refusal::WrongTrustDomain
+            | Refusal::Spent
+            | Refusal::Unknown
+            | Refusal::Expired => "picketctl host bundle NAME",
+            Refusal::WrongRole => "agent port (7443)",
+            Refusal::Revoked => "picketctl host unban NAME",
+            Refusal::NotYetValid => "compare both clocks",
+            Refusal::Protocol => "check the address",
+        }
+    }
+
+    #[test]
+    fn every_alert_is_told_with_the_masters_address_and_a_way_out() {
+        for cause in Refusal::ALL.iter().copied() {
+            let error = MasterError::from(LinkError::Refused {
+                address: "master.example.org:7443".to_owned(),
+                cause,
+            });
+            assert_eq!(error.refusal(), Some(cause));
+            let said = sentence(&error);
+            for wanted in ["master.example.org:7443", way_out(cause)] {
+                assert!(said.contains(wanted), "{cause:?} does not name {wanted}: {said}");
+            }
+        }
+    }
 }

@@ -57,7 +57,20 @@ pub(crate) struct Session {
     pub(crate) connection: watch::Sender<Connection>,
     /// When this process last renewed.
     pub(crate) renewed: Option<Instant>,
+    /// Which of the identities was used last.
+    pub(crate) which: Which,
     pub(crate) stop: CancellationToken,
+}
+
+/// Which of the identities there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Which {
+    /// Signed, and not seen used.
+    Next,
+    /// The one to work under.
+    Current,
+    /// The one before: the master was restored from before the renewal.
+    Previous,
 }
 
 /// How a session ended, when nothing went wrong with the connection.
@@ -124,14 +137,15 @@ impl Session {
     /// Connects under the identity that works, and speaks until the session ends.
     async fn once(&mut self) -> Result<End, MasterError> {
         let opening = async {
-            let (identity, connected) = self.connect().await?;
+            let (identity, connected, which) = self.connect().await?;
             let talk = talk::Talk::open(self, &identity, &connected).await?;
-            Ok::<_, MasterError>((identity, connected, talk))
+            Ok::<_, MasterError>((identity, connected, which, talk))
         };
-        let (identity, connected, talk) = tokio::select! {
+        let (identity, connected, which, talk) = tokio::select! {
             opened = opening => opened?,
             () = self.stop.cancelled() => return Ok(End::Stopped),
         };
+        self.which = which;
         match self.promote(&identity).await {
             Ok(false) => {}
             Ok(true) => tracing::info!(not_after = %identity.not_after, "the new certificate is in use"),
@@ -145,13 +159,13 @@ impl Session {
 
     /// Tries the identities in the order in which they may be good. The one before is for a master that does not know
     /// the present one: it was restored from before the renewal.
-    async fn connect(&self) -> Result<(Identity, picket_link::Connected), MasterError> {
+    async fn connect(&self) -> Result<(Identity, picket_link::Connected, Which), MasterError> {
         let store = self.identities.clone();
         let found = blocking(move || store.load()).await?;
         let mut next_refused = false;
         if let Some(next) = found.next {
             match self.reach.connect(&next).await {
-                Ok(connected) => return Ok((next, connected)),
+                Ok(connected) => return Ok((next, connected, Which::Next)),
                 Err(error) if error.refusal().is_some() && found.current.is_some() => {
                     tracing::warn!(error = %sentence(&error), "the master does not take the new certificate; tries the present one");
                     next_refused = true;
@@ -167,14 +181,14 @@ impl Session {
                     let store = self.identities.clone();
                     blocking(move || store.drop_next()).await?;
                 }
-                return Ok((current, connected));
+                return Ok((current, connected, Which::Current));
             }
             Err(error) => error,
         };
         let lost = matches!(error.refusal(), Some(Refusal::Unknown | Refusal::OtherAuthority));
         match found.previous {
             Some(previous) if lost => match self.reach.connect(&previous).await {
-                Ok(connected) => Ok((previous, connected)),
+                Ok(connected) => Ok((previous, connected, Which::Previous)),
                 Err(_) => Err(error),
             },
             Some(_) | None => Err(error),

@@ -184,7 +184,7 @@ impl Desk {
         let Some(path) = self.bundle.clone().or_else(default) else {
             return Err(Fault::NoBundle(None));
         };
-        if !path.exists() {
+        if !picket_durable::is_there(&path)? {
             return Err(Fault::NoBundle(Some(path)));
         }
         let limit = u64::try_from(bundle::LONGEST).unwrap_or(u64::MAX);

@@ -22,8 +22,10 @@ const NEW_BUNDLE: &str = "get a new one from `picket-master admin-bundle` on the
 pub(crate) struct About {
     /// Completes "could not ...".
     pub(crate) doing: String,
-    /// The command that shows what there is.
+    /// The command that shows what came of it.
     pub(crate) see: String,
+    /// The command that shows what there is, where that is another.
+    pub(crate) list: Option<&'static str>,
     /// Whether it would have changed something.
     pub(crate) effect: Effect,
 }
@@ -40,6 +42,7 @@ impl About {
         Self {
             doing: doing.into(),
             see: see.into(),
+            list: None,
             effect: Effect::Reads,
         }
     }
@@ -48,8 +51,15 @@ impl About {
         Self {
             doing: doing.into(),
             see: see.into(),
+            list: None,
             effect: Effect::Changes,
         }
+    }
+
+    /// Of a thing that may not be there: `list` shows what is.
+    pub(crate) fn of_one_in(mut self, list: &'static str) -> Self {
+        self.list = Some(list);
+        self
     }
 }
 
@@ -190,14 +200,17 @@ impl Fault {
             status.message()
         };
         // The master often names the same command.
-        let see = if said.contains(&about.see) {
-            String::new()
-        } else {
-            format!("; see `{}`", about.see)
+        let hint = |see: &str| {
+            if said.contains(see) {
+                String::new()
+            } else {
+                format!("; see `{see}`")
+            }
         };
         let message = match status.code() {
-            Code::NotFound => format!("{said}{see}"),
-            Code::AlreadyExists => format!("{said}{see}"),
+            // What is not there cannot be shown.
+            Code::NotFound => format!("{said}{}", hint(about.list.unwrap_or(&about.see))),
+            Code::AlreadyExists => format!("{said}{}", hint(&about.see)),
             Code::InvalidArgument | Code::FailedPrecondition | Code::OutOfRange => said.to_owned(),
             Code::PermissionDenied | Code::Unauthenticated => {
                 format!(
@@ -283,6 +296,11 @@ fn bundle(path: &Path, cause: &BundleError) -> String {
     let path = path.display();
     match cause {
         BundleError::NotABundle => format!("{path} is no picket bundle; {NEW_BUNDLE}"),
+        BundleError::NoKey => {
+            format!(
+                "{path} is the bundle of a host that has its key, and picketctl needs an operator's; name one with `--bundle FILE`, or {NEW_BUNDLE}"
+            )
+        }
         BundleError::Expired(at) => {
             format!(
                 "the bundle {path} has expired at {at}; {NEW_BUNDLE}, or set this machine's clock if that is wrong"

@@ -30,9 +30,12 @@ pub(crate) enum Verb {
     #[command(
         long_about = "Register a worker machine and write the bundle to carry there.\n\n\
             The bundle holds the master's addresses, its CA, and a certificate with its key that is good for 72 hours \
-            and for one use. Copy it to the worker, run `picket-agent enroll FILE` there, and delete it.",
+            and for one use. Copy it to the worker, run `picket-agent enroll FILE` there, and delete it.\n\n\
+            Where no key may travel: `picket-agent request --out FILE` on the worker, and `--csr FILE` here. The bundle \
+            then holds no key, and is of use on that worker alone.",
         after_help = "Examples:\n  picketctl host enroll edge-07 --label site=oslo --out edge-07.bundle\n  \
-            picketctl host enroll edge-07 --out edge-07.bundle --if-absent    # in a playbook"
+            picketctl host enroll edge-07 --out edge-07.bundle --if-absent    # in a playbook\n  \
+            picketctl host enroll edge-07 --csr edge-07.csr --out edge-07.bundle    # its key was made there, and stays"
     )]
     Enroll {
         /// The host's name
@@ -40,6 +43,9 @@ pub(crate) enum Verb {
         /// A label; can be given several times
         #[arg(long = "label", value_name = "KEY=VALUE", value_parser = pair)]
         labels: Vec<(String, String)>,
+        /// A certificate request that `picket-agent request` wrote on the worker: the bundle then holds no key
+        #[arg(long, value_name = "FILE")]
+        csr: Option<PathBuf>,
         /// Where the bundle goes; a file that is there already is not replaced
         #[arg(long, value_name = "FILE")]
         out: PathBuf,
@@ -115,6 +121,9 @@ pub(crate) enum Verb {
     Bundle {
         /// The host's name
         name: String,
+        /// A certificate request that `picket-agent request` wrote on the worker: the bundle then holds no key
+        #[arg(long, value_name = "FILE")]
+        csr: Option<PathBuf>,
         /// Where the bundle goes; a file that is there already is not replaced
         #[arg(long, value_name = "FILE")]
         out: PathBuf,
@@ -162,6 +171,7 @@ pub(crate) async fn run(verb: Verb, desk: &mut Desk) -> Result<(), Fault> {
         Verb::Enroll {
             name,
             labels,
+            csr,
             out,
             if_absent,
         } => {
@@ -170,7 +180,15 @@ pub(crate) async fn run(verb: Verb, desk: &mut Desk) -> Result<(), Fault> {
             } else {
                 enroll::When::Asked
             };
-            enroll::enroll(desk, name, labels.into_iter().collect(), &out, when).await
+            enroll::enroll(
+                desk,
+                name,
+                labels.into_iter().collect(),
+                csr.as_deref(),
+                &out,
+                when,
+            )
+            .await
         }
         Verb::List { labels, watch } => {
             let labels: BTreeMap<String, String> = labels.into_iter().collect();
@@ -187,10 +205,7 @@ pub(crate) async fn run(verb: Verb, desk: &mut Desk) -> Result<(), Fault> {
         }
         Verb::Label { name, changes } => relabel(desk, name, changes).await,
         Verb::Note { name, text } => {
-            let about = About::changing(
-                format!("note something on the host {name}"),
-                format!("picketctl host show {name}"),
-            );
+            let about = changing(format!("note something on the host {name}"), &name);
             let mut hosts = desk.hosts().await?;
             let removed = text.is_empty();
             let answer = desk
@@ -205,10 +220,7 @@ pub(crate) async fn run(verb: Verb, desk: &mut Desk) -> Result<(), Fault> {
             desk.print.done(&host, &sentence)
         }
         Verb::Ban { name, reason } => {
-            let about = About::changing(
-                format!("ban the host {name}"),
-                format!("picketctl host show {name}"),
-            );
+            let about = changing(format!("ban the host {name}"), &name);
             let mut hosts = desk.hosts().await?;
             let answer = desk
                 .call(&about, hosts.ban_host(wire::BanHostRequest { name, reason }))
@@ -223,10 +235,7 @@ pub(crate) async fn run(verb: Verb, desk: &mut Desk) -> Result<(), Fault> {
             desk.print.done(&host, &sentence)
         }
         Verb::Unban { name, reason } => {
-            let about = About::changing(
-                format!("let the host {name} in again"),
-                format!("picketctl host show {name}"),
-            );
+            let about = changing(format!("let the host {name} in again"), &name);
             let mut hosts = desk.hosts().await?;
             let answer = desk
                 .call(&about, hosts.unban_host(wire::UnbanHostRequest { name, reason }))
@@ -238,7 +247,7 @@ pub(crate) async fn run(verb: Verb, desk: &mut Desk) -> Result<(), Fault> {
             );
             desk.print.done(&host, &sentence)
         }
-        Verb::Bundle { name, out, cut } => enroll::bundle(desk, name, cut, &out).await,
+        Verb::Bundle { name, csr, out, cut } => enroll::bundle(desk, name, cut, csr.as_deref(), &out).await,
         Verb::Retire { name, reason, yes } => {
             if !yes {
                 desk.confirm(&format!(
@@ -265,6 +274,11 @@ pub(crate) async fn run(verb: Verb, desk: &mut Desk) -> Result<(), Fault> {
     }
 }
 
+/// What changes one host.
+fn changing(doing: String, name: &str) -> About {
+    About::changing(doing, format!("picketctl host show {name}")).of_one_in(SEE)
+}
+
 /// All hosts with these labels, page by page.
 async fn list(desk: &mut Desk, labels: &BTreeMap<String, String>) -> Result<Vec<Host>, Fault> {
     let about = About::reading("list the hosts", SEE);
@@ -288,10 +302,7 @@ async fn list(desk: &mut Desk, labels: &BTreeMap<String, String>) -> Result<Vec<
 }
 
 async fn relabel(desk: &mut Desk, name: String, changes: Vec<Label>) -> Result<(), Fault> {
-    let about = About::changing(
-        format!("label the host {name}"),
-        format!("picketctl host show {name}"),
-    );
+    let about = changing(format!("label the host {name}"), &name);
     let (mut set, mut remove) = (BTreeMap::new(), Vec::new());
     for change in changes {
         match change {

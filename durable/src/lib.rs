@@ -44,6 +44,12 @@ pub enum FileError {
         #[source]
         cause: io::Error,
     },
+    /// This user may not look at it, which is not to say that it is not there.
+    #[error("{}: permission denied; run as root, or as the user that owns it", path.display())]
+    Denied {
+        /// The path.
+        path: PathBuf,
+    },
     /// Somebody besides the owner may read or change the file.
     #[error(
         "{} can be read or changed by others (mode {mode:04o}); it holds a secret, run `chmod 600 {}` and, \
@@ -162,10 +168,7 @@ fn read(
     limit: u64,
     check: impl FnOnce(u32) -> Result<(), FileError>,
 ) -> Result<Vec<u8>, FileError> {
-    let failed = |cause| FileError::Read {
-        path: path.to_owned(),
-        cause,
-    };
+    let failed = |cause| unreadable(path, cause);
     // Nonblocking, so that a named pipe at this path cannot hold us; permissions are those of the opened file, so
     // that nobody can exchange it between the check and the read.
     let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
@@ -193,6 +196,25 @@ fn read(
         });
     }
     Ok(bytes)
+}
+
+/// Whether there is something at `path`. One that this user may not look for is not absent.
+///
+/// # Errors
+///
+/// [`FileError::Denied`], [`FileError::Read`].
+pub fn is_there(path: impl AsRef<Path>) -> Result<bool, FileError> {
+    let path = path.as_ref();
+    path.try_exists().map_err(|cause| unreadable(path, cause))
+}
+
+fn unreadable(path: &Path, cause: io::Error) -> FileError {
+    let path = path.to_owned();
+    if cause.kind() == io::ErrorKind::PermissionDenied {
+        FileError::Denied { path }
+    } else {
+        FileError::Read { path, cause }
+    }
 }
 
 /// Makes a directory that only its owner may enter (0700), with the parents it needs. One that is there already
@@ -427,6 +449,25 @@ mod tests {
         assert!(matches!(
             read_private(dir.path().join("none"), 9).unwrap_err(),
             FileError::Read { .. }
+        ));
+    }
+
+    #[test]
+    fn what_this_user_may_not_look_at_is_not_told_as_absent() {
+        let dir = tempfile::tempdir().unwrap();
+        let denied = unreadable(dir.path(), io::ErrorKind::PermissionDenied.into());
+        assert!(
+            denied.to_string().contains("permission denied; run as"),
+            "{denied}"
+        );
+        assert!(!is_there(dir.path().join("none")).unwrap());
+        assert!(is_there(dir.path()).unwrap());
+        // Root may look at everything; a path that cannot be walked fails for root too.
+        let file = dir.path().join("file");
+        write(&file, b"", 0o600).unwrap();
+        assert!(matches!(
+            is_there(file.join("inside")),
+            Err(FileError::Read { .. }) | Ok(false)
         ));
     }
 

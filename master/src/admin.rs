@@ -1,6 +1,7 @@
 //! `picket.admin.v1`: what operators call. One room for each noun; each decides little, commits, and answers.
 
 pub mod audit;
+mod bundle;
 pub mod clock;
 pub mod deckies;
 pub mod deployments;

@@ -7,6 +7,7 @@ use futures::{
     StreamExt as _,
     stream::{BoxStream, Map},
 };
+use picket_failpoint::{Point, pass, pending};
 use picket_pki::Csr;
 use picket_proto::{
     beat::{MOST_CHUNK_BYTES, section_kind},
@@ -72,8 +73,9 @@ impl AgentService for Agents {
     async fn renew(&self, request: Request<RenewRequest>) -> Result<Response<RenewResponse>, Status> {
         let caller = host(&self.desk, &request)?;
         let csr = Csr::parse(&request.into_inner().csr).map_err(Refused::Csr);
+        pass(Point::MasterBeforeRenewal);
         let renewed = match &csr {
-            Ok(csr) => self.renewed(&caller, csr).await,
+            Ok(csr) => pending(Point::MasterRenewalWaits, self.renewed(&caller, csr)).await,
             Err(_) => csr.map(|_| Vec::new()),
         };
         let certificate = match renewed {
@@ -83,6 +85,7 @@ impl AgentService for Agents {
                 return Err(refused.into());
             }
         };
+        pass(Point::MasterBeforeReply);
         let authorities = vec![Bytes::copy_from_slice(self.desk.signer.certificate())];
         Ok(Response::new(RenewResponse {
             certificate: certificate.into(),
@@ -223,6 +226,7 @@ impl Agents {
                     }
                     Renewal::Issue => {
                         let pin = desk.signer.host(caller.id, csr, &from, desk.now())?;
+                        pass(Point::MasterAfterSigning);
                         renewal::offer(record, pin.clone());
                         answer = Some(pin);
                         Ok(true)
@@ -254,6 +258,7 @@ impl Agents {
                 &message,
             );
         }
+        pass(Point::MasterAfterRenewal);
         let pin = answer.ok_or_else(|| Refused::NotNow("no certificate was made; try again".to_owned()))?;
         data_encoding::HEXLOWER
             .decode(pin.certificate.as_bytes())

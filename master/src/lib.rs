@@ -38,5 +38,6 @@ pub mod time;
 pub mod views;
 
 mod house;
+mod spent;
 
 pub use house::{Doors, RunError, run};

@@ -12,6 +12,7 @@ use std::{
 
 use futures::{StreamExt as _, future::BoxFuture, stream::BoxStream};
 use picket_link::{AcceptError, Io, Peer, TlsServerIo, accept};
+use picket_pki::Fingerprint;
 use rustls::ServerConfig;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
@@ -23,7 +24,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::transport::server::Connected;
 
-use crate::{desk::Desk, event::Severity, sessions::Link};
+use crate::{desk::Desk, event::Severity, sessions::Link, spent};
 
 /// Connections as they come, with where they come from.
 pub type Door = BoxStream<'static, (Box<dyn Io>, SocketAddr)>;
@@ -91,7 +92,8 @@ pub fn admit(
             let (config, desk, refusals) = (Arc::clone(&config), Arc::clone(&desk), Arc::clone(&refusals));
             let let_in = let_in.clone();
             shaking.spawn(async move {
-                match accept(io, address, config, HANDSHAKE).await {
+                let (accepted, shown) = spent::watching(accept(io, address, config, HANDSHAKE)).await;
+                match accepted {
                     Ok(io) => {
                         desk.metrics.handshake(name, "accepted");
                         drop(place);
@@ -100,7 +102,7 @@ pub fn admit(
                     }
                     Err(error) => {
                         desk.metrics.handshake(name, error.label());
-                        refusals.note(address.ip(), &error);
+                        refusals.note(address.ip(), &error, shown);
                     }
                 }
             });
@@ -181,7 +183,7 @@ pub struct Refusals(Mutex<Noted>);
 
 #[derive(Debug, Default)]
 struct Noted {
-    by: BTreeMap<(IpAddr, &'static str), (u64, String)>,
+    by: BTreeMap<(IpAddr, &'static str, Option<Fingerprint>), (u64, String)>,
     others: u64,
 }
 
@@ -189,9 +191,9 @@ impl Refusals {
     /// How often they are reported.
     pub const EVERY: Duration = Duration::from_secs(60);
 
-    fn note(&self, address: IpAddr, error: &AcceptError) {
+    fn note(&self, address: IpAddr, error: &AcceptError, spent: Option<Fingerprint>) {
         let mut noted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = (address, error.label());
+        let key = (address, error.label(), spent);
         if noted.by.len() >= MOST_REFUSALS && !noted.by.contains_key(&key) {
             noted.others += 1;
             return;
@@ -207,7 +209,10 @@ impl Refusals {
     pub fn report(&self, desk: &Desk) {
         let Noted { by, others } =
             std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
-        for ((address, label), (count, why)) in by {
+        for ((address, label, spent), (count, why)) in by {
+            if let Some(fingerprint) = spent {
+                spent::report(desk, &fingerprint, address, count);
+            }
             let message = format!("{count} handshakes refused within a minute ({label}): {why}");
             desk.say(
                 Severity::Warning,

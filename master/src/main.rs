@@ -136,6 +136,7 @@ fn address(text: &str) -> Result<String, String> {
 }
 
 fn main() -> ExitCode {
+    picket_failpoint::arm_from_environment();
     let arguments = Arguments::parse();
     let clock = Clock::system();
     let done = match arguments.verb {

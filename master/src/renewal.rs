@@ -44,15 +44,14 @@ pub fn renew(pins: &Pins, fingerprint: &Fingerprint, key: &Fingerprint, now: Tim
         .into_iter()
         .flatten()
         .find(|pin| &pin.key == key);
-    // One that has ended is of no use to anybody, least of all to an agent that slept before it could use it.
-    if let Some(pin) = known
-        && now <= pin.not_after
-    {
+    // One whose time is over is of no use to anybody, least of all to an agent that slept before it could use it: the
+    // key gets another.
+    if let Some(pin) = known.filter(|pin| now < pin.not_after) {
         return Renewal::Again(pin.clone());
     }
     let issued = |pin: &Pin| pin.not_after - lifetime::HOST;
     match (kind, &pins.pending) {
-        (PinKind::Bundle, Some(first)) => Renewal::BundleUsed {
+        (PinKind::Bundle, Some(first)) if known.is_none() => Renewal::BundleUsed {
             by: first.from.clone(),
         },
         (_, Some(unused)) if now < issued(unused) + SPACING => Renewal::TooSoon,
@@ -125,8 +124,9 @@ mod tests {
     use super::*;
     use crate::record::HostStanding;
 
-    /// Long after the pins of these stories were made.
+    /// A time at which the certificates of these stories are good and were not made a moment ago.
     const LATER: Timestamp = Timestamp::UNIX_EPOCH;
+    const ENDS: SignedDuration = SignedDuration::from_hours(24);
 
     fn print(n: u8) -> Fingerprint {
         Fingerprint::of(&[n])
@@ -136,7 +136,7 @@ mod tests {
         Pin {
             fingerprint: print(n),
             key: print(100 + n),
-            not_after: Timestamp::UNIX_EPOCH,
+            not_after: LATER + ENDS,
             certificate: format!("{n:02x}"),
             from: format!("192.0.2.{n}:1"),
         }
@@ -175,16 +175,23 @@ mod tests {
     }
 
     #[test]
-    fn a_key_whose_certificate_has_ended_gets_a_new_one() {
+    fn a_key_whose_certificate_has_ended_gets_another_and_the_old_one_is_spent() {
         let mut oslo = host(Pins {
-            current: Some(pin(1)),
+            bundle: Some(pin(1)),
             ..Pins::default()
         });
         offer(&mut oslo, pin(2));
-        let ended = pin(2).not_after + SignedDuration::from_secs(1);
-        for key in [101, 102] {
-            assert_eq!(renew(&oslo.pins, &print(1), &print(key), ended), Renewal::Issue);
-        }
+        let renewal = |at| renew(&oslo.pins, &print(1), &print(102), at);
+        assert_eq!(
+            renewal(LATER + ENDS - SignedDuration::from_secs(1)),
+            Renewal::Again(pin(2))
+        );
+        assert_eq!(renewal(LATER + ENDS), Renewal::Issue);
+        offer(&mut oslo, pin(4));
+        assert_eq!(
+            (oslo.pins.pending, oslo.pins.spent),
+            (Some(pin(4)), vec![print(2)])
+        );
     }
 
     #[test]

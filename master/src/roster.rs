@@ -151,6 +151,23 @@ impl Roster {
         }
     }
 
+    /// The host that has a certificate pinned for the key of this fingerprint, banned and retired ones included, and as
+    /// which pin. Looks at every host: keys come seldom.
+    #[must_use]
+    pub fn of_key(&self, key: &Fingerprint) -> Option<(&Host, PinKind)> {
+        let has = |pin: &Option<Pin>| pin.as_ref().is_some_and(|pin| &pin.key == key);
+        self.hosts.values().find_map(|host| {
+            let pins = &host.record.pins;
+            let kinds = [
+                (&pins.current, PinKind::Current),
+                (&pins.pending, PinKind::Pending),
+                (&pins.bundle, PinKind::Bundle),
+            ];
+            let (_, kind) = kinds.into_iter().find(|(pin, _)| has(pin))?;
+            Some((host, kind))
+        })
+    }
+
     /// Every host that is not retired, by name.
     pub fn hosts(&self) -> impl Iterator<Item = &Host> {
         self.names.values().filter_map(|id| self.hosts.get(id))
@@ -190,6 +207,15 @@ impl Roster {
         self.operators
             .range::<str, _>((from, Bound::Unbounded))
             .map(|(_, (record, _))| record)
+    }
+
+    /// The host that a pin is or was of.
+    #[must_use]
+    pub fn of_pin(&self, fingerprint: &Fingerprint) -> Option<&Host> {
+        match &self.pins.get(fingerprint)?.owner {
+            PinOwner::Host(id) => self.hosts.get(id),
+            PinOwner::Operator(_) => None,
+        }
     }
 
     /// What the handshake is told of a certificate.

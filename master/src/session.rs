@@ -7,6 +7,7 @@ use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use picket_clock::Instant;
+use picket_failpoint::{Point, pass, pending};
 use picket_pki::PinKind;
 use picket_proto::{
     VERSION, WireError,
@@ -213,8 +214,10 @@ async fn greet(
         let promoted = |record: &mut HostRecord| {
             Ok(record.standing == HostStanding::Active && renewal::promote(record, &caller.fingerprint))
         };
-        match desk.change_host(caller.id, audit, promoted).await {
-            Ok(_) => {}
+        pass(Point::MasterBeforePromotion);
+        let promotion = desk.change_host(caller.id, audit, promoted);
+        match pending(Point::MasterPromotionWaits, promotion).await {
+            Ok(_) => pass(Point::MasterAfterPromotion),
             Err(error) => {
                 tracing::error!(host = %caller.id, %error, "could not make a pending pin current");
                 return Err(stops("the master cannot save its state just now"));

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use picket_durable::FileError;
 use picket_pki::{
     Authority, AuthorityError, Bundle, Csr, Fingerprint, Holder, Identity, IssuedCertificate, Key, KeyError,
-    OperatorName, PublicKey, TrustDomain, lifetime,
+    Keyless, OperatorName, PublicKey, TrustDomain, lifetime,
 };
 use picket_proto::host::{HostId, Name};
 
@@ -183,6 +183,39 @@ impl Signer {
         now: Timestamp,
     ) -> Result<Bundled, AuthorityError> {
         self.bundle(Holder::Operator { name }, masters, lifetime::OPERATOR, now)
+    }
+
+    /// A bundle for a host that has made its key itself.
+    ///
+    /// # Errors
+    /// When the CA's time is over.
+    pub fn keyless_bundle(
+        &self,
+        id: HostId,
+        name: &Name,
+        csr: &Csr,
+        masters: &[String],
+        now: Timestamp,
+    ) -> Result<(Keyless, Pin), AuthorityError> {
+        let holder = Holder::Host {
+            id: id.0,
+            name: name.to_string(),
+        };
+        let issued = self
+            .authority
+            .issue(csr.public_key(), &holder.identity(), lifetime::BUNDLE, now)?;
+        let pin = Pin {
+            certificate: String::new(),
+            ..pin(&issued, csr.public_key(), "")
+        };
+        let bundle = Keyless {
+            holder,
+            trust_domain: self.trust_domain().clone(),
+            masters: masters.to_vec(),
+            authorities: vec![self.certificate().to_vec()],
+            certificate: issued.der,
+        };
+        Ok((bundle, pin))
     }
 
     fn bundle(

@@ -21,6 +21,7 @@ use crate::{
         RecordError, key,
     },
     roster::Roster,
+    spent,
     store::{Entry, Key, Revision, Write},
 };
 
@@ -208,6 +209,8 @@ impl Views {
 
 impl Pins for Views {
     fn standing(&self, fingerprint: &Fingerprint) -> Standing {
-        self.read().roster.standing(fingerprint)
+        let standing = self.read().roster.standing(fingerprint);
+        spent::note(fingerprint, standing);
+        standing
     }
 }

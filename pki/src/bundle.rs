@@ -17,7 +17,10 @@ use crate::{
     OperatorName, TrustDomain,
 };
 
+mod keyless;
 mod seal;
+
+pub use keyless::{Carried, Keyless};
 
 /// The longest bundle that is read. One has about 4 KiB.
 pub const LONGEST: usize = 64 * 1024;
@@ -45,6 +48,11 @@ pub enum BundleError {
         "the bundle has version {0} and this program reads up to {VERSION}; install the version of the master"
     )]
     NewerVersion(u64),
+    /// It is for a machine that made its own key.
+    #[error(
+        "the bundle has no key: it is good on the machine alone that made the request for it (`picket-agent request`); enroll that one with it, or make a bundle with a key by `picketctl host bundle NAME`"
+    )]
+    NoKey,
     /// Its certificate has ended.
     #[error(
         "the bundle has expired at {0}; get a new one with `picketctl host bundle NAME` (an operator's: `picket-master admin-bundle`), or set this machine's clock if that is wrong"
@@ -156,13 +164,23 @@ struct Data {
     masters: Vec<String>,
     authorities: Vec<String>,
     certificate: String,
-    key: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    key: Option<String>,
 }
 
 impl Drop for Data {
     fn drop(&mut self) {
         self.key.zeroize();
     }
+}
+
+/// What a bundle says beside its key.
+struct Said<'a> {
+    holder: &'a Holder,
+    trust_domain: &'a TrustDomain,
+    masters: &'a [String],
+    authorities: &'a [Vec<u8>],
+    certificate: &'a [u8],
 }
 
 impl Bundle {
@@ -172,52 +190,17 @@ impl Bundle {
     ///
     /// [`BundleError::Value`] for a name or address that cannot stand in a bundle, [`BundleError::Certificate`].
     pub fn encode(&self) -> Result<Zeroizing<String>, BundleError> {
-        self.check_values()?;
-        let certificate = Certificate::parse(&self.certificate).map_err(BundleError::Certificate)?;
-        let data = Data {
-            holder: self.holder.clone(),
-            trust_domain: self.trust_domain.clone(),
-            masters: self.masters.clone(),
-            authorities: self.authorities.iter().map(|der| BASE64.encode(der)).collect(),
-            certificate: BASE64.encode(&self.certificate),
-            key: BASE64.encode(self.key.as_pkcs8()),
-        };
-        // A text that grows would leave copies of the key behind.
-        let mut text = Zeroizing::new(String::with_capacity(LONGEST));
-        let mut json = Zeroizing::new(Vec::with_capacity(LONGEST));
-        serde_json::to_writer_pretty(&mut *json, &data).expect("plain strings are written to memory");
-        self.describe(&mut text, certificate.not_after)
-            .expect("a string takes all text");
-        text.push_str(str::from_utf8(&json).expect("JSON is text"));
-        text.push('\n');
-        seal::close(&mut text);
-        Ok(text)
+        self.said().write(Some(&self.key))
     }
 
-    fn describe(&self, text: &mut String, expires: Timestamp) -> fmt::Result {
-        writeln!(text, "{}{VERSION}", seal::MAGIC)?;
-        writeln!(
-            text,
-            "# It holds a private key: keep it secret (chmod 600) and do not edit it."
-        )?;
-        match &self.holder {
-            Holder::Host { id, name } => writeln!(text, "# for host:      {name} ({id})")?,
-            Holder::Operator { name } => writeln!(text, "# for operator:  {name}")?,
+    fn said(&self) -> Said<'_> {
+        Said {
+            holder: &self.holder,
+            trust_domain: &self.trust_domain,
+            masters: &self.masters,
+            authorities: &self.authorities,
+            certificate: &self.certificate,
         }
-        writeln!(text, "# trust domain:  {}", self.trust_domain)?;
-        writeln!(text, "# master:        {}", self.masters.join(", "))?;
-        writeln!(text, "# expires:       {expires}")?;
-        writeln!(
-            text,
-            "# CA fingerprint (SHA-256), to be compared with the one the master shows:"
-        )?;
-        for der in &self.authorities {
-            let grouped = Fingerprint::of(der).grouped();
-            let (first, second) = grouped.split_at(grouped.len() / 2);
-            writeln!(text, "#   {}", first.trim())?;
-            writeln!(text, "#   {}", second.trim())?;
-        }
-        writeln!(text, "#")
     }
 
     /// Reads a bundle, and refuses one that is not byte for byte what [`Self::encode`] wrote. What it says is then still
@@ -225,37 +208,11 @@ impl Bundle {
     ///
     /// # Errors
     ///
-    /// [`BundleError`].
+    /// [`BundleError`], [`BundleError::NoKey`] when it is for a machine that made its own.
     pub fn parse(bytes: &[u8]) -> Result<Self, BundleError> {
-        let version = seal::version(bytes)?;
-        if version > u64::from(VERSION) {
-            return Err(BundleError::NewerVersion(version));
-        }
-        if version != u64::from(VERSION) || bytes.len() > LONGEST {
-            return Err(BundleError::NotABundle);
-        }
-        let text = seal::open(bytes)?;
-        let start = text.find("\n{").ok_or(BundleError::Edited)?;
-        let data: Data = serde_json::from_str(&text[start..]).map_err(|_| BundleError::Edited)?;
-        let der = |text: &str| BASE64.decode(text.as_bytes()).map_err(|_| BundleError::Edited);
-        let key = Zeroizing::new(der(&data.key)?);
-        let bundle = Self {
-            holder: data.holder.clone(),
-            trust_domain: data.trust_domain.clone(),
-            masters: data.masters.clone(),
-            authorities: data
-                .authorities
-                .iter()
-                .map(|text| der(text))
-                .collect::<Result<_, _>>()?,
-            certificate: der(&data.certificate)?,
-            key: Key::from_pkcs8(&key).map_err(BundleError::Key)?,
-        };
-        // The lines for people must say what the data says, or comparing fingerprints would be for show.
-        if bundle.encode()?.as_bytes() == bytes {
-            Ok(bundle)
-        } else {
-            Err(BundleError::Edited)
+        match Carried::parse(bytes)? {
+            Carried::Whole(bundle) => Ok(bundle),
+            Carried::Keyless(_) => Err(BundleError::NoKey),
         }
     }
 
@@ -295,6 +252,58 @@ impl Bundle {
         }
         Ok(certificate)
     }
+}
+
+impl Said<'_> {
+    fn write(&self, key: Option<&Key>) -> Result<Zeroizing<String>, BundleError> {
+        self.check_values()?;
+        let certificate = Certificate::parse(self.certificate).map_err(BundleError::Certificate)?;
+        let data = Data {
+            holder: self.holder.clone(),
+            trust_domain: self.trust_domain.clone(),
+            masters: self.masters.to_vec(),
+            authorities: self.authorities.iter().map(|der| BASE64.encode(der)).collect(),
+            certificate: BASE64.encode(self.certificate),
+            key: key.map(|key| BASE64.encode(key.as_pkcs8())),
+        };
+        // A text that grows would leave copies of the key behind.
+        let mut text = Zeroizing::new(String::with_capacity(LONGEST));
+        let mut json = Zeroizing::new(Vec::with_capacity(LONGEST));
+        serde_json::to_writer_pretty(&mut *json, &data).expect("plain strings are written to memory");
+        self.describe(&mut text, certificate.not_after, key.is_some())
+            .expect("a string takes all text");
+        text.push_str(str::from_utf8(&json).expect("JSON is text"));
+        text.push('\n');
+        seal::close(&mut text);
+        Ok(text)
+    }
+
+    fn describe(&self, text: &mut String, expires: Timestamp, has_key: bool) -> fmt::Result {
+        writeln!(text, "{}{VERSION}", seal::MAGIC)?;
+        text.push_str(if has_key {
+            "# It holds a private key: keep it secret (chmod 600) and do not edit it.\n"
+        } else {
+            "# It holds no key: it is for the machine that made the request, and for no other. Do not edit it.\n"
+        });
+        match self.holder {
+            Holder::Host { id, name } => writeln!(text, "# for host:      {name} ({id})")?,
+            Holder::Operator { name } => writeln!(text, "# for operator:  {name}")?,
+        }
+        writeln!(text, "# trust domain:  {}", self.trust_domain)?;
+        writeln!(text, "# master:        {}", self.masters.join(", "))?;
+        writeln!(text, "# expires:       {expires}")?;
+        writeln!(
+            text,
+            "# CA fingerprint (SHA-256), to be compared with the one the master shows:"
+        )?;
+        for der in self.authorities {
+            let grouped = Fingerprint::of(der).grouped();
+            let (first, second) = grouped.split_at(grouped.len() / 2);
+            writeln!(text, "#   {}", first.trim())?;
+            writeln!(text, "#   {}", second.trim())?;
+        }
+        writeln!(text, "#")
+    }
 
     /// A line break in a name would put words into the lines for people.
     fn check_values(&self) -> Result<(), BundleError> {
@@ -305,7 +314,7 @@ impl Bundle {
                 wanted,
             })
         };
-        if let Holder::Host { name, .. } = &self.holder
+        if let Holder::Host { name, .. } = self.holder
             && !shown(name)
         {
             return refused("the host name", name, "letters, digits, `.`, `-` and `_`");
@@ -314,7 +323,7 @@ impl Bundle {
             let count = self.masters.len().to_string();
             return refused("the number of master addresses", &count, "1 to 16");
         }
-        for address in &self.masters {
+        for address in self.masters {
             let port = address.rsplit_once(':').and_then(|(host, port)| {
                 let bracketed = host.starts_with('[') && host.ends_with(']');
                 (!host.is_empty() && (bracketed || !host.contains(':'))).then_some(())?;
@@ -547,7 +556,7 @@ mod tests {
         "2026-01-01T00:00:00Z".parse().unwrap()
     }
 
-    fn bundle() -> Bundle {
+    pub(super) fn bundle() -> Bundle {
         sealed(Holder::Host {
             id: Uuid::from_u128(7),
             name: "edge-07".into(),

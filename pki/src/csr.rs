@@ -99,6 +99,18 @@ mod tests {
     }
 
     #[test]
+    fn a_request_is_read_back_from_its_pem_and_nothing_else_is_taken_for_one() {
+        let der = Key::generate().unwrap().csr().unwrap();
+        let text = crate::pem::request_to_pem(&der);
+        assert!(crate::pem::is_request(text.as_bytes()));
+        assert_eq!(crate::pem::request_from_pem(text.as_bytes()), Some(der.clone()));
+        assert_eq!(crate::pem::request_from_pem(&der), None);
+        let certificate = crate::pem::certificate_to_pem(&der);
+        assert!(!crate::pem::is_request(certificate.as_bytes()));
+        assert_eq!(crate::pem::request_from_pem(certificate.as_bytes()), None);
+    }
+
+    #[test]
     fn names_and_extensions_that_a_request_asks_for_do_not_matter() {
         let key = Key::generate().unwrap();
         let mut params = CertificateParams::new(vec!["master.example.org".to_owned()]).unwrap();

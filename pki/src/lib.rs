@@ -22,7 +22,7 @@ mod tls;
 
 pub use authorities::{Authorities, AuthoritiesError};
 pub use authority::{Authority, AuthorityError, IssuedCertificate, Root};
-pub use bundle::{Bundle, BundleError, Holder};
+pub use bundle::{Bundle, BundleError, Carried, Holder, Keyless};
 pub use certificate::{Certificate, CertificateError, Purpose};
 pub use csr::{Csr, CsrError};
 pub use fingerprint::{Fingerprint, FingerprintError};

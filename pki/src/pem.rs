@@ -1,8 +1,10 @@
 //! Text around DER: the blocks that keys and certificates are kept in.
 
 use data_encoding::BASE64;
-use rustls_pki_types::{CertificateDer, pem::PemObject};
+use rustls_pki_types::{CertificateDer, CertificateSigningRequestDer, pem::PemObject};
 use zeroize::Zeroizing;
+
+const REQUEST: &str = "CERTIFICATE REQUEST";
 
 /// Writes one PEM block. The text is wiped when dropped, since it may be a key.
 pub(crate) fn encode(label: &str, der: &[u8]) -> Zeroizing<String> {
@@ -34,6 +36,26 @@ pub(crate) fn block(label: &str, text: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
 #[must_use]
 pub fn certificate_to_pem(der: &[u8]) -> String {
     encode("CERTIFICATE", der).to_string()
+}
+
+/// Writes a certificate request as PEM.
+#[must_use]
+pub fn request_to_pem(der: &[u8]) -> String {
+    encode(REQUEST, der).to_string()
+}
+
+/// Reads the first certificate request of a PEM text, or `None` when there is none.
+#[must_use]
+pub fn request_from_pem(text: &[u8]) -> Option<Vec<u8>> {
+    CertificateSigningRequestDer::from_pem_slice(text)
+        .ok()
+        .map(|der| der.to_vec())
+}
+
+/// Whether a text begins as a certificate request does.
+#[must_use]
+pub fn is_request(text: &[u8]) -> bool {
+    text.starts_with(format!("-----BEGIN {REQUEST}-----").as_bytes())
 }
 
 /// Reads all certificates of a PEM text, in their order, or `None` when a block is damaged.

@@ -61,12 +61,26 @@ pub enum Refusal {
     NotYetValid,
     /// Another alert: the two sides do not speak the same TLS.
     #[error(
-        "the two sides do not speak the same TLS (1.3 with HTTP/2); something that is no Picket answers there, or stands between"
+        "the two sides do not speak the same TLS (1.3 with HTTP/2); something that is no Picket answers there, or stands between: check the address"
     )]
     Protocol,
 }
 
 impl Refusal {
+    /// Every reason there is.
+    pub const ALL: &[Self] = &[
+        Self::NoCertificate,
+        Self::OtherAuthority,
+        Self::WrongRole,
+        Self::WrongTrustDomain,
+        Self::Spent,
+        Self::Revoked,
+        Self::Unknown,
+        Self::Expired,
+        Self::NotYetValid,
+        Self::Protocol,
+    ];
+
     /// Reads the reason from a TLS error, on whichever side it arose. `None` when the error is no refusal of a client.
     #[must_use]
     pub fn of(error: &Error) -> Option<Self> {
@@ -232,22 +246,7 @@ mod tests {
 
     #[test]
     fn every_reason_has_a_sentence_and_a_word_of_its_own() {
-        use Refusal::{
-            Expired, NoCertificate, NotYetValid, OtherAuthority, Protocol, Revoked, Spent, Unknown,
-            WrongRole, WrongTrustDomain,
-        };
-        let all = [
-            NoCertificate,
-            OtherAuthority,
-            WrongRole,
-            WrongTrustDomain,
-            Spent,
-            Revoked,
-            Unknown,
-            Expired,
-            NotYetValid,
-            Protocol,
-        ];
+        let all = Refusal::ALL;
         let sentences: BTreeSet<String> = all.iter().map(ToString::to_string).collect();
         let words: BTreeSet<&str> = all.iter().map(|reason| reason.label()).collect();
         assert_eq!((sentences.len(), words.len()), (all.len(), all.len()));

@@ -13,11 +13,13 @@ use picket_agent::{
     deckies::{engine::Engine, fake::FakeEngine},
     enroll::{EnrollError, Enrolled, Tools, enroll},
     machine::Machine,
+    request::{RequestError, Which, request},
     state::status_file,
     status::{State, Status},
     zerotier::Reach,
 };
 use picket_clock::Clock;
+use picket_pki::{Fingerprint, pem};
 use picket_settings::Settings;
 use picket_zerotier::{NetworkId, NodeId, controller::Controller, fake::Lab, node, service::Service};
 use tokio::{task::JoinHandle, time};
@@ -92,6 +94,18 @@ impl Host {
     /// # Errors
     /// As that does.
     pub async fn enroll(&self, bundle: &[u8]) -> Result<Enrolled, EnrollError> {
+        self.enroll_expecting(bundle, None).await
+    }
+
+    /// Enrolls the machine, as `picket-agent enroll FILE --expect-ca FINGERPRINT` does.
+    ///
+    /// # Errors
+    /// As that does.
+    pub async fn enroll_expecting(
+        &self,
+        bundle: &[u8],
+        authority: Option<Fingerprint>,
+    ) -> Result<Enrolled, EnrollError> {
         let file = self.directory.join("bundle");
         picket_durable::write_private(&file, bundle).expect("the machine's directory takes a file");
         let tools = Tools {
@@ -99,7 +113,18 @@ impl Host {
             dial: Arc::new(self.line.clone()),
             machine: self.machine(),
         };
-        enroll(&file, &self.config(), &tools).await
+        enroll(&file, authority, &self.config(), &tools).await
+    }
+
+    /// Makes a certificate request, as `picket-agent request --out FILE` does, and returns it in DER.
+    ///
+    /// # Errors
+    /// As that does.
+    pub fn request(&self, which: Which) -> Result<Vec<u8>, RequestError> {
+        let file = self.directory.join("host.csr");
+        request(&file, &self.config(), which)?;
+        let text = fs::read(&file).expect("it was written");
+        Ok(pem::request_from_pem(&text).expect("in PEM"))
     }
 
     /// Starts the agent, as `picket-agent run` does.
@@ -129,6 +154,15 @@ impl Host {
         let running = self.take();
         running.agent.abort();
         drop(running.agent.await);
+    }
+
+    /// Ends the agent if it runs, however it takes that.
+    pub(crate) async fn end(&self) {
+        let running = self.running().take();
+        if let Some(running) = running {
+            running.agent.abort();
+            drop(running.agent.await);
+        }
     }
 
     /// Stops the agent and starts it.

@@ -11,12 +11,16 @@
 //! | --- | --- |
 //! | [`site`] | the master, the time, and what an operator does and sees |
 //! | [`host`] | a worker machine with its agent |
+//! | [`crash`] | a daemon that ends at a named point, and what it starts from again |
 //! | [`conversation`] | a session that a story speaks by hand, for what no agent of ours says |
+//! | [`impostor`] | whoever answers at the master's address in its place |
 //! | [`mod@line`] | the network between a machine and the master, which can be cut or go silent |
 //! | [`stranger`] | whoever comes to a door with a certificate that may not be good there |
 
 pub mod conversation;
+pub mod crash;
 pub mod host;
+pub mod impostor;
 pub mod line;
 pub mod process;
 pub mod site;

@@ -161,6 +161,15 @@ impl Site {
         asked.elapsed()
     }
 
+    /// Ends the master, however it takes that.
+    pub(crate) async fn end_master(&self) {
+        let Master { stop, task, store } = self.master().take().expect("the master runs");
+        drop(store);
+        stop.cancel();
+        drop(task.await);
+        *self.channel() = None;
+    }
+
     /// Stops the master and starts it on what it has on disk.
     pub async fn restart_master(&self) {
         self.stop_master().await;

@@ -6,6 +6,7 @@ use std::{
 };
 
 use picket_clock::Instant;
+use picket_failpoint::{Point, pass, pending};
 use picket_link::Connected;
 use picket_proto::{
     VERSION,
@@ -22,7 +23,7 @@ use tokio::{
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Streaming, transport::Channel};
 
-use super::{End, Session, blocking, transfer};
+use super::{End, Session, Which, blocking, transfer};
 use crate::{
     beat::Beats,
     desired::{AcceptError, Reports},
@@ -50,8 +51,8 @@ const GOODBYE: Duration = Duration::from_millis(300);
 const MOST_WAITING: usize = 16;
 /// The least time between two renewals.
 const RENEW_LEAST: Duration = Duration::from_secs(3600);
-/// How long to wait before a renewal that failed is tried again.
-const RENEW_AGAIN: Duration = Duration::from_secs(300);
+/// How long to wait before a renewal that failed is tried again, a tenth more or less.
+const RENEW_AGAIN: Duration = Duration::from_secs(60);
 
 /// Returns the Hello of this machine.
 pub(crate) fn hello(
@@ -82,6 +83,7 @@ impl Streams {
         const WHAT: &str = "open a session";
         let (outbound, requests) = mpsc::channel(OUTBOUND);
         let mut client = Client::new(channel);
+        pass(Point::AgentBeforeHello);
         let opening = async {
             let first = wire::SessionRequest::from(&FromAgent::Hello(hello));
             outbound
@@ -102,6 +104,7 @@ impl Streams {
         };
         let opened = time::timeout(ANSWER, opening).await;
         let (streams, welcome) = opened.map_err(|_| MasterError::Silent { what: WHAT })??;
+        pass(Point::AgentAfterWelcome);
         version::check(VERSION, &welcome.version)?;
         Ok((streams, welcome))
     }
@@ -127,11 +130,13 @@ impl Streams {
 
     /// Says goodbye, and waits a moment for the words to leave.
     pub(crate) async fn goodbye(mut self, reason: &str) {
+        pass(Point::AgentBeforeGoodbye);
         // A farewell that cannot be said is none the less one.
         drop(self.send(&FromAgent::Goodbye(reason.to_owned())));
         drop(self.outbound);
         let closed = async { while let Ok(Some(_)) = self.inbound.message().await {} };
         drop(time::timeout(GOODBYE, closed).await);
+        pass(Point::AgentAfterGoodbye);
     }
 }
 
@@ -370,7 +375,7 @@ impl Talk {
                 blocking(move || store.keep_next(&next)).await?;
                 Ok(())
             };
-            Aside::Renewed(result.await)
+            Aside::Renewed(pending(Point::AgentRenewalWaits, result).await)
         });
     }
 
@@ -471,6 +476,10 @@ fn skewed(skew: jiff::SignedDuration) -> Vec<Problem> {
 
 /// When to renew, on the clock that does not jump.
 fn renewal(session: &Session, identity: &Identity) -> Instant {
+    // The master that takes this one does not know the newer one, whose files are here.
+    if session.which == Which::Previous {
+        return Instant::now();
+    }
     let jitter = fastrand::f64() * 2.0 - 1.0;
     let wait = identity
         .renew_at(jitter)

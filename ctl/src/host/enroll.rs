@@ -2,14 +2,16 @@
 
 use std::{
     collections::BTreeMap,
-    fs::{self, OpenOptions},
-    io,
+    fs::{self, File, OpenOptions},
+    io::{self, Read as _},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
 
+use bytes::Bytes;
 use jiff::Timestamp;
 use picket_durable::FileError;
+use picket_pki::{Csr, pem};
 use picket_proto::{from_wire_time, wire::admin as wire};
 use serde::Serialize;
 
@@ -20,6 +22,9 @@ use crate::{
     print::Named,
     words::{filled, to_the_second},
 };
+
+/// As much of a request as is read: one in PEM has at most half of it.
+const LONGEST_REQUEST: u64 = 32 * 1024;
 
 /// When to enroll.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,6 +55,7 @@ pub(super) async fn enroll(
     desk: &mut Desk,
     name: String,
     labels: BTreeMap<String, String>,
+    csr: Option<&Path>,
     out: &Path,
     when: When,
 ) -> Result<(), Fault> {
@@ -59,12 +65,15 @@ pub(super) async fn enroll(
     {
         return absent_is_done(desk, host);
     }
+    let csr = requested(csr)?;
+    let made = Made::with(&csr);
     // The key is made for this one answer and cannot be asked for again: the place for it is taken first.
     let place = Place::take(out)?;
     let mut hosts = desk.hosts().await?;
     let request = wire::EnrollHostRequest {
         name: name.clone(),
         labels,
+        csr,
     };
     let answer = match desk.call(&about, hosts.enroll_host(request)).await {
         Err(fault) if when == When::Absent && fault.is_already_exists() => {
@@ -83,21 +92,27 @@ pub(super) async fn enroll(
         authority_fingerprint: filled(answer.authority_fingerprint),
         bundle_expires_at: answer.bundle_expires_at.as_ref().and_then(from_wire_time),
     };
-    let sentence = told(&enrolled, out, "is enrolled; its bundle is");
+    let sentence = told(&enrolled, out, "is enrolled; its bundle is", made);
     desk.print.done(&enrolled, &sentence)
 }
 
 /// Makes another bundle for a host that exists.
-pub(super) async fn bundle(desk: &mut Desk, name: String, cut: bool, out: &Path) -> Result<(), Fault> {
-    let about = About::changing(
-        format!("make another bundle for the host {name}"),
-        format!("picketctl host show {name}"),
-    );
+pub(super) async fn bundle(
+    desk: &mut Desk,
+    name: String,
+    cut: bool,
+    csr: Option<&Path>,
+    out: &Path,
+) -> Result<(), Fault> {
+    let about = super::changing(format!("make another bundle for the host {name}"), &name);
+    let csr = requested(csr)?;
+    let made = Made::with(&csr);
     let place = Place::take(out)?;
     let mut hosts = desk.hosts().await?;
     let request = wire::BundleHostRequest {
         name: name.clone(),
         cut,
+        csr,
     };
     let answer = desk.call(&about, hosts.bundle_host(request)).await?;
     keep(place, &name, &answer.bundle)?;
@@ -112,7 +127,7 @@ pub(super) async fn bundle(desk: &mut Desk, name: String, cut: bool, out: &Path)
     } else {
         "has another bundle, and the one before it opens nothing; it is"
     };
-    let sentence = told(&enrolled, out, what);
+    let sentence = told(&enrolled, out, what, made);
     desk.print.done(&enrolled, &sentence)
 }
 
@@ -157,7 +172,45 @@ fn absent_is_done(desk: &mut Desk, host: Host) -> Result<(), Fault> {
     desk.print.done(&enrolled, &sentence)
 }
 
-fn told(enrolled: &Enrolled, out: &Path, what: &str) -> String {
+/// Where the key is that a bundle is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Made {
+    /// In it.
+    WithKey,
+    /// On the machine that made a request.
+    ForRequest,
+}
+
+impl Made {
+    fn with(csr: &Bytes) -> Self {
+        if csr.is_empty() {
+            Self::WithKey
+        } else {
+            Self::ForRequest
+        }
+    }
+}
+
+/// The request in a file, in PEM or DER, as the master takes it; empty when there is no file.
+fn requested(file: Option<&Path>) -> Result<Bytes, Fault> {
+    let Some(path) = file else {
+        return Ok(Bytes::new());
+    };
+    let unusable = |why: &dyn std::fmt::Display| {
+        Fault::Usage(format!(
+            "{}: {why}; `picket-agent request --out FILE`, run on the worker, makes one. Nothing was enrolled",
+            path.display()
+        ))
+    };
+    let mut text = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(LONGEST_REQUEST).read_to_end(&mut text));
+    read.map_err(|cause| unusable(&cause))?;
+    let der = pem::request_from_pem(&text).unwrap_or(text);
+    Csr::parse(&der).map_err(|cause| unusable(&cause))?;
+    Ok(der.into())
+}
+
+fn told(enrolled: &Enrolled, out: &Path, what: &str, made: Made) -> String {
     let name = &enrolled.host.name;
     let file = quoted(&out.display().to_string());
     let fingerprint = enrolled
@@ -165,9 +218,13 @@ fn told(enrolled: &Enrolled, out: &Path, what: &str) -> String {
         .as_deref()
         .unwrap_or("(the master did not say)");
     let expires = enrolled.bundle_expires_at;
+    let worth = match made {
+        Made::WithKey => "secret, for one use",
+        Made::ForRequest => "without a key, for one use on the machine that made the request",
+    };
     let expires = expires.map_or_else(|| "at a time the master did not say".to_owned(), to_the_second);
     format!(
-        "host {name} {what} {file}: secret, for one use, until {expires}\n\
+        "host {name} {what} {file}: {worth}, until {expires}\n\
          CA fingerprint (compare it with what `picket-agent enroll` shows):\n  {}\n\
          next:\n  scp -p {file} root@{name}:{name}.bundle\n  \
          ssh root@{name} picket-agent enroll {name}.bundle\n  rm {file}\n  picketctl host show {name}",

@@ -1,7 +1,7 @@
 //! `picketctl host`.
 
 use insta::assert_snapshot;
-use picket_pki::{Bundle, Holder};
+use picket_pki::{Bundle, Carried, Holder, Key, pem};
 use picket_proto::wire::admin as wire;
 use picketctl::Exit;
 
@@ -58,6 +58,36 @@ async fn a_bundle_is_written_for_its_owner_alone_and_the_next_steps_are_told() {
     bundle.check(office.clock.now()).unwrap();
     assert!(matches!(bundle.holder, Holder::Host { name, .. } if name == "edge-07"));
     assert_eq!(office.files(), ["admin.bundle", "edge-07.bundle"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bundle_for_a_request_holds_no_key_and_what_is_no_request_asks_nobody() {
+    let office = Office::open();
+    let key = Key::generate().unwrap();
+    let request = office.path("edge-07.csr");
+    std::fs::write(&request, pem::request_to_pem(&key.csr().unwrap())).unwrap();
+    let out = office.path("edge-07.bundle");
+    let typed = format!(
+        "host enroll edge-07 --csr {} --out {}",
+        request.display(),
+        out.display()
+    );
+    assert_snapshot!("requested", office.types(&typed).await);
+    let carried = Carried::parse(office.read("edge-07.bundle").as_bytes()).unwrap();
+    let Carried::Keyless(bundle) = carried else {
+        panic!("the key never left the worker")
+    };
+    bundle.with_key(key).check(office.clock.now()).unwrap();
+
+    std::fs::write(&request, "-----BEGIN CERTIFICATE-----\n").unwrap();
+    let out = office.path("edge-08.bundle");
+    let typed = format!(
+        "host enroll edge-08 --csr {} --out {}",
+        request.display(),
+        out.display()
+    );
+    assert_snapshot!("not_a_request", office.types(&typed).await);
+    assert!(!out.exists());
 }
 
 #[tokio::test(start_paused = true)]

@@ -9,7 +9,7 @@ use std::{
 
 use picket_clock::{Clock, Instant};
 use picket_link::Incoming;
-use picket_pki::{Authority, Bundle, Holder, Key, lifetime};
+use picket_pki::{Authority, Csr, Holder, Key, Keyless, lifetime};
 use picket_proto::{
     site::Site,
     to_wire_time,

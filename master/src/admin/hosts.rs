@@ -18,7 +18,10 @@ use picket_proto::{
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
-use super::{name, reason};
+use super::{
+    bundle::{self, Made},
+    name, reason,
+};
 use crate::{
     caller::operator,
     desk::Desk,
@@ -29,7 +32,6 @@ use crate::{
     record::{HostRecord, HostStanding, Pin, Pins, Record as _, key},
     refused::Refused,
     renewal,
-    signer::Bundled,
     store::{CommitError, Guard, Write},
 };
 
@@ -55,11 +57,8 @@ impl HostService for Hosts {
         let desk = &self.0;
         desk.may_approve()?;
         let (id, now) = (HostId(Uuid::new_v4()), desk.now());
-        let Bundled { bundle, pin } = desk
-            .signer
-            .host_bundle(id, &name, &desk.addresses, now)
-            .map_err(Refused::Authority)?;
-        let text = bundle.encode().map_err(Refused::Bundle)?;
+        let _turn = desk.turn.lock().await;
+        let Made { file, pin } = bundle::make(desk, id, &name, &asked.csr)?;
         let expires = pin.not_after;
         let record = HostRecord {
             id,
@@ -101,7 +100,7 @@ impl HostService for Hosts {
         );
         Ok(Response::new(EnrollHostResponse {
             host: Some(shown(desk, id)?),
-            bundle: text.as_bytes().to_vec().into(),
+            bundle: file,
             authority_fingerprint: desk.signer.fingerprint().to_string(),
             bundle_expires_at: Some(to_wire_time(expires)),
         }))
@@ -283,11 +282,8 @@ impl HostService for Hosts {
         let desk = &self.0;
         desk.may_approve()?;
         let id = desk.host_named(&name)?;
-        let Bundled { bundle, pin } = desk
-            .signer
-            .host_bundle(id, &name, &desk.addresses, desk.now())
-            .map_err(Refused::Authority)?;
-        let text = bundle.encode().map_err(Refused::Bundle)?;
+        let _turn = desk.turn.lock().await;
+        let Made { file, pin } = bundle::make(desk, id, &name, &asked.csr)?;
         let expires = pin.not_after;
         let why = if asked.cut { "cut" } else { "" };
         let another = |host: &mut HostRecord| {
@@ -309,7 +305,7 @@ impl HostService for Hosts {
         desk.say(Severity::Alert, "host.bundled", name.as_str(), &message);
         Ok(Response::new(BundleHostResponse {
             host: Some(shown(desk, id)?),
-            bundle: text.as_bytes().to_vec().into(),
+            bundle: file,
             authority_fingerprint: desk.signer.fingerprint().to_string(),
             bundle_expires_at: Some(to_wire_time(expires)),
         }))

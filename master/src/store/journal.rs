@@ -13,6 +13,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use picket_failpoint::{Point, pass};
 use picket_proto::audit::Entry;
 
 use super::{
@@ -450,9 +451,12 @@ impl Journal {
             Some(file) if self.len < SEGMENT => file,
             Some(_) | None => self.segment(first, before)?,
         };
+        pass(Point::StoreBeforeAppend);
         file.write_all(records)
             .map_err(FileError::on("append to", &self.path))?;
+        pass(Point::StoreAfterAppend);
         file.sync_data().map_err(FileError::on("flush", &self.path))?;
+        pass(Point::StoreAfterFlush);
         self.len += records.len() as u64;
         self.file = Some(file);
         Ok(())

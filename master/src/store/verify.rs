@@ -1,7 +1,7 @@
 //! Looks at a store and says what it finds. Changes nothing, also beside a running master.
 
 use std::{
-    fmt,
+    fmt, io,
     path::{Path, PathBuf},
 };
 
@@ -69,6 +69,14 @@ pub enum VerifyError {
         /// The directory.
         dir: PathBuf,
     },
+    /// This user may not look.
+    #[error(
+        "{}: permission denied; run as root, or as the user that the master runs as", dir.display()
+    )]
+    Denied {
+        /// The directory.
+        dir: PathBuf,
+    },
     /// Not even the file that says which store it is can be read.
     #[error(transparent)]
     Unreadable(#[from] Unreadable),
@@ -86,8 +94,12 @@ impl From<FileError> for VerifyError {
 /// When there is none, or not even its format can be read. Damage in journal and index is in the report.
 pub fn verify(dir: &Path) -> Result<Report, VerifyError> {
     let layout = Layout::of(dir);
-    if !layout.root.exists() {
-        return Err(VerifyError::Missing { dir: dir.to_owned() });
+    match layout.root.try_exists() {
+        Ok(true) => {}
+        Err(cause) if cause.kind() == io::ErrorKind::PermissionDenied => {
+            return Err(VerifyError::Denied { dir: dir.to_owned() });
+        }
+        Ok(false) | Err(_) => return Err(VerifyError::Missing { dir: dir.to_owned() }),
     }
     let format = recover::intact(&layout)?;
     let holder = lock::held(dir)?;

@@ -12,6 +12,7 @@ use std::{
 
 use jiff::Timestamp;
 use picket_clock::Clock;
+use picket_failpoint::{Point, pass};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
@@ -141,9 +142,11 @@ async fn write(
     let (reason, lock) = match written.await {
         Ok((disk, Ok(verdicts))) => {
             shared.history.announce(shared.revision());
+            pass(Point::StoreAfterWatch);
             for (answer, verdict) in answers.into_iter().zip(verdicts) {
                 reply(answer, verdict);
             }
+            pass(Point::StoreAfterAnswer);
             return Ok(disk);
         }
         Ok((disk, Err(error))) => (chain(&error), Some(disk.lock)),
@@ -236,6 +239,7 @@ fn put(shared: &Shared, disk: &mut Disk, batch: Batch) -> Result<Vec<Answer>, Wr
     disk.head
         .write(batch.revision, batch.head)
         .map_err(WriteError::Head)?;
+    pass(Point::StoreAfterHead);
     let writes = batch
         .changes
         .iter()
@@ -244,6 +248,7 @@ fn put(shared: &Shared, disk: &mut Disk, batch: Batch) -> Result<Vec<Answer>, Wr
     if let Some(index) = &view.index {
         index.apply(writes, head).map_err(WriteError::Index)?;
     }
+    pass(Point::StoreAfterIndex);
     for change in &batch.changes {
         stamp(&mut view.stamps, change.revision, &change.writes);
     }

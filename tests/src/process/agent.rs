@@ -4,10 +4,12 @@ use std::{
     fs,
     net::SocketAddr,
     path::{Path, PathBuf},
+    process::Command,
     time::Duration,
 };
 
 use picket_agent::identity::{Identity, IdentityStore};
+use picket_failpoint::ENVIRONMENT;
 use serde_json::Value;
 
 use super::{
@@ -37,6 +39,7 @@ pub struct Agent {
     masters: Option<SocketAddr>,
     zerotier: Option<PathBuf>,
     deckies: Option<Deckies>,
+    dies_at: Option<String>,
     program: Option<Program>,
 }
 
@@ -52,6 +55,7 @@ impl Agent {
             masters: None,
             zerotier: None,
             deckies: None,
+            dies_at: None,
             program: None,
         };
         agent.configure();
@@ -69,6 +73,17 @@ impl Agent {
     pub fn dial(&mut self, master: SocketAddr) {
         self.masters = Some(master);
         self.configure();
+    }
+
+    /// Has every program that is started on it from here on end itself at a point, or at none.
+    pub fn dies_at(&mut self, point: Option<&str>) {
+        self.dies_at = point.map(ToOwned::to_owned);
+    }
+
+    fn command(&self) -> Command {
+        let mut command = command(&binary("picket-agent"));
+        command.envs(self.dies_at.as_ref().map(|point| (ENVIRONMENT, point)));
+        command
     }
 
     /// Has it use the ZeroTier service whose home is `home`.
@@ -134,16 +149,13 @@ impl Agent {
     #[must_use]
     #[track_caller]
     pub fn ask(&self, args: &[&str]) -> Said {
-        run(command(&binary("picket-agent"))
-            .args(args)
-            .arg("--config")
-            .arg(self.config()))
+        run(self.command().args(args).arg("--config").arg(self.config()))
     }
 
     /// Starts it.
     #[track_caller]
     pub fn start(&mut self) {
-        let mut command = command(&binary("picket-agent"));
+        let mut command = self.command();
         command.arg("run").arg("--config").arg(self.config());
         let log = self.root.join("agent.log");
         self.program = Some(Program::start(

@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use picket_failpoint::ENVIRONMENT;
 use serde_json::Value;
 
 use super::{
@@ -117,8 +118,18 @@ impl Master {
     /// When they do not open.
     #[track_caller]
     pub fn start(&mut self) {
+        self.start_to_die_at(None);
+    }
+
+    /// Starts it, to end itself at a point, and waits until its doors are open.
+    ///
+    /// # Panics
+    /// When they do not open.
+    #[track_caller]
+    pub fn start_to_die_at(&mut self, point: Option<&str>) {
         let mut command = command(&binary("picket-master"));
         command.arg("run").arg("--config").arg(self.config());
+        command.envs(point.map(|point| (ENVIRONMENT, point)));
         let mut program = Program::start("the master", &mut command, &self.root.join("master.log"));
         until("the master's doors to open", OPENS, || {
             assert!(program.ended().is_none(), "the master ended: {}", program.log());
@@ -142,6 +153,19 @@ impl Master {
     #[track_caller]
     pub fn kill(&mut self) {
         self.program().kill();
+        self.program = None;
+    }
+
+    /// Waits until it has ended by itself.
+    ///
+    /// # Panics
+    /// When it runs on.
+    #[track_caller]
+    pub fn until_dead(&mut self, bound: Duration) {
+        until("the master to be dead", bound, || match self.program().ended() {
+            Some(_) => Ok(()),
+            None => Err("it runs".to_owned()),
+        });
         self.program = None;
     }
 

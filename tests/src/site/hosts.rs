@@ -32,6 +32,22 @@ impl Site {
             .unwrap_or_else(|status| panic!("enroll {name}: {}", status.message()))
     }
 
+    /// Makes a host for a certificate request that its worker made, and returns the bundle to carry there.
+    ///
+    /// # Errors
+    /// What the master refuses.
+    pub async fn try_bundle_for(&self, name: &str, request: &[u8]) -> Result<Vec<u8>, Status> {
+        let asked = EnrollHostRequest {
+            name: name.to_owned(),
+            csr: request.to_vec().into(),
+            ..Default::default()
+        };
+        let answer = self
+            .ask(async |channel| HostServiceClient::new(channel).enroll_host(asked).await)
+            .await?;
+        Ok(answer.bundle.to_vec())
+    }
+
     /// All hosts, by name.
     pub async fn hosts(&self) -> Vec<Host> {
         let asked = ListHostsRequest::default();
@@ -183,6 +199,7 @@ impl Site {
         let asked = BundleHostRequest {
             name: name.to_owned(),
             cut,
+            ..Default::default()
         };
         let answer = self.told(async |channel| HostServiceClient::new(channel).bundle_host(asked).await);
         answer.await.bundle.to_vec()

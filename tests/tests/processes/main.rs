@@ -9,5 +9,6 @@
 mod connection;
 mod deckies;
 mod killed;
+mod points;
 mod trust;
 mod upkeep;

@@ -3,8 +3,11 @@
 mod access;
 mod deckies;
 mod doors;
+mod enrolling;
 mod identity;
+mod leaving;
 mod members;
 mod operators;
+mod renewal;
 mod sessions;
 mod store;

@@ -16,7 +16,7 @@ impl host::HostService for FakeMaster {
         &self,
         request: Request<wire::EnrollHostRequest>,
     ) -> Answer<wire::EnrollHostResponse> {
-        let wire::EnrollHostRequest { name, labels } = request.into_inner();
+        let wire::EnrollHostRequest { name, labels, csr } = request.into_inner();
         let mut state = self.open().await?;
         if state.hosts.contains_key(&name) {
             return Err(Status::already_exists(format!(
@@ -35,7 +35,7 @@ impl host::HostService for FakeMaster {
             ..wire::Host::default()
         };
         state.hosts.insert(name.clone(), host.clone());
-        let (bundle, expires) = self.bundle_for(&host);
+        let (bundle, expires) = self.bundle_for(&host, &csr);
         Ok(Response::new(wire::EnrollHostResponse {
             host: Some(host),
             bundle,
@@ -64,7 +64,7 @@ impl host::HostService for FakeMaster {
         let request = request.into_inner();
         let mut state = self.open().await?;
         let host = state.host(&request.name)?.clone();
-        let (bundle, expires) = self.bundle_for(&host);
+        let (bundle, expires) = self.bundle_for(&host, &request.csr);
         Ok(Response::new(wire::BundleHostResponse {
             host: Some(host),
             bundle,
@@ -343,30 +343,34 @@ impl member::MemberService for FakeMaster {
 }
 
 impl FakeMaster {
-    fn bundle_for(&self, host: &wire::Host) -> (prost::bytes::Bytes, Option<prost_types::Timestamp>) {
+    fn bundle_for(
+        &self,
+        host: &wire::Host,
+        csr: &[u8],
+    ) -> (prost::bytes::Bytes, Option<prost_types::Timestamp>) {
         let key = Key::generate().unwrap();
+        let requested = (!csr.is_empty()).then(|| Csr::parse(csr).unwrap());
+        let public = requested.as_ref().map_or(key.public(), Csr::public_key);
         let holder = Holder::Host {
             id: host.id.parse().unwrap(),
             name: host.name.clone(),
         };
         let issued = self
             .authority
-            .issue(
-                key.public(),
-                &holder.identity(),
-                lifetime::BUNDLE,
-                self.clock.now(),
-            )
+            .issue(public, &holder.identity(), lifetime::BUNDLE, self.clock.now())
             .unwrap();
-        let bundle = Bundle {
+        let keyless = Keyless {
             holder,
             trust_domain: self.authority.trust_domain().clone(),
             masters: vec![MASTER.replace("7444", "7443")],
             authorities: vec![self.authority.certificate().to_vec()],
             certificate: issued.der,
-            key,
         };
-        let text = bundle.encode().unwrap().as_bytes().to_vec();
+        let text = match requested {
+            Some(_) => keyless.encode(),
+            None => keyless.with_key(key).encode(),
+        };
+        let text = text.unwrap().as_bytes().to_vec();
         (text.into(), Some(to_wire_time(issued.not_after)))
     }
 }

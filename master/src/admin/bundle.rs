@@ -1,0 +1,58 @@
+//! The bundle that an operator is answered: with a key that was made for it, or for the request of a worker that made its
+//! own.
+
+use bytes::Bytes;
+use picket_pki::{Csr, PinKind};
+use picket_proto::host::{HostId, Name};
+
+use crate::{desk::Desk, record::Pin, refused::Refused, signer::Bundled};
+
+/// A bundle, and the pin that makes it good once it is committed.
+pub(super) struct Made {
+    /// The file.
+    pub(super) file: Bytes,
+    /// Of the certificate in it.
+    pub(super) pin: Pin,
+}
+
+/// Makes a bundle for a host; `request` is empty, or a certificate request. The caller holds the desk's turn, since no
+/// guard of a commit names all pins there are.
+pub(super) fn make(desk: &Desk, id: HostId, name: &Name, request: &[u8]) -> Result<Made, Refused> {
+    if request.is_empty() {
+        let Bundled { bundle, pin } = desk
+            .signer
+            .host_bundle(id, name, &desk.addresses, desk.now())
+            .map_err(Refused::Authority)?;
+        return made(bundle.encode().map_err(Refused::Bundle)?.as_bytes(), pin);
+    }
+    let csr = Csr::parse(request).map_err(Refused::Csr)?;
+    let key = csr.public_key().fingerprint();
+    let owner = {
+        let views = desk.views.read();
+        let owner = views.roster.of_key(&key);
+        owner.map(|(host, kind)| (host.record.id, host.record.name.clone(), kind))
+    };
+    match owner {
+        // Its bundle was lost on the way: the key is where it was made, and the bundle before opens nothing.
+        Some((owner, _, PinKind::Bundle)) if owner == id => {}
+        Some((_, owner, _)) => {
+            return Err(Refused::NotNow(format!(
+                "the key of this request is one of the host {owner} already; make another on the worker: \
+                 `picket-agent request --new --out FILE`"
+            )));
+        }
+        None => {}
+    }
+    let (bundle, pin) = desk
+        .signer
+        .keyless_bundle(id, name, &csr, &desk.addresses, desk.now())
+        .map_err(Refused::Authority)?;
+    made(bundle.encode().map_err(Refused::Bundle)?.as_bytes(), pin)
+}
+
+fn made(text: &[u8], pin: Pin) -> Result<Made, Refused> {
+    Ok(Made {
+        file: Bytes::copy_from_slice(text),
+        pin,
+    })
+}
