@@ -95,6 +95,16 @@ impl Header {
         })
     }
 
+    /// The header of a body of this length, as this program writes it.
+    #[cfg(fuzzing)]
+    pub(super) fn of(revision: Revision, body: usize) -> Self {
+        Self {
+            revision,
+            body,
+            version: VERSION,
+        }
+    }
+
     /// Whether this program can read the body.
     pub(super) fn readable(&self) -> bool {
         self.version == VERSION
