@@ -27,6 +27,8 @@ mod commit;
 mod damage;
 mod file;
 mod format;
+#[cfg(fuzzing)]
+pub mod fuzz;
 mod head;
 mod index;
 mod journal;

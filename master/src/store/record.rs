@@ -97,6 +97,17 @@ impl Header {
         })
     }
 
+    /// The header of a body with so long an audit entry.
+    #[cfg(fuzzing)]
+    pub(super) fn of(revision: Revision, version: u16, body: usize, audit: usize) -> Self {
+        Self {
+            revision,
+            body,
+            audit,
+            version,
+        }
+    }
+
     /// The format of the body, when this program can read it.
     pub(super) fn readable(&self) -> Option<Version> {
         Version::of(self.version)
