@@ -8,6 +8,7 @@ mod identity;
 mod leaving;
 mod members;
 mod operators;
+mod promises;
 mod renewal;
 mod sessions;
 mod store;
