@@ -25,6 +25,7 @@ mod beat;
 mod desired;
 mod managed;
 mod master;
+mod node;
 mod observed;
 mod reconcile;
 mod session;
@@ -42,6 +43,7 @@ use picket_clock::Clock;
 use picket_durable::FileError;
 use picket_link::Dial;
 use picket_proto::{beat::SectionKind, document::Kind};
+use picket_zerotier::home::Home;
 use tokio::{
     sync::{Notify, watch},
     time,
@@ -55,6 +57,7 @@ use crate::{
     identity::{IdentityError, IdentityStore},
     machine::Machine,
     managed::Managed,
+    node::LocalNode,
     observed::Observed,
     reconcile::{members::MemberReconciler, networks::NetworkReconciler, shard},
     session::{Session, Which},
@@ -250,6 +253,10 @@ pub async fn run(config: Config, parts: Parts, stop: CancellationToken) -> Resul
             addresses: config.masters,
         },
         identities,
+        node: LocalNode::new(
+            config.zerotier.map(|service| Home::new(service.home)),
+            observed.clone(),
+        ),
         machine: parts.machine,
         observed: observed.clone(),
         desired,

@@ -16,6 +16,7 @@ use picket_proto::{
     plain,
     status::{ControllerStatus, DeckiesStatus, HostStatus, ServiceState, ZeroTierStatus},
 };
+use picket_zerotier::NodeId;
 use tokio::sync::watch;
 
 use crate::machine::Machine;
@@ -58,6 +59,13 @@ impl Observed {
 
     pub(crate) fn watch(&self) -> watch::Receiver<Sections> {
         self.sections.subscribe()
+    }
+
+    /// The node that the local service says it is.
+    pub(crate) fn node(&self) -> Option<NodeId> {
+        let sections = self.sections.borrow();
+        let body = sections.get(&SectionKind::ZeroTier)?;
+        ZeroTierStatus::decode(&body.bytes).ok()?.status.node
     }
 
     pub(crate) fn put_zerotier(&self, status: &ZeroTierStatus) {

@@ -25,6 +25,7 @@ use crate::{
     identity::{Identity, IdentityError, IdentityStore},
     machine::Machine,
     master::{MasterError, Reach},
+    node::LocalNode,
     observed::Observed,
     sentence,
     status::{Connection, State},
@@ -50,6 +51,7 @@ const MOST_PROBLEM: usize = 2048;
 pub(crate) struct Session {
     pub(crate) reach: Reach,
     pub(crate) identities: IdentityStore,
+    pub(crate) node: LocalNode,
     pub(crate) machine: Arc<Machine>,
     pub(crate) observed: Observed,
     pub(crate) desired: Arc<Desired>,
@@ -80,6 +82,8 @@ pub(crate) enum End {
     Stopped,
     /// A new certificate waits to be used.
     Renewed,
+    /// The local ZeroTier node can be proven, and was not in this session.
+    Node,
     /// The master ended it.
     Left(Leave),
 }
@@ -218,6 +222,7 @@ impl Session {
             Ok(End::Stopped) => return Ok(Next::Farewell(Farewell::Stopped)),
             // The master sees the new certificate at the next connection; there is nothing to wait for.
             Ok(End::Renewed) => return Ok(Next::Again(Duration::ZERO)),
+            Ok(End::Node) => return Ok(Next::Again(jittered(FIRST_WAIT))),
             Ok(End::Left(leave)) => return self.left(leave, backoff).await,
             Err(MasterError::Left(leave)) => return self.left(*leave, backoff).await,
             Err(MasterError::Identity(error @ IdentityError::NotEnrolled)) => return Err(error),

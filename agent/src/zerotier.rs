@@ -125,7 +125,7 @@ impl ZeroTierError {
             | Self::Service(Error::Unreachable { .. } | Error::TimedOut { .. }) => {
                 ServiceState::Unreachable(text)
             }
-            Self::Home(HomeError::Nonsense { .. })
+            Self::Home(HomeError::Nonsense { .. } | HomeError::Identity { .. })
             | Self::Service(
                 Error::Broken { .. }
                 | Error::Failed { .. }

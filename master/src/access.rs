@@ -108,6 +108,7 @@ pub const ACCESS: &[Access] = &[
     changes(Callers::WORKERS, "/picket.admin.v1.HostService/UnbanHost"),
     changes(Callers::WORKERS, "/picket.admin.v1.HostService/BundleHost"),
     changes(Callers::WORKERS, "/picket.admin.v1.HostService/RetireHost"),
+    changes(Callers::WORKERS, "/picket.admin.v1.HostService/AcceptHostNode"),
     reads(Callers::READERS, "/picket.admin.v1.AuditService/ListAudit"),
     reads(Callers::READERS, "/picket.admin.v1.AuditService/VerifyAudit"),
     reads(Callers::READERS, "/picket.admin.v1.AuditService/ExportAudit"),

@@ -31,7 +31,7 @@ pub use crate::{
     site::{Branch, GRACE, Site},
 };
 pub use picket_proto::wire::admin::{
-    DeckyState, HostState, MemberDecision, MemberObservation, NetworkMode, OperatorRole,
+    DeckyState, HostNodeStanding, HostState, MemberDecision, MemberObservation, NetworkMode, OperatorRole,
 };
 
 /// An error and its causes in one line, for the message of a story that fails.

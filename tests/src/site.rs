@@ -5,6 +5,7 @@ mod events;
 mod hosts;
 mod metrics;
 mod networks;
+mod nodes;
 mod operators;
 mod store;
 

@@ -15,6 +15,7 @@ use picket_proto::{
     session::{BeatAck, FromAgent, FromMaster, Hello, Welcome},
     wire::agent as wire,
 };
+use picket_zerotier::NodeId;
 use tokio::{
     sync::{mpsc, watch},
     task::JoinSet,
@@ -30,6 +31,7 @@ use crate::{
     identity::Identity,
     machine::Machine,
     master::{self, Client, MasterError},
+    node,
     observed::Sections,
     sentence,
     status::{Connection, State},
@@ -51,6 +53,8 @@ const GOODBYE: Duration = Duration::from_millis(300);
 const MOST_WAITING: usize = 16;
 /// The least time between two renewals.
 const RENEW_LEAST: Duration = Duration::from_secs(3600);
+/// How often to look whether the local node's identity can be read, or is the service's, by now.
+const LOOK_AGAIN: Duration = Duration::from_secs(60);
 /// How long to wait before a renewal that failed is tried again, a tenth more or less.
 const RENEW_AGAIN: Duration = Duration::from_secs(60);
 
@@ -68,6 +72,7 @@ pub(crate) fn hello(
         instance_id: machine.instance_id,
         time: now,
         held,
+        node_proof: None,
     }
 }
 
@@ -145,6 +150,8 @@ enum Aside {
     Reported(SectionKind, Digest, Result<(), MasterError>),
     Accepted(Box<Document>, Result<Result<(), AcceptError>, MasterError>),
     Renewed(Result<(), MasterError>),
+    /// The local node whose identity can be read.
+    Looked(Option<NodeId>),
 }
 
 /// One open session.
@@ -163,6 +170,12 @@ pub(crate) struct Talk {
     /// Announced documents by kind: the first of each is being fetched and kept.
     documents: BTreeMap<Kind, VecDeque<Document>>,
     limits: picket_proto::session::Limits,
+    /// The local node that was proven in Hello.
+    proven: Option<NodeId>,
+    /// What the local service said it was when its identity was last looked at.
+    said: Option<NodeId>,
+    /// When to look at the identity again.
+    look_at: Instant,
 }
 
 impl Talk {
@@ -172,7 +185,16 @@ impl Talk {
         connected: &Connected,
     ) -> Result<Self, MasterError> {
         let clock = &session.reach.clock;
-        let hello = hello(&session.machine, clock.now(), session.desired.held());
+        let said = session.node.says();
+        let node = session.node.identity().await;
+        let proof = node
+            .as_ref()
+            .map(|node| node::prove(node, identity, &connected.binding));
+        let proven = node.map(|node| node.public().node());
+        let hello = Hello {
+            node_proof: proof,
+            ..hello(&session.machine, clock.now(), session.desired.held())
+        };
         let (streams, welcome) = Streams::open(connected.channel.clone(), hello).await?;
         tracing::info!(host = %identity.name, address = %connected.address, master = %welcome.version, "session open");
         let skew = welcome.time.duration_since(clock.now()).abs();
@@ -200,6 +222,9 @@ impl Talk {
             reporting: BTreeMap::new(),
             documents: BTreeMap::new(),
             limits: welcome.limits,
+            proven,
+            said,
+            look_at: next_look(proven, said),
         })
     }
 
@@ -236,7 +261,7 @@ impl Talk {
                 Some(done) = self.asides.join_next() => {
                     let aside = done.map_err(|error| MasterError::Ended(format!("a transfer broke off: {error}")))?;
                     if let Some(end) = self.aside(session, aside, &mut renew_at)? {
-                        self.streams.goodbye("comes back under a new certificate").await;
+                        self.streams.goodbye("comes back under a new certificate, or with a new proof").await;
                         return Ok(end);
                     }
                 }
@@ -244,6 +269,9 @@ impl Talk {
                     changed.map_err(|_| MasterError::Ended("the agent stops".into()))?;
                     self.start_reports();
                     self.soon();
+                    if session.node.says() != self.said {
+                        self.look_at = Instant::now();
+                    }
                 }
                 changed = self.reports.changed() => {
                     changed.map_err(|_| MasterError::Ended("the agent stops".into()))?;
@@ -255,6 +283,7 @@ impl Talk {
                     renew_at = far();
                     self.start_renewal(session, identity);
                 }
+                () = time::sleep_until(self.look_at) => self.start_look(session),
             }
         }
     }
@@ -365,6 +394,17 @@ impl Talk {
         });
     }
 
+    /// Looks whether the local node's identity can be read, and is another one than was proven.
+    fn start_look(&mut self, session: &Session) {
+        self.look_at = far();
+        self.said = session.node.says();
+        let node = session.node.clone();
+        self.asides.spawn(async move {
+            let identity = node.identity().await;
+            Aside::Looked(identity.map(|identity| identity.public().node()))
+        });
+    }
+
     fn start_renewal(&mut self, session: &Session, identity: &Identity) {
         let (channel, store, base) = (self.channel.clone(), session.identities.clone(), identity.clone());
         self.asides.spawn(async move {
@@ -420,6 +460,12 @@ impl Talk {
                 self.start_document(session, kind);
                 Ok(None)
             }
+            // A node is proven where a session begins.
+            Aside::Looked(node) if node.is_some() && node != self.proven => Ok(Some(End::Node)),
+            Aside::Looked(_) => {
+                self.look_at = next_look(self.proven, self.said);
+                Ok(None)
+            }
             Aside::Renewed(Ok(())) => Ok(Some(End::Renewed)),
             Aside::Renewed(Err(error)) => {
                 tracing::warn!(error = %sentence(&error), "could not renew the certificate; tries again");
@@ -453,6 +499,15 @@ impl Talk {
                 problems,
             })),
         }
+    }
+}
+
+/// When to look at the local node's identity again: no more once it is the service's and proven.
+fn next_look(proven: Option<NodeId>, said: Option<NodeId>) -> Instant {
+    if proven.is_some() && (said.is_none() || proven == said) {
+        far()
+    } else {
+        Instant::now() + LOOK_AGAIN
     }
 }
 

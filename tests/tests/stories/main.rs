@@ -7,6 +7,7 @@ mod enrolling;
 mod identity;
 mod leaving;
 mod members;
+mod nodes;
 mod operators;
 mod promises;
 mod renewal;

@@ -165,6 +165,28 @@ impl host::HostService for FakeMaster {
         }))
     }
 
+    async fn accept_host_node(
+        &self,
+        request: Request<wire::AcceptHostNodeRequest>,
+    ) -> Answer<wire::AcceptHostNodeResponse> {
+        let request = request.into_inner();
+        reason(&request.reason)?;
+        let mut state = self.open().await?;
+        let host = state.host(&request.name)?;
+        let left = std::mem::replace(&mut host.node_id, request.node_id.clone());
+        let remark = format!(
+            "node {left} may still be on 8056c2e21c000001; `picketctl member revoke {left} --network ...` ends that"
+        );
+        Ok(Response::new(wire::AcceptHostNodeResponse {
+            host: Some(host.clone()),
+            node: None,
+            remarks: (!left.is_empty() && left != request.node_id)
+                .then_some(remark)
+                .into_iter()
+                .collect(),
+        }))
+    }
+
     async fn retire_host(
         &self,
         request: Request<wire::RetireHostRequest>,
