@@ -4,7 +4,10 @@ use std::{
     io,
     net::SocketAddr,
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     task::{Context, Poll},
     time::Duration,
 };
@@ -69,7 +72,12 @@ pub struct Peer {
     pub not_after: Timestamp,
     /// Where the connection comes from.
     pub address: SocketAddr,
+    /// Which connection this is: no other one that this process accepts has the number.
+    pub connection: u64,
 }
+
+/// The number of the next connection.
+static NEXT: AtomicU64 = AtomicU64::new(0);
 
 /// A connection whose peer has been verified and pinned.
 #[derive(Debug)]
@@ -140,6 +148,7 @@ fn peer(stream: &TlsStream<Plain>, address: SocketAddr) -> Option<Peer> {
         fingerprint,
         not_after,
         address,
+        connection: NEXT.fetch_add(1, Ordering::Relaxed),
     })
 }
 

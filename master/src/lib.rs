@@ -5,9 +5,13 @@
 pub mod admin;
 pub mod agents;
 pub mod caller;
+pub mod calls;
 pub mod checkpoint;
+pub mod clones;
 pub mod config;
+pub mod crowd;
 pub mod deployments;
+pub mod descriptors;
 pub mod desired;
 pub mod desk;
 pub mod event;

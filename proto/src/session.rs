@@ -16,6 +16,9 @@ use crate::{
     wire::agent as wire,
 };
 
+/// The capability of an agent that answers [`FromMaster::Ping`] and knows [`LeaveReason::Quarantined`].
+pub const PING: &str = "ping";
+
 /// The most capabilities either side names.
 const MOST_CAPABILITIES: usize = 64;
 
@@ -113,6 +116,8 @@ pub enum LeaveReason {
     Replaced,
     /// What was sent broke a limit or the protocol.
     Protocol,
+    /// Another machine has a session under this identity and is alive.
+    Quarantined,
 }
 
 /// From the agent, inside a session.
@@ -126,6 +131,8 @@ pub enum FromAgent {
     Outcome(Outcome),
     /// A planned end, with its reason.
     Goodbye(String),
+    /// The answer to [`FromMaster::Ping`], with its number.
+    Pong(u64),
 }
 
 /// From the master, inside a session.
@@ -139,6 +146,8 @@ pub enum FromMaster {
     Document(Document),
     /// The end.
     Leave(Leave),
+    /// Asks whether the agent is there.
+    Ping(u64),
 }
 
 impl From<&FromAgent> for wire::SessionRequest {
@@ -151,6 +160,7 @@ impl From<&FromAgent> for wire::SessionRequest {
             FromAgent::Goodbye(reason) => Message::Goodbye(wire::Goodbye {
                 reason: reason.clone(),
             }),
+            FromAgent::Pong(nonce) => Message::Pong(wire::Pong { nonce: *nonce }),
         };
         Self {
             message: Some(message),
@@ -168,6 +178,7 @@ impl TryFrom<wire::SessionRequest> for FromAgent {
             Message::Beat(beat) => Self::Beat(beat.try_into()?),
             Message::Outcome(outcome) => Self::Outcome(outcome.try_into()?),
             Message::Goodbye(goodbye) => Self::Goodbye(text("goodbye.reason", goodbye.reason, 256)?),
+            Message::Pong(pong) => Self::Pong(pong.nonce),
         })
     }
 }
@@ -180,6 +191,7 @@ impl From<&FromMaster> for wire::SessionResponse {
             FromMaster::BeatAck(ack) => Message::BeatAck(ack.into()),
             FromMaster::Document(document) => Message::Document(document.into()),
             FromMaster::Leave(leave) => Message::Leave(leave.into()),
+            FromMaster::Ping(nonce) => Message::Ping(wire::Ping { nonce: *nonce }),
         };
         Self {
             message: Some(message),
@@ -197,6 +209,7 @@ impl TryFrom<wire::SessionResponse> for FromMaster {
             Message::BeatAck(ack) => Self::BeatAck(ack.try_into()?),
             Message::Document(document) => Self::Document(document.try_into()?),
             Message::Leave(leave) => Self::Leave(leave.try_into()?),
+            Message::Ping(ping) => Self::Ping(ping.nonce),
         })
     }
 }
@@ -349,6 +362,7 @@ impl From<&Leave> for wire::Leave {
                 LeaveReason::Retired => wire::LeaveReason::Retired,
                 LeaveReason::Replaced => wire::LeaveReason::Replaced,
                 LeaveReason::Protocol => wire::LeaveReason::Protocol,
+                LeaveReason::Quarantined => wire::LeaveReason::Quarantined,
             }
             .into(),
             message: leave.message.clone(),
@@ -368,6 +382,7 @@ impl TryFrom<wire::Leave> for Leave {
                 Ok(wire::LeaveReason::Retired) => LeaveReason::Retired,
                 Ok(wire::LeaveReason::Replaced) => LeaveReason::Replaced,
                 Ok(wire::LeaveReason::Protocol) => LeaveReason::Protocol,
+                Ok(wire::LeaveReason::Quarantined) => LeaveReason::Quarantined,
                 Ok(wire::LeaveReason::Unspecified) | Err(_) => {
                     return Err(WireError::new(
                         "leave.reason",

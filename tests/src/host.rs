@@ -3,7 +3,10 @@
 use std::{
     fs,
     path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
     time::Duration,
 };
 
@@ -41,6 +44,7 @@ pub struct Host {
     directory: PathBuf,
     settings: String,
     zerotier: bool,
+    boots: AtomicU32,
     running: Mutex<Option<Running>>,
 }
 
@@ -62,6 +66,7 @@ impl Host {
             directory,
             settings: DECKIES.to_owned(),
             zerotier: true,
+            boots: AtomicU32::new(1),
             running: Mutex::default(),
         }
     }
@@ -129,6 +134,12 @@ impl Host {
         let running = self.take();
         running.agent.abort();
         drop(running.agent.await);
+    }
+
+    /// The machine starts again after [`Self::power_off`], and so does its agent.
+    pub fn boot(&self) {
+        self.boots.fetch_add(1, Ordering::Relaxed);
+        self.start();
     }
 
     /// Stops the agent and starts it.
@@ -258,7 +269,7 @@ impl Host {
     fn machine(&self) -> Arc<Machine> {
         Arc::new(Machine {
             machine_id: format!("machine-{}", self.node),
-            boot_id: format!("boot-{}", self.node),
+            boot_id: format!("boot-{}-{}", self.node, self.boots.load(Ordering::Relaxed)),
             instance_id: *uuid::Uuid::new_v4().as_bytes(),
             hostname: self.name.clone(),
             os: "Linux".to_owned(),

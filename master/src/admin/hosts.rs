@@ -373,6 +373,8 @@ fn shown(desk: &Desk, id: HostId) -> Result<wire::Host, Refused> {
         node_id: record.node.map(|node| node.to_string()).unwrap_or_default(),
         ..wire::Host::default()
     };
+    let clones = &desk.sessions.clones;
+    let twice = clones.condition(id, &host.name, desk.clock.monotonic());
     if let Some(seen) = desk.observed.get(id) {
         let summary = seen.summary();
         (host.deckies, host.deckies_running) = summary.decky_counts();
@@ -397,6 +399,7 @@ fn shown(desk: &Desk, id: HostId) -> Result<wire::Host, Refused> {
             (Some(_), Some(_)) | (None, _) => {}
         }
     }
+    host.conditions.extend(twice);
     Ok(host)
 }
 
