@@ -140,7 +140,6 @@ impl Metrics {
     }
 
     /// How many connections a listener has open, and how many of them have not shown who they are.
-    #[must_use]
     pub fn connections(&self, listener: &'static str) -> [Gauge; 2] {
         [CONNECTIONS, CROWD].map(|name| {
             let key = Key::from_parts(name, vec![Label::new("listener", listener)]);

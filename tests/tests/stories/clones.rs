@@ -33,7 +33,8 @@ async fn a_machine_that_lost_power_takes_its_own_place_when_it_is_back() {
     lose_power(&site, &oslo).await;
     let back = Instant::now();
     oslo.boot();
-    site.until_metric("master_takeovers_total{why=\"rebooted\"}", 1).await;
+    site.until_metric("master_takeovers_total{why=\"rebooted\"}", 1)
+        .await;
     assert!(back.elapsed() <= ANSWER + MOMENT, "{:?}", back.elapsed());
     oslo.until(State::Connected).await;
     site.until("oslo", Online).await;
@@ -47,7 +48,8 @@ async fn an_agent_that_died_takes_its_own_place_without_delay() {
     lose_power(&site, &oslo).await;
     let back = Instant::now();
     oslo.start();
-    site.until_metric("master_takeovers_total{why=\"restarted\"}", 1).await;
+    site.until_metric("master_takeovers_total{why=\"restarted\"}", 1)
+        .await;
     assert!(back.elapsed() <= MOMENT, "{:?}", back.elapsed());
     oslo.until(State::Connected).await;
     assert_eq!(site.events("session.").await, []);
