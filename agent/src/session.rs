@@ -37,6 +37,10 @@ const FIRST_WAIT: Duration = Duration::from_secs(1);
 const MOST_WAIT: Duration = Duration::from_secs(20);
 /// After a refusal that only an operator can lift.
 const REFUSED_WAIT: Duration = Duration::from_secs(60);
+/// While another machine has this identity's place, when the master does not say how long. At most an hour, whatever it
+/// says: the other one may be gone by then.
+const QUARANTINED_WAIT: Duration = Duration::from_secs(300);
+const MOST_QUARANTINED_WAIT: Duration = Duration::from_secs(3600);
 /// After a ban, which may be lifted.
 const BANNED_WAIT: Duration = Duration::from_secs(300);
 /// A session that lasted this long was a success.
@@ -308,6 +312,14 @@ impl Session {
                     format!("another agent has this host's identity and took over{said}; stop one of the two, or enroll one of them under a name of its own"),
                 );
                 Next::Again(jittered(REFUSED_WAIT))
+            }
+            LeaveReason::Quarantined => {
+                self.lost(
+                    State::Refused,
+                    format!("another machine has this host's identity and its place at the master{said}; goes on with what it was told last. Stop one of the two, or enroll this machine under a name of its own"),
+                );
+                let wait = leave.retry_after.unwrap_or(QUARANTINED_WAIT);
+                Next::Again(jittered(wait.clamp(REFUSED_WAIT, MOST_QUARANTINED_WAIT)))
             }
             LeaveReason::Protocol => {
                 self.lost(

@@ -90,6 +90,7 @@ async fn a_real_master_lets_the_fleet_in_and_keeps_what_it_was_told() {
         advertise: Vec::new(),
         beat_interval: Duration::from_secs(30),
         agents: address,
+        most_connections: 20_000,
         admin: admin.local_addr().unwrap(),
         metrics: monitor.local_addr().unwrap(),
         grace: Grace::default(),

@@ -4,7 +4,10 @@ use std::{
     io,
     net::SocketAddr,
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     task::{Context, Poll},
     time::Duration,
 };
@@ -71,7 +74,12 @@ pub struct Peer {
     pub address: SocketAddr,
     /// What tells this connection from every other.
     pub binding: Binding,
+    /// Which connection this is: no other one that this process accepts has the number.
+    pub connection: u64,
 }
+
+/// The number of the next connection.
+static NEXT: AtomicU64 = AtomicU64::new(0);
 
 /// A connection whose peer has been verified and pinned.
 #[derive(Debug)]
@@ -144,6 +152,7 @@ fn peer(stream: &TlsStream<Plain>, address: SocketAddr) -> Option<Peer> {
         not_after,
         address,
         binding: Binding::of(session).ok()?,
+        connection: NEXT.fetch_add(1, Ordering::Relaxed),
     })
 }
 

@@ -98,7 +98,7 @@ impl AgentService for Agents {
         request: Request<Streaming<ReportRequest>>,
     ) -> Result<Response<ReportResponse>, Status> {
         let caller = working(host(&self.desk, &request)?)?;
-        needs_session(&self.desk, caller.id)?;
+        needs_session(&self.desk, &caller)?;
         let seen = self.desk.observed.of(caller.id);
         let mut chunks = request.into_inner();
         let Some(first) = chunks.message().await? else {
@@ -128,6 +128,7 @@ impl AgentService for Agents {
 
     async fn fetch(&self, request: Request<FetchRequest>) -> Result<Response<Self::FetchStream>, Status> {
         let caller = working(host(&self.desk, &request)?)?;
+        needs_session(&self.desk, &caller)?;
         let wanted = request.into_inner();
         let (kind, digest) = (
             kind(wanted.kind).map_err(Refused::Invalid)?,
@@ -200,10 +201,37 @@ impl Agents {
         }
     }
 
+    /// An agent at work renews over the connection of its session. While that is open, a renewal that comes over another
+    /// connection is made with a copy of its certificate, and would spend the pin that the host itself works under.
+    fn renews_where_its_session_is(&self, caller: &HostCaller) -> Result<(), Refused> {
+        let desk = &self.desk;
+        let seated = desk.sessions.seated(caller.id);
+        let elsewhere = seated.filter(|seated| seated.who.connection != caller.peer.connection);
+        let Some(elsewhere) = elsewhere.filter(|_| caller.renew_only != Some(RenewOnly::Bundle)) else {
+            return Ok(());
+        };
+        let name = desk.name_of(caller.id);
+        let why = format!(
+            "the session of this host is open from {}, and this is another connection, from {}; if they are two machines, \
+             somebody copied its certificate: `picketctl host bundle {name} --cut`",
+            elsewhere.who.address, caller.peer.address
+        );
+        if desk.observed.of(caller.id).may_tell(desk.clock.monotonic()) {
+            desk.say(
+                Severity::Alert,
+                "renewal.refused",
+                &name,
+                &format!("a renewal was refused: {why}"),
+            );
+        }
+        Err(Refused::NotNow(why))
+    }
+
     async fn renewed(&self, caller: &HostCaller, csr: &Csr) -> Result<Vec<u8>, Refused> {
         let desk = &self.desk;
         let key = csr.public_key().fingerprint();
         let from = caller.peer.address.to_string();
+        self.renews_where_its_session_is(caller)?;
         let expired = caller.renew_only == Some(RenewOnly::Expired);
         let (what, why) = if expired {
             let end = caller.peer.not_after;

@@ -13,6 +13,9 @@ use crate::liveness::Grace;
 /// Environment variables that begin so are settings: `PICKET_MASTER_LOG__LEVEL` is `log.level`.
 const PREFIX: &str = "PICKET_MASTER_";
 
+/// The largest fleet that was measured, and a third more.
+const MOST_CONNECTIONS: u32 = 20_000;
+
 /// Everything that can be set, resolved.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
@@ -26,6 +29,8 @@ pub struct Config {
     pub beat_interval: Duration,
     /// The agents' listener.
     pub agents: SocketAddr,
+    /// How many connections agents may have open.
+    pub most_connections: u32,
     /// The operators' listener.
     pub admin: SocketAddr,
     /// The listener of metrics and health.
@@ -109,6 +114,15 @@ impl Config {
             );
         }
         let agents = socket(&mut from, "agents.listen", "0.0.0.0:7443");
+        let most_connections = from
+            .parsed("agents.most_connections", "20000")
+            .unwrap_or(MOST_CONNECTIONS);
+        if !(16..=1_000_000).contains(&most_connections) {
+            from.problem(
+                "agents.most_connections",
+                "is not between 16 and 1000000; one for each host and some more, for example most_connections = 20000",
+            );
+        }
         let admin = socket(&mut from, "admin.listen", "127.0.0.1:7444");
         let metrics = socket(&mut from, "metrics.listen", "127.0.0.1:7445");
         let doors = [("admin.listen", admin), ("metrics.listen", metrics)];
@@ -161,6 +175,7 @@ impl Config {
                 advertise,
                 beat_interval,
                 agents: agents?,
+                most_connections,
                 admin: admin?,
                 metrics: metrics?,
                 grace,

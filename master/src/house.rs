@@ -35,12 +35,15 @@ use crate::{
         hosts::Hosts, members::Members, networks::Networks, operators::Operators,
     },
     agents::Agents,
-    audit, checkpoint,
+    audit,
+    calls::CallLayer,
+    checkpoint,
     config::Config,
+    descriptors,
     desk::Desk,
     event::{EventError, Events, Severity},
     gate::{Calls, GateLayer},
-    listen::{Door, Refusals, admit},
+    listen::{Door, Name, Refusals, admit},
     liveness::{Liveness, SCAN_EVERY},
     local,
     metrics::Metrics,
@@ -61,6 +64,23 @@ const MOST_MESSAGE: usize = MOST_CHUNK_BYTES + 1024;
 const MOST_ADMIN_MESSAGE: usize = 4 * 1024 * 1024;
 /// How many calls one agent's connection has open at once: its session, and a renewal or a body beside it.
 const AGENT_STREAMS: u32 = 16;
+/// How many calls one operator's connection has open at once: some that watch, and one that asks.
+const ADMIN_STREAMS: u32 = 64;
+/// How many connections operators have open at once, handshakes among them. Agents have theirs beside these.
+const ADMIN_CONNECTIONS: usize = 256;
+/// The longest request to the health service, or to reflection: a name.
+const MOST_NAME: usize = 4 * 1024;
+/// What a client may send of one call, and of all on its connection, before it is read: a chunk or the longest beat, twice.
+const CALL_WINDOW: u32 = 128 * 1024;
+const CONNECTION_WINDOW: u32 = 256 * 1024;
+/// The longest frame a client may send, the shortest limit that HTTP/2 knows.
+const MOST_FRAME: u32 = 16 * 1024;
+/// The most bytes of a call's headers. Ours have 200.
+const MOST_HEADERS: u32 = 8 * 1024;
+/// So many calls that a client opens and takes back may wait to be noticed; with one more the connection is closed.
+const MOST_TAKEN_BACK: usize = 20;
+/// How often connections without a call are looked for.
+const IDLE_LOOK: Duration = Duration::from_secs(5);
 /// Operators' connections are tried with a ping this often.
 const ADMIN_PING: Duration = Duration::from_secs(30);
 /// How often the master looks whether its own certificate is due.
@@ -265,8 +285,12 @@ async fn serve(
             ),
         }
     }
+    house.keep("idle", close_idle(Arc::clone(&desk), house.stop.clone()));
     let agents = admit(
-        "agents",
+        Name {
+            listener: "agents",
+            most: descriptors::connections(config.most_connections),
+        },
         doors.agents,
         tls.agents,
         Arc::clone(&desk),
@@ -279,7 +303,10 @@ async fn serve(
         serve_agents(Arc::clone(&desk), agents, sessions.clone(), house.stop.clone()),
     );
     let admin = admit(
-        "admin",
+        Name {
+            listener: "admin",
+            most: ADMIN_CONNECTIONS,
+        },
         doors.admin,
         tls.admin,
         Arc::clone(&desk),
@@ -463,6 +490,15 @@ async fn report_refusals(desk: Arc<Desk>, refusals: Arc<Refusals>, stop: Cancell
     refusals.report(&desk);
 }
 
+async fn close_idle(desk: Arc<Desk>, stop: CancellationToken) {
+    while !slept(IDLE_LOOK, &stop).await {
+        let closed = desk.sessions.close_idle(desk.clock.monotonic());
+        desk.metrics
+            .idle
+            .increment(u64::try_from(closed).unwrap_or(u64::MAX));
+    }
+}
+
 /// Shows a new certificate when half the life of the one before is over, by the wall clock: a machine that slept does not
 /// wake up with one that has ended.
 async fn renew_certificate(
@@ -517,11 +553,11 @@ async fn serve_agents(
     };
     let service = AgentServiceServer::new(agents).max_decoding_message_size(MOST_MESSAGE);
     health.set_serving::<AgentServiceServer<Agents>>().await;
-    let served = Server::builder()
-        .max_concurrent_streams(AGENT_STREAMS)
+    let served = bounded(AGENT_STREAMS)
+        .layer(CallLayer(Arc::clone(&desk.sessions)))
         .layer(GateLayer(desk))
         .add_service(service)
-        .add_service(health_service)
+        .add_service(health_service.max_decoding_message_size(MOST_NAME))
         .serve_with_incoming_shutdown(connections, stop.cancelled_owned())
         .await;
     if let Err(error) = served {
@@ -558,8 +594,9 @@ fn serve_admin(
         };
         let trail = AuditTrail::new(Arc::clone(&desk), stop.clone());
         let deployments = DeploymentServiceServer::new(Deployments(Arc::clone(&desk)));
-        let served = Server::builder()
+        let served = bounded(ADMIN_STREAMS)
             .http2_keepalive_interval(Some(ADMIN_PING))
+            .layer(CallLayer(Arc::clone(&desk.sessions)))
             .layer(audit::asked::Refused(Arc::clone(&desk)))
             .layer(GateLayer(Arc::clone(&desk)))
             .add_service(HostServiceServer::new(Hosts(Arc::clone(&desk))))
@@ -571,13 +608,25 @@ fn serve_admin(
             .add_service(OperatorServiceServer::new(Operators { desk, addresses }))
             .add_service(EventServiceServer::new(events))
             .add_service(AuditServiceServer::new(trail))
-            .add_service(health_service)
-            .add_service(reflection)
-            .add_service(older_reflection)
+            .add_service(health_service.max_decoding_message_size(MOST_NAME))
+            .add_service(reflection.max_decoding_message_size(MOST_NAME))
+            .add_service(older_reflection.max_decoding_message_size(MOST_NAME))
             .serve_with_incoming_shutdown(connections, stop.cancelled_owned())
             .await;
         if let Err(error) = served {
             tracing::error!(%error, "the admin listener failed");
         }
     }))
+}
+
+/// A server that takes no more of a connection than it must: what a client sends is bounded before it is looked at.
+fn bounded(streams: u32) -> Server {
+    Server::builder()
+        .max_concurrent_streams(streams)
+        .initial_stream_window_size(CALL_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_frame_size(MOST_FRAME)
+        .http2_max_header_list_size(MOST_HEADERS)
+        .http2_max_pending_accept_reset_streams(Some(MOST_TAKEN_BACK))
+        .http2_max_local_error_reset_streams(Some(MOST_TAKEN_BACK))
 }

@@ -1,4 +1,7 @@
 //! The doors: connections are accepted, shaken hands with, and counted, before anything of them is read.
+//!
+//! Each door has a bound on its connections that leaves descriptors for the others, and a [`Crowd`] of those that have not
+//! shown who they are, which no address can fill.
 
 use std::{
     collections::BTreeMap,
@@ -11,28 +14,36 @@ use std::{
 };
 
 use futures::{StreamExt as _, future::BoxFuture, stream::BoxStream};
-use picket_link::{AcceptError, Io, Peer, TlsServerIo, accept};
+use metrics::Gauge;
+use picket_link::{Io, Peer, TlsServerIo, accept};
 use picket_pki::Fingerprint;
 use rustls::ServerConfig;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpListener,
-    sync::{Semaphore, mpsc},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
     time,
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::transport::server::Connected;
 
-use crate::{desk::Desk, event::Severity, sessions::Link, spent};
+use crate::{
+    crowd::{Crowd, Place},
+    desk::Desk,
+    event::Severity,
+    sessions::Link,
+    spent,
+};
 
 /// Connections as they come, with where they come from.
 pub type Door = BoxStream<'static, (Box<dyn Io>, SocketAddr)>;
 
-/// A handshake takes two round trips; whoever needs longer than this is not there or means ill.
+/// A handshake takes two round trips, over a satellite with losses some seconds. Whoever needs longer than this is not
+/// there or means ill; a place that they hold so long is taken from them when somebody else needs it.
 const HANDSHAKE: Duration = Duration::from_secs(10);
-/// How many handshakes go on at once on one door. One costs half a millisecond of a core; more would only wait.
-const HANDSHAKES: usize = 256;
+/// How many handshakes go on at once on one door. One costs half a millisecond of a core, and some 20 KiB meanwhile.
+const HANDSHAKES: usize = 512;
 /// How many accepted connections may wait for the HTTP/2 server to take them up.
 const ACCEPTED: usize = 64;
 /// After an error of the listening socket (no descriptors left, say) nothing is accepted for this long.
@@ -64,9 +75,19 @@ pub fn tcp(listener: TcpListener) -> Door {
     .boxed()
 }
 
-/// Shakes hands at a door until `stop`, and hands out the connections that are let in.
+/// What a door is called, and how many connections it may have open.
+#[derive(Debug, Clone, Copy)]
+pub struct Name {
+    /// As metrics call it.
+    pub listener: &'static str,
+    /// Handshakes among them.
+    pub most: usize,
+}
+
+/// Shakes hands at a door until `stop`, and hands out the connections that are let in. A connection for which there is no
+/// room is closed without a word: it has not shown who it is.
 pub fn admit(
-    name: &'static str,
+    Name { listener: name, most }: Name,
     mut door: Door,
     config: Arc<ServerConfig>,
     desk: Arc<Desk>,
@@ -75,7 +96,9 @@ pub fn admit(
     tasks: &TaskTracker,
 ) -> ReceiverStream<Result<Guarded, io::Error>> {
     let (let_in, admitted) = mpsc::channel(ACCEPTED);
-    let places = Arc::new(Semaphore::new(HANDSHAKES));
+    let rooms = Arc::new(Semaphore::new(most));
+    let crowd = Arc::new(Crowd::new(HANDSHAKES.min(most / 2)));
+    let counted = Arc::new(desk.metrics.connections(name));
     let shaking = tasks.clone();
     tasks.spawn(async move {
         loop {
@@ -84,25 +107,37 @@ pub fn admit(
                 next = door.next() => next,
             };
             let Some((io, address)) = next else { return };
-            let place = tokio::select! {
-                () = stop.cancelled() => return,
-                place = Arc::clone(&places).acquire_owned() => place,
+            let entered = Room::enter(&rooms, &crowd, &counted, address.ip());
+            let (room, place) = match entered {
+                Ok(entered) => entered,
+                Err(turned_away) => {
+                    desk.metrics.handshake(name, turned_away.label());
+                    refusals.note(address.ip(), turned_away.label(), None, || turned_away.to_string());
+                    continue;
+                }
             };
-            let Ok(place) = place else { return };
             let (config, desk, refusals) = (Arc::clone(&config), Arc::clone(&desk), Arc::clone(&refusals));
             let let_in = let_in.clone();
             shaking.spawn(async move {
-                let (accepted, shown) = spent::watching(accept(io, address, config, HANDSHAKE)).await;
-                match accepted {
+                let (shaken, shown) = tokio::select! {
+                    shaken = spent::watching(accept(io, address, config, HANDSHAKE)) => shaken,
+                    () = place.place.displaced.cancelled() => {
+                        desk.metrics.handshake(name, TurnedAway::Displaced.label());
+                        let why = || TurnedAway::Displaced.to_string();
+                        refusals.note(address.ip(), TurnedAway::Displaced.label(), None, why);
+                        return;
+                    }
+                };
+                match shaken {
                     Ok(io) => {
                         desk.metrics.handshake(name, "accepted");
                         drop(place);
                         // The server takes no more when it stops.
-                        drop(let_in.send(Ok(Guarded::new(io, &desk))).await);
+                        drop(let_in.send(Ok(Guarded::new(io, &desk, room))).await);
                     }
                     Err(error) => {
                         desk.metrics.handshake(name, error.label());
-                        refusals.note(address.ip(), &error, shown);
+                        refusals.note(address.ip(), error.label(), shown, || crate::status::chain(&error));
                     }
                 }
             });
@@ -111,20 +146,89 @@ pub fn admit(
     ReceiverStream::new(admitted)
 }
 
+/// Why a connection was closed before its handshake was done.
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+enum TurnedAway {
+    #[error(
+        "this door has as many connections open as it may (agents.most_connections, or the file descriptors this process has)"
+    )]
+    Full,
+    #[error("its address has more handshakes open than its share")]
+    Crowded,
+    #[error("somebody else needed the place of its handshake, and its address had the most of them")]
+    Displaced,
+}
+
+impl TurnedAway {
+    fn label(self) -> &'static str {
+        match self {
+            Self::Full => "full",
+            Self::Crowded => "crowded",
+            Self::Displaced => "displaced",
+        }
+    }
+}
+
+/// A connection's share of what its door may have open.
+struct Room {
+    _permit: OwnedSemaphorePermit,
+    counted: Arc<[Gauge; 2]>,
+}
+
+/// A handshake's place in the crowd.
+struct Counted {
+    place: Place,
+    counted: Arc<[Gauge; 2]>,
+}
+
+impl Room {
+    fn enter(
+        rooms: &Arc<Semaphore>,
+        crowd: &Arc<Crowd>,
+        counted: &Arc<[Gauge; 2]>,
+        address: IpAddr,
+    ) -> Result<(Self, Counted), TurnedAway> {
+        let permit = Arc::clone(rooms).try_acquire_owned();
+        let permit = permit.map_err(|_| TurnedAway::Full)?;
+        let place = crowd.enter(address).ok_or(TurnedAway::Crowded)?;
+        counted.iter().for_each(|gauge| gauge.increment(1));
+        let room = Self {
+            _permit: permit,
+            counted: Arc::clone(counted),
+        };
+        let counted = Arc::clone(counted);
+        Ok((room, Counted { place, counted }))
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        self.counted[0].decrement(1);
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.counted[1].decrement(1);
+    }
+}
+
 /// A connection that ends when its peer is cut off.
 pub struct Guarded {
     io: TlsServerIo,
     _link: Link,
+    _room: Room,
     closed: BoxFuture<'static, ()>,
 }
 
 impl Guarded {
-    fn new(io: TlsServerIo, desk: &Desk) -> Self {
-        let link = desk.sessions.link(&io.peer().identity, io.peer().fingerprint);
+    fn new(io: TlsServerIo, desk: &Desk, room: Room) -> Self {
+        let link = desk.sessions.link(io.peer(), desk.clock.monotonic());
         let closed = Box::pin(link.closed.clone().cancelled_owned());
         Self {
             io,
             _link: link,
+            _room: room,
             closed,
         }
     }
@@ -191,18 +295,20 @@ impl Refusals {
     /// How often they are reported.
     pub const EVERY: Duration = Duration::from_secs(60);
 
-    fn note(&self, address: IpAddr, error: &AcceptError, spent: Option<Fingerprint>) {
+    fn note(
+        &self,
+        address: IpAddr,
+        label: &'static str,
+        spent: Option<Fingerprint>,
+        why: impl FnOnce() -> String,
+    ) {
         let mut noted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = (address, error.label(), spent);
+        let key = (address, label, spent);
         if noted.by.len() >= MOST_REFUSALS && !noted.by.contains_key(&key) {
             noted.others += 1;
             return;
         }
-        noted
-            .by
-            .entry(key)
-            .or_insert_with(|| (0, crate::status::chain(error)))
-            .0 += 1;
+        noted.by.entry(key).or_insert_with(|| (0, why())).0 += 1;
     }
 
     /// Reports what was noted since the last time: an event for each address and reason.

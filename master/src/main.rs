@@ -13,6 +13,7 @@ use picket_clock::Clock;
 use picket_master::{
     Doors,
     config::{Config, Log, LogFormat, dialable, with_port},
+    descriptors,
     init::{Plan, init},
     listen, local, run,
     store::{self, Store, accept, restore, verify},
@@ -232,6 +233,7 @@ fn start(settings: &Settings, clock: Clock) -> ExitCode {
 }
 
 async fn serve(config: Config, clock: Clock) -> anyhow::Result<()> {
+    descriptors::raise();
     let stop = CancellationToken::new();
     let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;

@@ -22,6 +22,10 @@ pub struct Metrics {
     pub sessions: Gauge,
     /// Commits to the store.
     pub commits: Counter,
+    /// Sessions that were sent away because another machine has their host's.
+    pub quarantined: Counter,
+    /// Connections that were closed because they had no call.
+    pub idle: Counter,
     labelled: Mutex<HashMap<(&'static str, String), Counter>>,
 }
 
@@ -32,6 +36,11 @@ impl std::fmt::Debug for Metrics {
 }
 
 const HANDSHAKES: &str = "master_handshakes_total";
+const TAKEOVERS: &str = "master_takeovers_total";
+const CONNECTIONS: &str = "master_connections";
+const CROWD: &str = "master_crowd";
+const QUARANTINED: &str = "master_quarantined_total";
+const IDLE: &str = "master_idle_closed_total";
 const OUTCOMES: &str = "master_outcomes_total";
 const HOSTS: &str = "master_host_state";
 const DECKIES: &str = "master_decky_state";
@@ -63,10 +72,27 @@ impl Metrics {
             "TLS handshakes by listener and outcome; `accepted` or why it was refused.",
         );
         describe(OUTCOMES, "Outcomes of desired documents that hosts reported.");
+        describe(
+            TAKEOVERS,
+            "Sessions that took the place of another one of their host, by why.",
+        );
+        describe(
+            QUARANTINED,
+            "Sessions that were sent away because another machine has their host's.",
+        );
+        describe(
+            IDLE,
+            "Connections that were closed because they had no call open.",
+        );
         let describe = |name: &'static str, text: &'static str| {
             recorder.describe_gauge(name.into(), Some(Unit::Count), text.into());
         };
         describe("master_sessions", "Open sessions.");
+        describe(
+            CONNECTIONS,
+            "Open connections by listener, handshakes among them.",
+        );
+        describe(CROWD, "Handshakes going on, by listener.");
         describe(HOSTS, "Hosts by state.");
         describe(DECKIES, "Deckies by state, as their hosts said last.");
         Self {
@@ -76,6 +102,8 @@ impl Metrics {
             skipped: recorder.register_counter(&Key::from_name("master_skipped_entries_total"), &META),
             sessions: recorder.register_gauge(&Key::from_name("master_sessions"), &META),
             commits: recorder.register_counter(&Key::from_name("master_commits_total"), &META),
+            quarantined: recorder.register_counter(&Key::from_name(QUARANTINED), &META),
+            idle: recorder.register_counter(&Key::from_name(IDLE), &META),
             labelled: Mutex::new(HashMap::new()),
             recorder,
         }
@@ -104,6 +132,19 @@ impl Metrics {
     /// Counts a handshake on a listener by its outcome.
     pub fn handshake(&self, listener: &'static str, outcome: &str) {
         self.count(HANDSHAKES, &[("listener", listener), ("outcome", outcome)]);
+    }
+
+    /// Counts a session that took another one's place.
+    pub fn takeover(&self, why: &str) {
+        self.count(TAKEOVERS, &[("why", why)]);
+    }
+
+    /// How many connections a listener has open, and how many of them have not shown who they are.
+    pub fn connections(&self, listener: &'static str) -> [Gauge; 2] {
+        [CONNECTIONS, CROWD].map(|name| {
+            let key = Key::from_parts(name, vec![Label::new("listener", listener)]);
+            self.recorder.register_gauge(&key, &META)
+        })
     }
 
     /// Counts an outcome.

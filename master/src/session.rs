@@ -16,7 +16,7 @@ use picket_proto::{
     beat::{Beat, Digest, SectionKind},
     document::{Kind, Outcome, OutcomeStatus, Stamp},
     host::HostId,
-    session::{BeatAck, FromAgent, FromMaster, Hello, Leave, LeaveReason, Limits, Welcome},
+    session::{BeatAck, FromAgent, FromMaster, Hello, Leave, LeaveReason, Limits, PING, Welcome},
     wire::agent as wire,
 };
 use prost::Message as _;
@@ -26,6 +26,7 @@ use tonic::{Code, Status, Streaming};
 
 use crate::{
     caller::HostCaller,
+    clones::{self, Answer, Machine, Verdict, Why, decide},
     desired,
     desk::Desk,
     event::Severity,
@@ -34,7 +35,7 @@ use crate::{
     refused::Refused,
     renewal,
     session::claim::Claims,
-    sessions::{LAST_WORD, Seat},
+    sessions::{Heard, LAST_WORD, Newcomer, Seat, Seated},
 };
 
 /// How many messages may wait for an agent: a welcome, a document of each kind, acknowledgements.
@@ -49,6 +50,8 @@ const BEAT_SPACING: Duration = Duration::from_millis(20);
 const STUCK: Duration = Duration::from_secs(10);
 /// When the master stops, agents come back after about this long.
 const RETRY_AFTER: Duration = Duration::from_secs(2);
+/// How often a newcomer looks again when the seat it wanted went to somebody else meanwhile.
+const MOST_ROUNDS: usize = 4;
 
 /// The outgoing half of a session. Boxed, since a channel keeps room for 32 messages, however few may wait in it.
 pub type Out = mpsc::Sender<Box<wire::SessionResponse>>;
@@ -77,6 +80,8 @@ struct Session {
     /// When the agent beat last.
     beat_at: Instant,
     claims: Claims,
+    /// The question that was sent last.
+    pinged: u64,
 }
 
 /// What an agent holds of a document that travels as changes.
@@ -108,9 +113,11 @@ pub async fn serve(
     stop: CancellationToken,
 ) {
     let host = caller.id;
-    let hello = match greet(&desk, &caller, &mut inbound).await {
+    let hello = match greet(&mut inbound).await {
         Ok(hello) => hello,
-        Err(leave) => {
+        // Its connection broke, or made room for a newer one.
+        Err(None) => return,
+        Err(Some(leave)) => {
             let seen = desk.observed.of(host);
             if leave.reason == LeaveReason::Protocol && seen.may_tell(desk.clock.monotonic()) {
                 desk.say(
@@ -124,8 +131,19 @@ pub async fn serve(
             return;
         }
     };
-    tell_of_another_machine(&desk, &caller, &hello);
-    let mut seat = desk.sessions.sit(host);
+    let mut seat = match take_seat(&desk, &caller, &hello).await {
+        Ok(seat) => seat,
+        Err(leave) => {
+            say_leave(&out, leave).await;
+            return;
+        }
+    };
+    // Not before it has the seat: whoever copied a certificate and renewed first spends nobody's pin with it.
+    if let Err(leave) = promote(&desk, &caller).await {
+        drop(seat);
+        say_leave(&out, leave).await;
+        return;
+    }
     desk.metrics.sessions.increment(1);
     let seen = desk.observed.of(host);
     seen.connected(caller.peer.address, &hello.machine_id);
@@ -136,6 +154,7 @@ pub async fn serve(
         announced: [None; Kind::ALL.len()],
         beat_at: now,
         claims: Claims::new(&desk, &caller, &hello),
+        pinged: 0,
         host,
         seen,
         out,
@@ -164,48 +183,120 @@ pub async fn serve(
     }
 }
 
-/// A session that replaces an open one from another machine or boot is two agents with one identity.
-fn tell_of_another_machine(desk: &Desk, caller: &HostCaller, hello: &Hello) {
-    let seen = desk.observed.of(caller.id);
-    let (before, machine) = seen.connection();
-    let another = desk.sessions.has(caller.id) && machine != hello.machine_id;
-    if another && seen.may_tell(desk.clock.monotonic()) {
-        let before = before.map_or_else(|| "an unknown address".to_owned(), |address| address.to_string());
-        let message = format!(
-            "a session from {} replaces one from {before}, and they are different machines: somebody copied this identity; \
-             `picketctl host bundle {} --cut` ends both",
-            caller.peer.address,
-            desk.name_of(caller.id)
-        );
-        desk.say(
-            Severity::Alert,
-            "session.replaced",
-            &desk.name_of(caller.id),
-            &message,
-        );
+/// Takes the host's seat. When another session has it, the two are told apart first (see [`clones`]).
+async fn take_seat(desk: &Desk, caller: &HostCaller, hello: &Hello) -> Result<Seat, Leave> {
+    let host = caller.id;
+    let newcomer = Newcomer {
+        machine: Machine::of(hello),
+        answers: hello.capabilities.iter().any(|capability| capability == PING),
+        address: caller.peer.address,
+        connection: caller.peer.connection,
+    };
+    for _ in 0..MOST_ROUNDS {
+        let Some(older) = desk.sessions.seated(host) else {
+            match desk.sessions.sit(host, newcomer, None) {
+                Some(seat) => return Ok(seat),
+                None => continue,
+            }
+        };
+        let often = desk.sessions.clones.often(host, desk.clock.monotonic());
+        let mut verdict = decide(&older.who.machine, &newcomer.machine, often, Answer::Unasked);
+        if verdict == Verdict::Ask {
+            let answer = match ask(&older).await {
+                Some(answer) => answer,
+                // Its seat is free.
+                None => continue,
+            };
+            verdict = decide(&older.who.machine, &newcomer.machine, often, answer);
+        }
+        match verdict {
+            Verdict::Quarantine => return Err(send_away(desk, host, &newcomer, &older)),
+            Verdict::TakeOver(why) => {
+                if let Some(seat) = desk.sessions.sit(host, newcomer, Some(older.id)) {
+                    tell_of_takeover(desk, host, why, &newcomer, &older);
+                    return Ok(seat);
+                }
+            }
+            Verdict::Ask => {}
+        }
+    }
+    Err(stops("sessions of this host come and go too fast"))
+}
+
+/// Asks a session whether its agent is there. None when it ended meanwhile.
+async fn ask(older: &Seated) -> Option<Answer> {
+    if !older.who.answers {
+        return Some(Answer::Impossible);
+    }
+    match older.post.ask(clones::ANSWER).await {
+        Heard::Pong => Some(Answer::Given),
+        Heard::Silence => Some(Answer::Missing),
+        Heard::End => None,
     }
 }
 
-/// Takes the Hello in and makes the pin current that the agent came with.
-async fn greet(
-    desk: &Arc<Desk>,
-    caller: &HostCaller,
-    inbound: &mut Streaming<wire::SessionRequest>,
-) -> Result<Hello, Leave> {
+/// Sends a machine away for a while: another one has the seat and is alive.
+fn send_away(desk: &Desk, host: HostId, newcomer: &Newcomer, older: &Seated) -> Leave {
+    desk.metrics.quarantined.increment(1);
+    let (from, seated) = (newcomer.address, older.who.address);
+    let name = desk.name_of(host);
+    let message = format!(
+        "another machine uses this identity: its session is from {seated} and answers, this one is from {from}"
+    );
+    let clones = &desk.sessions.clones;
+    if clones.sent_away(host, &newcomer.machine, from, seated, desk.clock.monotonic()) {
+        let message = format!(
+            "{message}. It is told nothing and waits; stop the wrong one, or `picketctl host bundle {name} --cut` ends both"
+        );
+        desk.say(Severity::Alert, "session.quarantined", &name, &message);
+    }
+    Leave {
+        // An agent that answers no pings does not know the other reason.
+        reason: if newcomer.answers {
+            LeaveReason::Quarantined
+        } else {
+            LeaveReason::Replaced
+        },
+        message,
+        retry_after: Some(clones::RETRY),
+    }
+}
+
+fn tell_of_takeover(desk: &Desk, host: HostId, why: Why, newcomer: &Newcomer, older: &Seated) {
+    desk.metrics.takeover(why.label());
+    let name = desk.name_of(host);
+    let (from, before) = (newcomer.address, older.who.address);
+    tracing::info!(host = %name, %from, %before, why = why.label(), "a session took over");
+    if desk.sessions.clones.took_over(host, desk.clock.monotonic()) {
+        let message = format!(
+            "three sessions took each other's place within ten minutes, the last from {from} in place of {before}: two agents              have this identity, or its line breaks again and again; `picketctl host bundle {name} --cut` ends both"
+        );
+        desk.say(Severity::Alert, "session.takeovers", &name, &message);
+    }
+}
+
+/// Takes the Hello in. The error is what to say to an agent that is still there.
+async fn greet(inbound: &mut Streaming<wire::SessionRequest>) -> Result<Hello, Option<Leave>> {
     let first = time::timeout(HELLO, inbound.message()).await;
     let message = match first {
         Ok(Ok(Some(message))) => message,
-        Ok(Ok(None)) | Err(_) => return Err(protocol("a session begins with a hello")),
-        Ok(Err(status)) => return Err(too_long_or(&status)),
+        Ok(Ok(None)) | Err(_) => return Err(Some(protocol("a session begins with a hello"))),
+        Ok(Err(status)) if status.code() == Code::OutOfRange => return Err(Some(too_long_or(&status))),
+        Ok(Err(_)) => return Err(None),
     };
     let hello = match FromAgent::try_from(message) {
         Ok(FromAgent::Hello(hello)) => hello,
-        Ok(FromAgent::Beat(_) | FromAgent::Outcome(_) | FromAgent::Goodbye(_)) => {
-            return Err(protocol("a session begins with a hello"));
+        Ok(FromAgent::Beat(_) | FromAgent::Outcome(_) | FromAgent::Goodbye(_) | FromAgent::Pong(_)) => {
+            return Err(Some(protocol("a session begins with a hello")));
         }
-        Err(error) => return Err(protocol(&error.to_string())),
+        Err(error) => return Err(Some(protocol(&error.to_string()))),
     };
     compatible(VERSION, &hello.version).map_err(|problem| protocol(&problem))?;
+    Ok(hello)
+}
+
+/// Makes the pin current that the agent came with.
+async fn promote(desk: &Desk, caller: &HostCaller) -> Result<(), Leave> {
     if caller.pin == PinKind::Pending {
         let audit = caller.actor().does(
             "host.promote",
@@ -225,7 +316,7 @@ async fn greet(
             }
         }
     }
-    Ok(hello)
+    Ok(())
 }
 
 /// A master serves agents of its own minor version, one older and one newer.
@@ -302,12 +393,15 @@ impl Session {
                 () = time::sleep_until(silent_at) => {
                     return End::Leave(protocol("no beat for longer than two intervals"));
                 }
-                () = seat.nudge.notified() => Step::Announce,
+                () = seat.post.nudge.notified() => Step::Nudged,
                 () = self.claims.check(), if self.claims.is_checking() => Step::Checked,
                 message = inbound.message() => Step::Message(message),
             };
             let result = match step {
-                Step::Announce => self.announce().await,
+                Step::Nudged => match self.ping(seat.post.question()).await {
+                    Ok(()) => self.announce().await,
+                    Err(end) => Err(end),
+                },
                 Step::Checked => {
                     self.claims.weigh(&self.seen).await;
                     Ok(())
@@ -319,7 +413,7 @@ impl Session {
                 Step::Message(Ok(Some(_))) if self.desk.now() > not_after => Err(End::Leave(ended())),
                 Step::Message(Ok(Some(message))) => {
                     silent_at = self.desk.clock.monotonic() + silence;
-                    self.take(message).await
+                    self.take(message, seat).await
                 }
                 Step::Message(Ok(None)) => Err(End::Gone),
                 Step::Message(Err(status)) if status.code() == Code::OutOfRange => {
@@ -333,7 +427,18 @@ impl Session {
         }
     }
 
-    async fn take(&mut self, message: wire::SessionRequest) -> Result<(), End> {
+    /// Passes a question on that was not sent yet.
+    async fn ping(&mut self, question: Option<u64>) -> Result<(), End> {
+        match question {
+            Some(question) if question > self.pinged => {
+                self.pinged = question;
+                self.send(FromMaster::Ping(question)).await
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    async fn take(&mut self, message: wire::SessionRequest, seat: &Seat) -> Result<(), End> {
         let message =
             FromAgent::try_from(message).map_err(|error| End::Leave(protocol(&error.to_string())))?;
         match message {
@@ -343,6 +448,10 @@ impl Session {
                 Ok(())
             }
             FromAgent::Goodbye(_) => Err(End::Goodbye),
+            FromAgent::Pong(question) => {
+                seat.post.answer(question);
+                Ok(())
+            }
             FromAgent::Hello(_) => Err(End::Leave(protocol("a second hello in one session"))),
         }
     }
@@ -520,7 +629,7 @@ impl Session {
     reason = "it lives on the stack for one turn of the loop; a box is a heap visit a beat"
 )]
 enum Step {
-    Announce,
+    Nudged,
     Checked,
     Message(Result<Option<wire::SessionRequest>, Status>),
 }
@@ -566,12 +675,12 @@ fn too_long_or(status: &Status) -> Leave {
     }
 }
 
-/// A call that is for open sessions only.
-pub(crate) fn needs_session(desk: &Desk, host: HostId) -> Result<(), Refused> {
-    if desk.sessions.has(host) {
-        return Ok(());
+/// A call that is for the connection of the host's open session only: a machine that was sent away reports nothing.
+pub(crate) fn needs_session(desk: &Desk, caller: &HostCaller) -> Result<(), Refused> {
+    match desk.sessions.seated(caller.id) {
+        Some(seated) if seated.who.connection == caller.peer.connection => Ok(()),
+        Some(_) | None => Err(Refused::NotNow("open a session first".to_owned())),
     }
-    Err(Refused::NotNow("open a session first".to_owned()))
 }
 
 /// A digest in a call.

@@ -17,6 +17,9 @@ use crate::{
     wire::agent as wire,
 };
 
+/// The capability of an agent that answers [`FromMaster::Ping`] and knows [`LeaveReason::Quarantined`].
+pub const PING: &str = "ping";
+
 /// The most capabilities either side names.
 const MOST_CAPABILITIES: usize = 64;
 
@@ -116,6 +119,8 @@ pub enum LeaveReason {
     Replaced,
     /// What was sent broke a limit or the protocol.
     Protocol,
+    /// Another machine has a session under this identity and is alive.
+    Quarantined,
 }
 
 /// From the agent, inside a session.
@@ -129,6 +134,8 @@ pub enum FromAgent {
     Outcome(Outcome),
     /// A planned end, with its reason.
     Goodbye(String),
+    /// The answer to [`FromMaster::Ping`], with its number.
+    Pong(u64),
 }
 
 /// From the master, inside a session.
@@ -142,6 +149,8 @@ pub enum FromMaster {
     Document(Document),
     /// The end.
     Leave(Leave),
+    /// Asks whether the agent is there.
+    Ping(u64),
 }
 
 impl From<&FromAgent> for wire::SessionRequest {
@@ -154,6 +163,7 @@ impl From<&FromAgent> for wire::SessionRequest {
             FromAgent::Goodbye(reason) => Message::Goodbye(wire::Goodbye {
                 reason: reason.clone(),
             }),
+            FromAgent::Pong(nonce) => Message::Pong(wire::Pong { nonce: *nonce }),
         };
         Self {
             message: Some(message),
@@ -171,6 +181,7 @@ impl TryFrom<wire::SessionRequest> for FromAgent {
             Message::Beat(beat) => Self::Beat(beat.try_into()?),
             Message::Outcome(outcome) => Self::Outcome(outcome.try_into()?),
             Message::Goodbye(goodbye) => Self::Goodbye(text("goodbye.reason", goodbye.reason, 256)?),
+            Message::Pong(pong) => Self::Pong(pong.nonce),
         })
     }
 }
@@ -183,6 +194,7 @@ impl From<&FromMaster> for wire::SessionResponse {
             FromMaster::BeatAck(ack) => Message::BeatAck(ack.into()),
             FromMaster::Document(document) => Message::Document(document.into()),
             FromMaster::Leave(leave) => Message::Leave(leave.into()),
+            FromMaster::Ping(nonce) => Message::Ping(wire::Ping { nonce: *nonce }),
         };
         Self {
             message: Some(message),
@@ -200,6 +212,7 @@ impl TryFrom<wire::SessionResponse> for FromMaster {
             Message::BeatAck(ack) => Self::BeatAck(ack.try_into()?),
             Message::Document(document) => Self::Document(document.try_into()?),
             Message::Leave(leave) => Self::Leave(leave.try_into()?),
+            Message::Ping(ping) => Self::Ping(ping.nonce),
         })
     }
 }
@@ -354,6 +367,7 @@ impl From<&Leave> for wire::Leave {
                 LeaveReason::Retired => wire::LeaveReason::Retired,
                 LeaveReason::Replaced => wire::LeaveReason::Replaced,
                 LeaveReason::Protocol => wire::LeaveReason::Protocol,
+                LeaveReason::Quarantined => wire::LeaveReason::Quarantined,
             }
             .into(),
             message: leave.message.clone(),
@@ -373,6 +387,7 @@ impl TryFrom<wire::Leave> for Leave {
                 Ok(wire::LeaveReason::Retired) => LeaveReason::Retired,
                 Ok(wire::LeaveReason::Replaced) => LeaveReason::Replaced,
                 Ok(wire::LeaveReason::Protocol) => LeaveReason::Protocol,
+                Ok(wire::LeaveReason::Quarantined) => LeaveReason::Quarantined,
                 Ok(wire::LeaveReason::Unspecified) | Err(_) => {
                     return Err(WireError::new(
                         "leave.reason",

@@ -3,8 +3,9 @@
 use picket_link::Connected;
 use picket_proto::{
     VERSION,
+    session::PING,
     wire::agent::{
-        Beat, DeckiesStatus, Hello, Leave, NodeProof, Section, SessionRequest, SessionResponse,
+        Beat, DeckiesStatus, Hello, Leave, NodeProof, Pong, Section, SessionRequest, SessionResponse,
         ZeroTierStatus, agent_service_client::AgentServiceClient, session_request, session_response,
     },
 };
@@ -21,12 +22,12 @@ pub struct Conversation {
 }
 
 impl Conversation {
-    /// Opens a session and says Hello.
+    /// Opens a session and says Hello, as an agent that answers no pings.
     ///
     /// # Errors
     /// What the master refuses.
     pub async fn open(connected: &Connected) -> Result<Self, Status> {
-        Self::open_with(connected, None).await
+        Self::open_as(connected, "a story", false, None).await
     }
 
     /// Opens a session and shows this for a ZeroTier node.
@@ -34,11 +35,29 @@ impl Conversation {
     /// # Errors
     /// What the master refuses.
     pub async fn open_with(connected: &Connected, node_proof: Option<NodeProof>) -> Result<Self, Status> {
+        Self::open_as(connected, "a story", false, node_proof).await
+    }
+
+    /// Opens a session and says Hello from a machine, as an agent that answers pings or as one that is too old to.
+    ///
+    /// # Errors
+    /// What the master refuses.
+    pub async fn open_on(connected: &Connected, machine: &str, answers: bool) -> Result<Self, Status> {
+        Self::open_as(connected, machine, answers, None).await
+    }
+
+    async fn open_as(
+        connected: &Connected,
+        machine: &str,
+        answers: bool,
+        node_proof: Option<NodeProof>,
+    ) -> Result<Self, Status> {
         let (to_master, requests) = mpsc::channel(16);
         let hello = Hello {
             version: VERSION.to_owned(),
-            machine_id: "a story".to_owned(),
-            boot_id: "a story".to_owned(),
+            capabilities: answers.then(|| PING.to_owned()).into_iter().collect(),
+            machine_id: machine.to_owned(),
+            boot_id: machine.to_owned(),
             instance_id: vec![7; 16].into(),
             time: Some(std::time::SystemTime::UNIX_EPOCH.into()),
             node_proof,
@@ -54,6 +73,39 @@ impl Conversation {
             to_master,
             from_master,
         })
+    }
+
+    /// Listens until the master welcomes it.
+    ///
+    /// # Errors
+    /// With the master's last word, when it sends it away.
+    pub async fn welcomed(&mut self) -> Result<(), Leave> {
+        loop {
+            match self.hear().await {
+                Some(session_response::Message::Welcome(_)) => return Ok(()),
+                Some(session_response::Message::Leave(leave)) => return Err(leave),
+                Some(_) => {}
+                None => panic!("the master ends it without a word"),
+            }
+        }
+    }
+
+    /// Answers pings until the session ends, and returns the last word. Never returns while it goes on.
+    pub async fn answer_pings(mut self) -> Leave {
+        loop {
+            match self.hear().await {
+                Some(session_response::Message::Ping(ping)) => {
+                    let pong = SessionRequest {
+                        message: Some(session_request::Message::Pong(Pong { nonce: ping.nonce })),
+                    };
+                    // A master that ends the session takes nothing more, and says so next.
+                    drop(self.to_master.send(pong).await);
+                }
+                Some(session_response::Message::Leave(leave)) => return leave,
+                Some(_) => {}
+                None => panic!("the master ends it without a word"),
+            }
+        }
     }
 
     /// Says a beat with these deckies.
@@ -101,7 +153,11 @@ impl Conversation {
                 Some(session_response::Message::Leave(leave)) => {
                     panic!("the master ends it: {}", leave.message)
                 }
-                Some(session_response::Message::Welcome(_) | session_response::Message::Document(_)) => {}
+                Some(
+                    session_response::Message::Welcome(_)
+                    | session_response::Message::Document(_)
+                    | session_response::Message::Ping(_),
+                ) => {}
                 None => panic!("the master ends it without a word"),
             }
         }

@@ -3,7 +3,10 @@
 use std::{
     fmt, fs,
     path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
     time::Duration,
 };
 
@@ -53,6 +56,7 @@ pub struct Host {
     directory: PathBuf,
     settings: String,
     zerotier: bool,
+    boots: AtomicU32,
     running: Mutex<Option<Running>>,
 }
 
@@ -77,6 +81,7 @@ impl Host {
             directory,
             settings: DECKIES.to_owned(),
             zerotier: true,
+            boots: AtomicU32::new(1),
             running: Mutex::default(),
         }
     }
@@ -176,6 +181,12 @@ impl Host {
             running.agent.abort();
             drop(running.agent.await);
         }
+    }
+
+    /// The machine starts again after [`Self::power_off`], and so does its agent.
+    pub fn boot(&self) {
+        self.boots.fetch_add(1, Ordering::Relaxed);
+        self.start();
     }
 
     /// Stops the agent and starts it.
@@ -347,7 +358,7 @@ impl Host {
     fn machine(&self) -> Arc<Machine> {
         Arc::new(Machine {
             machine_id: format!("machine-{}", self.node),
-            boot_id: format!("boot-{}", self.node),
+            boot_id: format!("boot-{}-{}", self.node, self.boots.load(Ordering::Relaxed)),
             instance_id: *uuid::Uuid::new_v4().as_bytes(),
             hostname: self.name.clone(),
             os: "Linux".to_owned(),

@@ -50,6 +50,8 @@ const PATIENCE: Duration = Duration::from_secs(300);
 const LOOK: Duration = Duration::from_millis(250);
 /// How long a call of an operator may take, in simulated time.
 const CALL: Duration = Duration::from_secs(30);
+/// An operator's connection is not used again when it had no call for this long: the master closes it soon.
+const REUSED: Duration = Duration::from_secs(200);
 /// Where agents dial.
 pub(crate) const AGENTS: &str = "master.example.org:7443";
 /// Where operators dial.
@@ -69,7 +71,7 @@ pub struct Site {
     settings: String,
     master: Mutex<Option<Master>>,
     operator: Wire,
-    channel: Mutex<Option<Channel>>,
+    channel: Mutex<Option<(Channel, time::Instant)>>,
     addresses: AtomicU8,
 }
 
@@ -243,7 +245,10 @@ impl Site {
     /// The operator's connection, made when there is none.
     async fn dial_admin(&self) -> Channel {
         let open = self.channel().clone();
-        if let Some(channel) = open {
+        if let Some((channel, last)) = open
+            && last.elapsed() < REUSED
+        {
+            *self.channel() = Some((channel.clone(), time::Instant::now()));
             return channel;
         }
         let bundle = self.admin_bundle();
@@ -252,7 +257,7 @@ impl Site {
         let channel = connected
             .unwrap_or_else(|error| panic!("the operator: {}", sentence(&error)))
             .channel;
-        *self.channel() = Some(channel.clone());
+        *self.channel() = Some((channel.clone(), time::Instant::now()));
         channel
     }
 
@@ -266,7 +271,7 @@ impl Site {
         self.master.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn channel(&self) -> MutexGuard<'_, Option<Channel>> {
+    fn channel(&self) -> MutexGuard<'_, Option<(Channel, time::Instant)>> {
         self.channel.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

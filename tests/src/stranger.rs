@@ -2,15 +2,17 @@
 
 use std::{sync::Arc, time::Duration};
 
-use picket_agent::identity::IdentityStore;
+use picket_agent::identity::{Identity as AgentIdentity, IdentityStore};
 use picket_clock::Clock;
 use picket_link::{Connected, Dial as _, LinkError, Options, connect};
 use picket_master::signer;
 use picket_pki::{Authorities, Authority, Bundle, Identity, Key, Refusal, client_config, lifetime};
+use picket_proto::wire::agent::{RenewRequest, agent_service_client::AgentServiceClient};
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_rustls::TlsConnector;
+use tonic::Status;
 
 use crate::{
     host::Host,
@@ -34,6 +36,9 @@ pub enum Door {
 pub struct Stranger {
     tls: Arc<ClientConfig>,
     line: Line,
+    /// The host's identity that it has, if it has one.
+    identity: Option<AgentIdentity>,
+    clock: Clock,
 }
 
 impl Stranger {
@@ -47,6 +52,8 @@ impl Stranger {
         Self {
             tls: tls(&bundle, &site.clock),
             line: site.machine("stranger").line,
+            identity: None,
+            clock: site.clock.clone(),
         }
     }
 
@@ -65,6 +72,8 @@ impl Stranger {
         Self {
             tls: identity.tls(&site.clock).expect("and works"),
             line: site.machine("stranger").line,
+            identity: Some(identity),
+            clock: site.clock.clone(),
         }
     }
 
@@ -74,6 +83,8 @@ impl Stranger {
         Self {
             tls: tls(&site.admin_bundle(), &site.clock),
             line: site.machine("stranger").line,
+            identity: None,
+            clock: site.clock.clone(),
         }
     }
 
@@ -109,6 +120,8 @@ impl Stranger {
         Self {
             tls: tls(&bundle, &site.clock),
             line: site.machine("stranger").line,
+            identity: None,
+            clock: site.clock.clone(),
         }
     }
 
@@ -128,6 +141,30 @@ impl Stranger {
             Options::default(),
         )
         .await
+    }
+
+    /// Has the identity renewed with a key of its own, and returns itself under the new certificate.
+    ///
+    /// # Errors
+    /// What the master refuses.
+    ///
+    /// # Panics
+    /// When it has no host's identity.
+    pub async fn renew(&self, connected: &Connected) -> Result<Self, Status> {
+        let identity = self.identity.as_ref().expect("it has a host's identity");
+        let key = Key::generate().expect("a key");
+        let csr = key.csr().expect("a request").into();
+        let mut client = AgentServiceClient::new(connected.channel.clone());
+        let answer = client.renew(RenewRequest { csr }).await?.into_inner();
+        let authorities = answer.authorities.iter().map(|der| der.to_vec()).collect();
+        let renewed = identity.renewed(key, answer.certificate.to_vec(), authorities);
+        let renewed = renewed.expect("the master signs what was asked");
+        Ok(Self {
+            tls: renewed.tls(&self.clock).expect("and that works"),
+            line: self.line.clone(),
+            identity: Some(renewed),
+            clock: self.clock.clone(),
+        })
     }
 
     /// Why a door refuses.

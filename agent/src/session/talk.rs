@@ -12,7 +12,7 @@ use picket_proto::{
     VERSION,
     beat::{Digest, SectionKind},
     document::{Document, Kind, Outcome, OutcomeStatus, Problem},
-    session::{BeatAck, FromAgent, FromMaster, Hello, Welcome},
+    session::{BeatAck, FromAgent, FromMaster, Hello, PING, Welcome},
     wire::agent as wire,
 };
 use picket_zerotier::NodeId;
@@ -66,7 +66,7 @@ pub(crate) fn hello(
 ) -> Hello {
     Hello {
         version: VERSION.to_owned(),
-        capabilities: Vec::new(),
+        capabilities: vec![PING.to_owned()],
         machine_id: machine.machine_id.clone(),
         boot_id: machine.boot_id.clone(),
         instance_id: machine.instance_id,
@@ -102,7 +102,7 @@ impl Streams {
             match streams.receive().await? {
                 FromMaster::Welcome(welcome) => Ok((streams, welcome)),
                 FromMaster::Leave(leave) => Err(MasterError::Left(Box::new(leave))),
-                FromMaster::BeatAck(_) | FromMaster::Document(_) => {
+                FromMaster::BeatAck(_) | FromMaster::Document(_) | FromMaster::Ping(_) => {
                     Err(MasterError::Ended("its first message was no Welcome".into()))
                 }
             }
@@ -257,6 +257,8 @@ impl Talk {
                     FromMaster::BeatAck(ack) => self.acknowledged(session, &ack),
                     FromMaster::Document(document) => self.announced(session, document)?,
                     FromMaster::Leave(leave) => return Ok(End::Left(leave)),
+                    // Another session wants this one's place: whoever does not answer within 3 s loses it.
+                    FromMaster::Ping(nonce) => self.streams.send(&FromAgent::Pong(nonce))?,
                 },
                 Some(done) = self.asides.join_next() => {
                     let aside = done.map_err(|error| MasterError::Ended(format!("a transfer broke off: {error}")))?;

@@ -394,6 +394,8 @@ fn shown(desk: &Desk, id: HostId) -> Result<wire::Host, Refused> {
         ..wire::Host::default()
     };
     let expired = expired::condition(&record, desk.now());
+    let clones = &desk.sessions.clones;
+    let twice = clones.condition(id, &host.name, desk.clock.monotonic());
     if let Some(seen) = desk.observed.get(id) {
         let summary = seen.summary();
         (host.deckies, host.deckies_running) = summary.decky_counts();
@@ -407,6 +409,7 @@ fn shown(desk: &Desk, id: HostId) -> Result<wire::Host, Refused> {
     }
     host.conditions.extend(expired);
     host.conditions.extend(host_nodes::conditions(desk, &record));
+    host.conditions.extend(twice);
     Ok(host)
 }
 

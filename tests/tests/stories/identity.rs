@@ -202,22 +202,6 @@ async fn what_a_host_was_granted_ends_with_it_though_its_machine_comes_back_unde
 }
 
 #[tokio::test(start_paused = true)]
-async fn of_two_machines_under_one_identity_the_newcomer_takes_over_and_the_other_is_told() {
-    let site = Site::new().await;
-    let (oslo, twin) = (site.enroll("oslo").await, site.machine("oslo"));
-    oslo.clone_to(&twin);
-    twin.start();
-    let told = oslo.until(State::Refused).await;
-    assert!(told.contains("another agent has this host's identity"), "{told}");
-    twin.until(State::Connected).await;
-    let before = site.handshakes("agents", "accepted").await;
-    site.wait(Duration::from_secs(600)).await;
-    let taken_over = site.handshakes("agents", "accepted").await - before;
-    assert!(taken_over <= 12, "{taken_over} times in ten minutes");
-    site.until("oslo", Online).await;
-}
-
-#[tokio::test(start_paused = true)]
 async fn a_certificate_is_renewed_at_half_its_life_and_nobody_is_alarmed() {
     let site = Site::new().await;
     let oslo = site.bring_in(site.machine("oslo").without_zerotier()).await;
