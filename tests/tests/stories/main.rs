@@ -6,5 +6,6 @@ mod doors;
 mod identity;
 mod members;
 mod operators;
+mod renewing;
 mod sessions;
 mod store;
