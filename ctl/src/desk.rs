@@ -8,8 +8,8 @@ use std::{
 };
 
 use picket_clock::Clock;
-use picket_link::{Dial, Options};
-use picket_pki::{Authorities, Bundle, Holder, bundle};
+use picket_link::{Dial, LinkError, Options};
+use picket_pki::{Authorities, Bundle, Holder, Refusal, bundle};
 use picket_proto::wire::admin::{
     decky_service_client::DeckyServiceClient, deployment_service_client::DeploymentServiceClient,
     event_service_client::EventServiceClient, host_service_client::HostServiceClient,
@@ -24,6 +24,7 @@ use crate::{
     config::{self, World},
     fault::{About, Fault},
     print::{Print, Row},
+    renew::{self, Kept},
 };
 
 /// The longest answer that is taken: a page of hosts has less than a tenth of it.
@@ -154,7 +155,26 @@ impl Desk {
         if let Some(channel) = &self.channel {
             return Ok(channel.clone());
         }
-        let bundle = self.bundle()?;
+        let kept = self.kept()?;
+        let first = self.connect(&kept.bundle).await;
+        // The master was restored from before the renewal, or a copy of this bundle was renewed elsewhere.
+        let previous = match &first {
+            Err(Fault::Link(LinkError::Refused {
+                cause: Refusal::Unknown | Refusal::Spent,
+                ..
+            })) => kept.previous(self.clock.now()),
+            Ok(_) | Err(_) => None,
+        };
+        let (channel, kept) = match previous {
+            Some(previous) => (self.connect(&previous.bundle).await?, previous),
+            None => (first?, kept),
+        };
+        self.channel = Some(channel.clone());
+        renew::renew(self, &channel, &kept).await;
+        Ok(channel)
+    }
+
+    async fn connect(&self, bundle: &Bundle) -> Result<Channel, Fault> {
         let addresses = self
             .master
             .clone()
@@ -173,13 +193,11 @@ impl Desk {
             ..Options::default()
         };
         let connected = picket_link::connect(&*self.dial, &addresses, Arc::new(config), options).await;
-        let channel = connected.map_err(Fault::Link)?.channel;
-        self.channel = Some(channel.clone());
-        Ok(channel)
+        Ok(connected.map_err(Fault::Link)?.channel)
     }
 
     /// The operator's bundle, read and checked.
-    fn bundle(&self) -> Result<Bundle, Fault> {
+    fn kept(&self) -> Result<Kept, Fault> {
         let default = || self.home.as_deref().map(config::default_bundle);
         let Some(path) = self.bundle.clone().or_else(default) else {
             return Err(Fault::NoBundle(None));
@@ -200,7 +218,13 @@ impl Desk {
                 host: name.clone(),
             });
         }
-        bundle.check(self.clock.now()).map_err(unusable)?;
-        Ok(bundle)
+        let certificate = bundle.check(self.clock.now()).map_err(unusable)?;
+        Ok(Kept {
+            // What is replaced is the file, and not a link to it.
+            file: path.canonicalize().unwrap_or_else(|_| path.clone()),
+            bundle,
+            certificate,
+            is_previous: false,
+        })
     }
 }

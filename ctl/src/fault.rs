@@ -17,6 +17,9 @@ use crate::Exit;
 /// How an operator gets a bundle that works.
 const NEW_BUNDLE: &str = "get a new one from `picket-master admin-bundle` on the master's machine";
 
+/// How an operator whose certificate is over gets another.
+const ADDED_AGAIN: &str = "an admin adds this device again (`picketctl operator add NAME --device DEVICE --out FILE`), or `picket-master admin-bundle` on the master's machine makes a new one";
+
 /// What was being asked of the master, for the sentence when it fails.
 #[derive(Debug, Clone)]
 pub(crate) struct About {
@@ -303,7 +306,7 @@ fn bundle(path: &Path, cause: &BundleError) -> String {
         }
         BundleError::Expired(at) => {
             format!(
-                "the bundle {path} has expired at {at}; {NEW_BUNDLE}, or set this machine's clock if that is wrong"
+                "the bundle {path} has expired at {at}; {ADDED_AGAIN}. Or set this machine's clock if that is wrong"
             )
         }
         BundleError::Truncated
@@ -377,13 +380,15 @@ fn refusal(cause: Refusal) -> String {
         Refusal::WrongTrustDomain => {
             format!("its certificate is damaged or of another trust domain; check the address, or {NEW_BUNDLE}")
         }
-        Refusal::Spent => format!("it has been replaced by a newer one; use that, or {NEW_BUNDLE}"),
-        Refusal::Revoked => "this operator has been cut off; another admin can say why".to_owned(),
+        Refusal::Spent => format!(
+            "it has been replaced by a newer one; use that. If nobody here renewed it, a copy is in other hands: an admin revokes this device first. Then {ADDED_AGAIN}"
+        ),
+        Refusal::Revoked => format!("this operator, or this device of it, has been revoked; an admin can say why. To come back: {ADDED_AGAIN}"),
         Refusal::Unknown => {
             format!("its CA signed this certificate and the master does not know it (was it restored from an older snapshot?); {NEW_BUNDLE}")
         }
         Refusal::Expired | Refusal::NotYetValid => {
-            format!("by the master's clock it has expired or is not valid yet; compare both clocks, and if they agree {NEW_BUNDLE}")
+            format!("by the master's clock it has expired or is not valid yet; compare both clocks. If they agree: {ADDED_AGAIN}")
         }
         Refusal::Protocol => {
             "the two sides do not speak the same TLS; something that is no Picket answers there, or stands between".to_owned()

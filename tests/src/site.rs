@@ -185,6 +185,12 @@ impl Site {
         self.root.path().join("master")
     }
 
+    /// Another operator's way to the master.
+    #[must_use]
+    pub fn office(&self) -> Wire {
+        self.operator.clone()
+    }
+
     /// A machine that is not enrolled.
     #[must_use]
     pub fn machine(&self, name: &str) -> Host {

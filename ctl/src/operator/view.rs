@@ -174,23 +174,24 @@ impl View for Operator {
         let added = self
             .added_at
             .map(|then| format!("{}{}", moment(then, now), by(&self.added_by)));
-        page.facts([
+        let mut facts = vec![
             ("name", Cell::from(self.name.as_str())),
             ("role", Cell::from(self.role.word())),
             ("state", self.state.cell()),
             ("added", Cell::or_dash(added)),
-        ]);
+        ];
         if let Some(then) = self.revoked_at {
             let revoked = format!("{}{}", moment(then, now), by(&self.revoked_by));
-            page.facts([
-                ("revoked", Cell::from(revoked)),
-                ("reason", Cell::or_dash(self.reason.as_ref())),
-            ]);
+            facts.push(("revoked", Cell::from(revoked)));
+            facts.push(("reason", Cell::or_dash(self.reason.as_ref())));
         }
         if let Some(device) = &self.this_device {
-            page.facts([("this device", Cell::from(device.as_str()))]);
+            facts.push(("this device", Cell::from(device.as_str())));
         }
-        page.title("Devices");
+        page.facts(facts);
+        if !self.devices.is_empty() {
+            page.title("Devices");
+        }
         let rows = self.devices.iter().map(|device| {
             vec![
                 device.name.as_str().into(),

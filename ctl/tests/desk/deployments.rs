@@ -195,6 +195,7 @@ async fn every_key_that_a_script_can_see_is_documented() {
         picket_proto::wire::admin::EventSeverity::Info,
     );
     let out = office.path("new").display().to_string();
+    let ana = office.path("ana").display().to_string();
     let mut missing = Vec::new();
     for line in [
         format!("host enroll new --out {out}"),
@@ -209,6 +210,9 @@ async fn every_key_that_a_script_can_see_is_documented() {
         "deploy show oslo".into(),
         "decky list".into(),
         "event list".into(),
+        format!("operator add ana --role viewer --device laptop --out {ana}"),
+        "operator list".into(),
+        "operator show".into(),
     ] {
         let said = office.types(&format!("{line} -o json")).await.done();
         assert_ne!(said.json(), serde_json::json!([]), "{line}");

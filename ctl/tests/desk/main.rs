@@ -13,5 +13,6 @@ mod hosts;
 mod master;
 mod members;
 mod office;
+mod operators;
 mod process;
 mod refusals;

@@ -16,7 +16,7 @@ use picket_proto::{
     wire::admin::{
         self as wire, decky_service_server as decky, deployment_service_server as deployment,
         event_service_server as event, host_service_server as host, member_service_server as member,
-        network_service_server as network,
+        network_service_server as network, operator_service_server as operator,
     },
 };
 use rustls::ServerConfig;
@@ -28,6 +28,7 @@ use crate::office::MASTER;
 
 mod deploying;
 mod governing;
+mod operating;
 
 /// How many hosts are on a page.
 const PAGE: usize = 2;
@@ -48,6 +49,7 @@ pub(crate) struct State {
     pub(crate) networks: BTreeMap<String, wire::Network>,
     pub(crate) members: BTreeMap<(String, String), Seat>,
     pub(crate) deployments: BTreeMap<String, Applied>,
+    pub(crate) operators: BTreeMap<String, wire::Operator>,
     pub(crate) events: Vec<wire::Event>,
     /// How long the controller takes; never when absent.
     pub(crate) controller_takes: Option<Duration>,
@@ -105,6 +107,7 @@ pub(crate) async fn serve(master: FakeMaster, mut incoming: Incoming, config: Ar
         .add_service(member::MemberServiceServer::new(master.clone()))
         .add_service(deployment::DeploymentServiceServer::new(master.clone()))
         .add_service(decky::DeckyServiceServer::new(master.clone()))
+        .add_service(operator::OperatorServiceServer::new(master.clone()))
         .add_service(event::EventServiceServer::new(master))
         .serve_with_incoming(tokio_stream::wrappers::ReceiverStream::new(connections));
     let ((), served) = tokio::join!(accepting, serving);

@@ -1,7 +1,13 @@
 //! What an admin does with operators.
 
-use picket_master::store::{Audit, Commit};
-use picket_pki::{Authority, Bundle, Holder, Key};
+use jiff::SignedDuration;
+use picket_master::{
+    operators,
+    record::{OperatorRole as Role, Pin, Record as _},
+    signer,
+    store::{Audit, Commit},
+};
+use picket_pki::{Authority, Bundle, Fingerprint, Holder, Key};
 use picket_proto::wire::admin::{
     AddOperatorRequest, ChangeOperatorRequest, GetOperatorRequest, Operator, OperatorRole,
     RevokeOperatorRequest, operator_service_client::OperatorServiceClient,
@@ -72,17 +78,13 @@ impl Site {
             .await
     }
 
-    /// Signs and pins a certificate for an operator that lives only so long, past the services; they give 30 days.
+    /// Signs a certificate for an operator, past the services, and pins it nowhere.
     ///
     /// # Panics
-    /// When the CA does not sign, or the store does not take it.
-    pub async fn short_lived_operator(&self, name: &str, life: jiff::SignedDuration) -> Vec<u8> {
-        use picket_master::{
-            operators,
-            record::{OperatorRole, Pin, Record as _},
-            signer,
-        };
-        let (dir, now) = (self.data_dir(), self.clock.now());
+    /// When the CA does not sign.
+    #[must_use]
+    pub fn unpinned_operator(&self, name: &str, life: SignedDuration) -> Bundle {
+        let dir = self.data_dir();
         let read = |path| std::fs::read(path).expect("the CA is in the data directory");
         let authority = Authority::load(
             &read(signer::certificate_path(&dir)),
@@ -93,17 +95,32 @@ impl Site {
         let holder = Holder::Operator {
             name: name.parse().expect("a name"),
         };
-        let issued = authority.issue(key.public(), &holder.identity(), life, now);
-        let issued = issued.expect("the CA signs");
+        let issued = authority.issue(key.public(), &holder.identity(), life, self.clock.now());
+        Bundle {
+            holder,
+            trust_domain: authority.trust_domain().clone(),
+            masters: vec![ADMIN.to_owned()],
+            authorities: vec![authority.certificate().to_vec()],
+            certificate: issued.expect("the CA signs").der,
+            key,
+        }
+    }
+
+    /// Signs and pins a certificate for an operator that lives only so long, past the services; they give 30 days.
+    ///
+    /// # Panics
+    /// When the CA does not sign, or the store does not take it.
+    pub async fn short_lived_operator(&self, name: &str, life: SignedDuration) -> Vec<u8> {
+        let (bundle, now) = (self.unpinned_operator(name, life), self.clock.now());
         let pin = Pin {
-            fingerprint: issued.fingerprint,
-            key: key.public().fingerprint(),
-            not_after: issued.not_after,
+            fingerprint: Fingerprint::of(&bundle.certificate),
+            key: bundle.key.public().fingerprint(),
+            not_after: now + life,
             certificate: String::new(),
             from: String::new(),
         };
         let device = operators::device(&"laptop".parse().expect("a name"), pin, now);
-        let record = operators::new(name, OperatorRole::Viewer, device, "a story", now);
+        let record = operators::new(name, Role::Viewer, device, "a story", now);
         let store = self.store();
         let committed = store.commit(Commit {
             guards: Vec::new(),
@@ -117,14 +134,6 @@ impl Site {
             },
         });
         committed.await.expect("the store takes it");
-        let bundle = Bundle {
-            holder,
-            trust_domain: authority.trust_domain().clone(),
-            masters: vec![ADMIN.to_owned()],
-            authorities: vec![authority.certificate().to_vec()],
-            certificate: issued.der,
-            key,
-        };
         bundle.encode().expect("it can be written").as_bytes().to_vec()
     }
 }

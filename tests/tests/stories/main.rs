@@ -12,5 +12,6 @@ mod nodes;
 mod operators;
 mod promises;
 mod renewal;
+mod renewing;
 mod sessions;
 mod store;
