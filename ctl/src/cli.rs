@@ -5,7 +5,7 @@ use std::{ffi::OsString, path::PathBuf, time::Duration};
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
-use crate::{decky, deploy, event, host, member, network, operator, print::Format};
+use crate::{audit, decky, deploy, event, host, member, network, operator, print::Format};
 
 /// The port of the admin API.
 const ADMIN_PORT: u16 = 7444;
@@ -144,6 +144,16 @@ pub(crate) enum Command {
     Event {
         #[command(subcommand)]
         verb: event::Verb,
+    },
+    /// Who changed what, and what was refused
+    #[command(
+        arg_required_else_help = true,
+        subcommand_value_name = "VERB",
+        subcommand_help_heading = "Verbs"
+    )]
+    Audit {
+        #[command(subcommand)]
+        verb: audit::Verb,
     },
     /// Print the completions for a shell
     #[command(

@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, BufRead as _, Read},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
@@ -11,13 +11,13 @@ use picket_clock::Clock;
 use picket_link::{Dial, LinkError, Options};
 use picket_pki::{Authorities, Bundle, Holder, Refusal, bundle};
 use picket_proto::wire::admin::{
-    decky_service_client::DeckyServiceClient, deployment_service_client::DeploymentServiceClient,
-    event_service_client::EventServiceClient, host_service_client::HostServiceClient,
-    member_service_client::MemberServiceClient, network_service_client::NetworkServiceClient,
-    operator_service_client::OperatorServiceClient,
+    audit_service_client::AuditServiceClient, decky_service_client::DeckyServiceClient,
+    deployment_service_client::DeploymentServiceClient, event_service_client::EventServiceClient,
+    host_service_client::HostServiceClient, member_service_client::MemberServiceClient,
+    network_service_client::NetworkServiceClient, operator_service_client::OperatorServiceClient,
 };
 use tokio::time;
-use tonic::{Response, Status, transport::Channel};
+use tonic::{Response, Status, Streaming, transport::Channel};
 
 use crate::{
     cli::Globals,
@@ -92,6 +92,7 @@ impl Desk {
         deckies: DeckyServiceClient,
         events: EventServiceClient,
         operators: OperatorServiceClient,
+        audit: AuditServiceClient,
     }
 
     /// Makes one call, within the deadline.
@@ -108,6 +109,29 @@ impl Desk {
                 after: self.timeout,
             }),
         }
+    }
+
+    /// The next message of a stream that does not pause by itself, within the deadline.
+    pub(crate) async fn next<T>(&self, about: &About, stream: &mut Streaming<T>) -> Result<Option<T>, Fault> {
+        match time::timeout(self.timeout, stream.message()).await {
+            Ok(Ok(message)) => Ok(message),
+            Ok(Err(status)) => Err(self.fault(&status, about)),
+            Err(_) => Err(Fault::Silent {
+                about: about.clone(),
+                after: self.timeout,
+            }),
+        }
+    }
+
+    /// The CAs of the operator's bundle.
+    pub(crate) fn authorities(&self) -> Result<Authorities, Fault> {
+        let bundle = self.bundle()?;
+        Authorities::new(bundle.trust_domain, bundle.authorities).map_err(Fault::Authorities)
+    }
+
+    /// The operator's home directory.
+    pub(crate) fn home(&self) -> Option<&Path> {
+        self.home.as_deref()
     }
 
     /// Puts a status in words that came in the middle of a stream.

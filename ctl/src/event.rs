@@ -175,6 +175,16 @@ impl From<wire::Event> for Event {
     }
 }
 
+impl Event {
+    /// The message, of a signed head without what only a program reads.
+    fn told(&self) -> &str {
+        match self.message.split_once(" signed ") {
+            Some((head, _)) if self.kind == "audit.head" => head,
+            Some(_) | None => &self.message,
+        }
+    }
+}
+
 impl Named for Event {
     fn name(&self) -> String {
         self.id.to_string()
@@ -192,7 +202,7 @@ impl Row for Event {
             self.severity.cell(),
             self.kind.as_str().into(),
             Cell::or_dash(self.subject.as_ref()),
-            self.message.as_str().into(),
+            self.told().into(),
         ]
     }
 }

@@ -5,6 +5,7 @@
 //!
 //! One file per noun; [`run`] is the whole program, over whatever [`World`] it is handed.
 
+mod audit;
 mod cli;
 mod config;
 mod decky;
@@ -122,6 +123,7 @@ async fn finish(cli: Cli, mut desk: Desk) -> Exit {
         Command::Decky { verb } => decky::run(verb, &mut desk).await,
         Command::Operator { verb } => operator::run(verb, &mut desk).await,
         Command::Event { verb } => event::run(verb, &mut desk).await,
+        Command::Audit { verb } => audit::run(verb, &mut desk).await,
         Command::Completions { .. } => Ok(()),
     };
     end(&mut desk.print, done)

@@ -77,6 +77,12 @@ impl SignedHead {
         })
     }
 
+    /// What it says, whoever said so.
+    #[must_use]
+    pub fn unchecked(&self) -> &Head {
+        &self.head
+    }
+
     /// What it says, when one of these CAs' masters said so.
     ///
     /// # Errors

@@ -13,6 +13,7 @@ async fn the_help_shows_how_to_begin() {
     assert_snapshot!("host_enroll", office.types_all("host enroll --help").await);
     assert_snapshot!("host_retire", office.types_all("host retire -h").await);
     assert_snapshot!("member_admit", office.types_all("member admit -h").await);
+    assert_snapshot!("audit_verify", office.types_all("audit verify --help").await);
     assert_snapshot!("deploy_apply", office.types_all("deploy apply --help").await);
 }
 
@@ -20,7 +21,7 @@ async fn the_help_shows_how_to_begin() {
 async fn every_verb_has_an_example_that_the_program_understands() {
     let office = Office::open();
     for noun in [
-        "host", "network", "member", "deploy", "decky", "operator", "event",
+        "host", "network", "member", "deploy", "decky", "operator", "event", "audit",
     ] {
         let help = office.types_all(&format!("{noun} -h")).await.done().out;
         let verbs = help
@@ -78,7 +79,9 @@ async fn completions_know_every_noun() {
     let office = Office::open();
     for shell in ["bash", "zsh", "fish"] {
         let said = office.types_all(&format!("completions {shell}")).await.done();
-        for noun in ["host", "network", "member", "deploy", "decky", "event", "enroll"] {
+        for noun in [
+            "host", "network", "member", "deploy", "decky", "event", "audit", "enroll",
+        ] {
             assert!(said.out.contains(noun), "{shell} does not complete {noun}");
         }
     }

@@ -14,9 +14,10 @@ use picket_proto::{
     site::Site,
     to_wire_time,
     wire::admin::{
-        self as wire, decky_service_server as decky, deployment_service_server as deployment,
-        event_service_server as event, host_service_server as host, member_service_server as member,
-        network_service_server as network, operator_service_server as operator,
+        self as wire, audit_service_server as audit, decky_service_server as decky,
+        deployment_service_server as deployment, event_service_server as event, host_service_server as host,
+        member_service_server as member, network_service_server as network,
+        operator_service_server as operator,
     },
 };
 use rustls::ServerConfig;
@@ -26,6 +27,7 @@ use uuid::Uuid;
 
 use crate::office::MASTER;
 
+mod auditing;
 mod deploying;
 mod governing;
 mod operating;
@@ -51,6 +53,8 @@ pub(crate) struct State {
     pub(crate) deployments: BTreeMap<String, Applied>,
     pub(crate) operators: BTreeMap<String, wire::Operator>,
     pub(crate) events: Vec<wire::Event>,
+    /// The audit trail, oldest first.
+    pub(crate) trail: Vec<picket_proto::audit::Entry>,
     /// How long the controller takes; never when absent.
     pub(crate) controller_takes: Option<Duration>,
     /// Deckies that will not start.
@@ -108,7 +112,8 @@ pub(crate) async fn serve(master: FakeMaster, mut incoming: Incoming, config: Ar
         .add_service(deployment::DeploymentServiceServer::new(master.clone()))
         .add_service(decky::DeckyServiceServer::new(master.clone()))
         .add_service(operator::OperatorServiceServer::new(master.clone()))
-        .add_service(event::EventServiceServer::new(master))
+        .add_service(event::EventServiceServer::new(master.clone()))
+        .add_service(audit::AuditServiceServer::new(master))
         .serve_with_incoming(tokio_stream::wrappers::ReceiverStream::new(connections));
     let ((), served) = tokio::join!(accepting, serving);
     served.unwrap();
