@@ -36,7 +36,7 @@ pub(crate) enum Verb {
             then holds no key, and is of use on that worker alone.",
         after_help = "Examples:\n  picketctl host enroll edge-07 --label site=oslo --out edge-07.bundle\n  \
             picketctl host enroll edge-07 --out edge-07.bundle --if-absent    # in a playbook\n  \
-            picketctl host enroll edge-07 --csr edge-07.csr --out edge-07.bundle    # its key was made there, and stays"
+            picketctl host enroll edge-07 --csr edge-07.csr --out edge-07.bundle    # its key stays there"
     )]
     Enroll {
         /// The host's name

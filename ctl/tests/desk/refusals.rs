@@ -156,7 +156,7 @@ async fn a_status_becomes_one_sentence_and_an_exit_code() {
         (
             "not_found_with_a_hint",
             Code::NotFound,
-            "there is no host `edge-07`; see `picketctl host show edge-07`",
+            "there is no host `edge-07`; see `picketctl host list`",
         ),
         (
             "resource_exhausted",
