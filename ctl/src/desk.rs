@@ -11,9 +11,10 @@ use picket_clock::Clock;
 use picket_link::{Dial, Options};
 use picket_pki::{Authorities, Bundle, Holder, bundle};
 use picket_proto::wire::admin::{
-    decky_service_client::DeckyServiceClient, deployment_service_client::DeploymentServiceClient,
-    event_service_client::EventServiceClient, host_service_client::HostServiceClient,
-    member_service_client::MemberServiceClient, network_service_client::NetworkServiceClient,
+    clock_service_client::ClockServiceClient, decky_service_client::DeckyServiceClient,
+    deployment_service_client::DeploymentServiceClient, event_service_client::EventServiceClient,
+    host_service_client::HostServiceClient, member_service_client::MemberServiceClient,
+    network_service_client::NetworkServiceClient,
 };
 use tokio::time;
 use tonic::{Response, Status, transport::Channel};
@@ -89,6 +90,7 @@ impl Desk {
         deployments: DeploymentServiceClient,
         deckies: DeckyServiceClient,
         events: EventServiceClient,
+        clocks: ClockServiceClient,
     }
 
     /// Makes one call, within the deadline.

@@ -6,6 +6,7 @@
 //! One file per noun; [`run`] is the whole program, over whatever [`World`] it is handed.
 
 mod cli;
+mod clock;
 mod config;
 mod decky;
 mod deploy;
@@ -119,6 +120,7 @@ async fn finish(cli: Cli, mut desk: Desk) -> Exit {
         Command::Deploy { verb } => deploy::run(verb, &mut desk).await,
         Command::Decky { verb } => decky::run(verb, &mut desk).await,
         Command::Event { verb } => event::run(verb, &mut desk).await,
+        Command::Clock { verb } => clock::run(verb, &mut desk).await,
         Command::Completions { .. } => Ok(()),
     };
     end(&mut desk.print, done)

@@ -209,6 +209,7 @@ async fn every_key_that_a_script_can_see_is_documented() {
         "deploy show oslo".into(),
         "decky list".into(),
         "event list".into(),
+        "clock show".into(),
     ] {
         let said = office.types(&format!("{line} -o json")).await.done();
         assert_ne!(said.json(), serde_json::json!([]), "{line}");

@@ -19,7 +19,7 @@ async fn the_help_shows_how_to_begin() {
 #[tokio::test(start_paused = true)]
 async fn every_verb_has_an_example_that_the_program_understands() {
     let office = Office::open();
-    for noun in ["host", "network", "member", "deploy", "decky", "event"] {
+    for noun in ["host", "network", "member", "deploy", "decky", "event", "clock"] {
         let help = office.types_all(&format!("{noun} -h")).await.done().out;
         let verbs = help
             .split("Verbs:\n")

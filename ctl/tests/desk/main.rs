@@ -6,6 +6,7 @@
     reason = "a test that fails here says where, which is all there is to say"
 )]
 
+mod clocks;
 mod deployments;
 mod events;
 mod help;

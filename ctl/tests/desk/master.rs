@@ -14,9 +14,9 @@ use picket_proto::{
     site::Site,
     to_wire_time,
     wire::admin::{
-        self as wire, decky_service_server as decky, deployment_service_server as deployment,
-        event_service_server as event, host_service_server as host, member_service_server as member,
-        network_service_server as network,
+        self as wire, clock_service_server as clock, decky_service_server as decky,
+        deployment_service_server as deployment, event_service_server as event, host_service_server as host,
+        member_service_server as member, network_service_server as network,
     },
 };
 use rustls::ServerConfig;
@@ -28,6 +28,7 @@ use crate::office::MASTER;
 
 mod deploying;
 mod governing;
+mod keeping_time;
 
 /// How many hosts are on a page.
 const PAGE: usize = 2;
@@ -49,6 +50,8 @@ pub(crate) struct State {
     pub(crate) members: BTreeMap<(String, String), Seat>,
     pub(crate) deployments: BTreeMap<String, Applied>,
     pub(crate) events: Vec<wire::Event>,
+    /// By how many seconds its machine's clock jumped.
+    pub(crate) jumped: i64,
     /// How long the controller takes; never when absent.
     pub(crate) controller_takes: Option<Duration>,
     /// Deckies that will not start.
@@ -105,7 +108,8 @@ pub(crate) async fn serve(master: FakeMaster, mut incoming: Incoming, config: Ar
         .add_service(member::MemberServiceServer::new(master.clone()))
         .add_service(deployment::DeploymentServiceServer::new(master.clone()))
         .add_service(decky::DeckyServiceServer::new(master.clone()))
-        .add_service(event::EventServiceServer::new(master))
+        .add_service(event::EventServiceServer::new(master.clone()))
+        .add_service(clock::ClockServiceServer::new(master))
         .serve_with_incoming(tokio_stream::wrappers::ReceiverStream::new(connections));
     let ((), served) = tokio::join!(accepting, serving);
     served.unwrap();
