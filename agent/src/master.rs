@@ -94,6 +94,11 @@ impl MasterError {
         }
     }
 
+    /// Whether the master knows this host and does not let it do this.
+    pub(crate) fn is_denied(&self) -> bool {
+        matches!(self, Self::Call { status, .. } if status.code() == Code::PermissionDenied)
+    }
+
     /// A call that failed.
     pub(crate) fn call(what: &'static str, status: Status) -> Self {
         if status.code() == Code::DeadlineExceeded {

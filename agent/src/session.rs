@@ -3,6 +3,8 @@
 //! In: the identity, the observed sections, the reports of the reconcilers. Out: beats and outcomes to the master;
 //! documents to [`Desired`]; what the connection is like to the status file.
 
+mod renew;
+mod skew;
 mod talk;
 mod transfer;
 
@@ -61,8 +63,8 @@ pub(crate) struct Session {
     pub(crate) desired: Arc<Desired>,
     pub(crate) reports: watch::Receiver<Reports>,
     pub(crate) connection: watch::Sender<Connection>,
-    /// When this process last renewed.
-    pub(crate) renewed: Option<Instant>,
+    /// When this process last renewed, in boot time.
+    pub(crate) renewed: Option<Duration>,
     /// Which of the identities was used last.
     pub(crate) which: Which,
     pub(crate) stop: CancellationToken,
@@ -126,7 +128,7 @@ impl Session {
             let began = self.reach.clock.monotonic();
             let result = self.once().await;
             if matches!(result, Ok(End::Renewed)) {
-                self.renewed = Some(Instant::now());
+                self.renewed = Some(self.reach.clock.boot());
             }
             if self.reach.clock.monotonic().duration_since(began) >= LASTED {
                 backoff.reset();
@@ -146,12 +148,28 @@ impl Session {
     async fn once(&mut self) -> Result<End, MasterError> {
         let opening = async {
             let (identity, connected, which) = self.connect().await?;
-            let talk = talk::Talk::open(self, &identity, &connected).await?;
-            Ok::<_, MasterError>((identity, connected, which, talk))
+            let (channel, store) = (connected.channel.clone(), self.identities.clone());
+            if self.has_ended(&identity) {
+                tracing::warn!(not_after = %identity.not_after, "the certificate has ended; renews it before anything else");
+                renew::renew(channel, store, identity).await?;
+                return Ok(None);
+            }
+            match talk::Talk::open(self, &identity, &connected).await {
+                Ok(talk) => Ok::<_, MasterError>(Some((identity, connected, which, talk))),
+                Err(error) if self.may_be_ended(&error) => {
+                    tracing::warn!(error = %sentence(&error), "asks for a new certificate instead");
+                    renew::renew(channel, store, identity).await?;
+                    Ok(None)
+                }
+                Err(error) => Err(error),
+            }
         };
-        let (identity, connected, which, talk) = tokio::select! {
+        let opened = tokio::select! {
             opened = opening => opened?,
             () = self.stop.cancelled() => return Ok(End::Stopped),
+        };
+        let Some((identity, connected, which, talk)) = opened else {
+            return Ok(End::Renewed);
         };
         self.which = which;
         match self.promote(&identity).await {

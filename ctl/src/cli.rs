@@ -5,7 +5,7 @@ use std::{ffi::OsString, path::PathBuf, time::Duration};
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
-use crate::{audit, decky, deploy, event, host, member, network, operator, print::Format};
+use crate::{audit, clock, decky, deploy, event, host, member, network, operator, print::Format};
 
 /// The port of the admin API.
 const ADMIN_PORT: u16 = 7444;
@@ -154,6 +154,16 @@ pub(crate) enum Command {
     Audit {
         #[command(subcommand)]
         verb: audit::Verb,
+    },
+    /// The time the master goes by
+    #[command(
+        arg_required_else_help = true,
+        subcommand_value_name = "VERB",
+        subcommand_help_heading = "Verbs"
+    )]
+    Clock {
+        #[command(subcommand)]
+        verb: clock::Verb,
     },
     /// Print the completions for a shell
     #[command(

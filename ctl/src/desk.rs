@@ -11,10 +11,11 @@ use picket_clock::Clock;
 use picket_link::{Dial, LinkError, Options};
 use picket_pki::{Authorities, Bundle, Holder, Refusal, bundle};
 use picket_proto::wire::admin::{
-    audit_service_client::AuditServiceClient, decky_service_client::DeckyServiceClient,
-    deployment_service_client::DeploymentServiceClient, event_service_client::EventServiceClient,
-    host_service_client::HostServiceClient, member_service_client::MemberServiceClient,
-    network_service_client::NetworkServiceClient, operator_service_client::OperatorServiceClient,
+    audit_service_client::AuditServiceClient, clock_service_client::ClockServiceClient,
+    decky_service_client::DeckyServiceClient, deployment_service_client::DeploymentServiceClient,
+    event_service_client::EventServiceClient, host_service_client::HostServiceClient,
+    member_service_client::MemberServiceClient, network_service_client::NetworkServiceClient,
+    operator_service_client::OperatorServiceClient,
 };
 use tokio::time;
 use tonic::{Response, Status, Streaming, transport::Channel};
@@ -93,6 +94,7 @@ impl Desk {
         events: EventServiceClient,
         operators: OperatorServiceClient,
         audit: AuditServiceClient,
+        clocks: ClockServiceClient,
     }
 
     /// Makes one call, within the deadline.

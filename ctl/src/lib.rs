@@ -7,6 +7,7 @@
 
 mod audit;
 mod cli;
+mod clock;
 mod config;
 mod decky;
 mod deploy;
@@ -124,6 +125,7 @@ async fn finish(cli: Cli, mut desk: Desk) -> Exit {
         Command::Operator { verb } => operator::run(verb, &mut desk).await,
         Command::Event { verb } => event::run(verb, &mut desk).await,
         Command::Audit { verb } => audit::run(verb, &mut desk).await,
+        Command::Clock { verb } => clock::run(verb, &mut desk).await,
         Command::Completions { .. } => Ok(()),
     };
     end(&mut desk.print, done)

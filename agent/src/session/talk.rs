@@ -24,13 +24,18 @@ use tokio::{
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Streaming, transport::Channel};
 
-use super::{End, Session, Which, blocking, transfer};
+use super::{
+    End, Session,
+    renew::{self, Due},
+    skew::Skew,
+    transfer,
+};
 use crate::{
     beat::Beats,
     desired::{AcceptError, Reports},
     identity::Identity,
     machine::Machine,
-    master::{self, Client, MasterError},
+    master::{Client, MasterError},
     node,
     observed::Sections,
     sentence,
@@ -51,12 +56,8 @@ const REPORT_FIRST: Duration = Duration::from_secs(5);
 const GOODBYE: Duration = Duration::from_millis(300);
 /// Documents of one kind that wait to be kept. A master that sends more is better asked for the whole.
 const MOST_WAITING: usize = 16;
-/// The least time between two renewals.
-const RENEW_LEAST: Duration = Duration::from_secs(3600);
 /// How often to look whether the local node's identity can be read, or is the service's, by now.
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
-/// How long to wait before a renewal that failed is tried again, a tenth more or less.
-const RENEW_AGAIN: Duration = Duration::from_secs(60);
 
 /// Returns the Hello of this machine.
 pub(crate) fn hello(
@@ -176,6 +177,7 @@ pub(crate) struct Talk {
     said: Option<NodeId>,
     /// When to look at the identity again.
     look_at: Instant,
+    skew: Skew,
 }
 
 impl Talk {
@@ -197,8 +199,10 @@ impl Talk {
         };
         let (streams, welcome) = Streams::open(connected.channel.clone(), hello).await?;
         tracing::info!(host = %identity.name, address = %connected.address, master = %welcome.version, "session open");
-        let skew = welcome.time.duration_since(clock.now()).abs();
-        session.observed.complain("clock", skewed(skew));
+        let mut skew = Skew::new(welcome.time, clock);
+        // What an earlier session complained of is withdrawn when there is nothing.
+        let problems = skew.look(clock).unwrap_or_default();
+        session.observed.complain("clock", problems);
         session.connection.send_modify(|connection| {
             *connection = Connection {
                 state: State::Connected,
@@ -225,6 +229,7 @@ impl Talk {
             proven,
             said,
             look_at: next_look(proven, said),
+            skew,
         })
     }
 
@@ -235,7 +240,7 @@ impl Talk {
         identity: &Identity,
         _connected: Connected,
     ) -> Result<End, MasterError> {
-        let mut renew_at = renewal(session, identity);
+        let mut renewal = Due::new(session, identity);
         self.start_reports();
         if !self.reporting.is_empty() {
             self.due = Instant::now() + REPORT_FIRST;
@@ -262,7 +267,7 @@ impl Talk {
                 },
                 Some(done) = self.asides.join_next() => {
                     let aside = done.map_err(|error| MasterError::Ended(format!("a transfer broke off: {error}")))?;
-                    if let Some(end) = self.aside(session, aside, &mut renew_at)? {
+                    if let Some(end) = self.aside(session, aside, &mut renewal)? {
                         self.streams.goodbye("comes back under a new certificate, or with a new proof").await;
                         return Ok(end);
                     }
@@ -279,10 +284,13 @@ impl Talk {
                     changed.map_err(|_| MasterError::Ended("the agent stops".into()))?;
                     self.send_outcomes()?;
                 }
-                () = time::sleep_until(self.due) => self.beat(session)?,
+                () = time::sleep_until(self.due) => {
+                    self.beat(session)?;
+                    renewal.look(session.reach.clock.now());
+                }
                 () = time::sleep_until(answer_by) => return Err(MasterError::Silent { what: "acknowledge a beat" }),
-                () = time::sleep_until(renew_at) => {
-                    renew_at = far();
+                () = time::sleep_until(renewal.at()) => {
+                    renewal.begin();
                     self.start_renewal(session, identity);
                 }
                 () = time::sleep_until(self.look_at) => self.start_look(session),
@@ -292,6 +300,9 @@ impl Talk {
 
     fn beat(&mut self, session: &Session) -> Result<(), MasterError> {
         let now = Instant::now();
+        if let Some(problems) = self.skew.look(&session.reach.clock) {
+            session.observed.complain("clock", problems);
+        }
         let sections = self.sections.borrow_and_update().clone();
         let beat = self.beats.compose(session.reach.clock.now(), now, &sections);
         self.streams.send(&FromAgent::Beat(beat))?;
@@ -410,14 +421,8 @@ impl Talk {
     fn start_renewal(&mut self, session: &Session, identity: &Identity) {
         let (channel, store, base) = (self.channel.clone(), session.identities.clone(), identity.clone());
         self.asides.spawn(async move {
-            let result = async {
-                let (keys, host) = (store.clone(), base.host);
-                let key = blocking(move || keys.next_key(host)).await?;
-                let next = master::renew(channel, &key, &base).await?;
-                blocking(move || store.keep_next(&next)).await?;
-                Ok(())
-            };
-            Aside::Renewed(pending(Point::AgentRenewalWaits, result).await)
+            let renewed = renew::renew(channel, store, base);
+            Aside::Renewed(pending(Point::AgentRenewalWaits, renewed).await)
         });
     }
 
@@ -425,7 +430,7 @@ impl Talk {
         &mut self,
         session: &Session,
         aside: Aside,
-        renew_at: &mut Instant,
+        renewal: &mut Due,
     ) -> Result<Option<End>, MasterError> {
         match aside {
             Aside::Reported(kind, digest, result) => {
@@ -471,7 +476,7 @@ impl Talk {
             Aside::Renewed(Ok(())) => Ok(Some(End::Renewed)),
             Aside::Renewed(Err(error)) => {
                 tracing::warn!(error = %sentence(&error), "could not renew the certificate; tries again");
-                *renew_at = Instant::now() + RENEW_AGAIN.mul_f64(0.9 + 0.2 * fastrand::f64());
+                renewal.fail();
                 Ok(None)
             }
         }
@@ -516,34 +521,6 @@ fn next_look(proven: Option<NodeId>, said: Option<NodeId>) -> Instant {
 /// Under what name a document that nobody can read is complained of.
 fn unreadable(kind: Kind) -> String {
     format!("{kind} document")
-}
-
-fn skewed(skew: jiff::SignedDuration) -> Vec<Problem> {
-    if skew.as_secs() <= 60 {
-        return Vec::new();
-    }
-    vec![Problem::new(
-        "clock",
-        format_args!(
-            "the clock here and the master's differ by {} s; set the one that is wrong",
-            skew.as_secs()
-        ),
-    )]
-}
-
-/// When to renew, on the clock that does not jump.
-fn renewal(session: &Session, identity: &Identity) -> Instant {
-    // The master that takes this one does not know the newer one, whose files are here.
-    if session.which == Which::Previous {
-        return Instant::now();
-    }
-    let jitter = fastrand::f64() * 2.0 - 1.0;
-    let wait = identity
-        .renew_at(jitter)
-        .duration_since(session.reach.clock.now());
-    let due = Instant::now() + Duration::try_from(wait).unwrap_or(Duration::ZERO);
-    // On a machine whose clock is days ahead every new certificate looks old.
-    session.renewed.map_or(due, |last| due.max(last + RENEW_LEAST))
 }
 
 /// Later than any session lasts.

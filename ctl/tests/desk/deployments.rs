@@ -216,6 +216,7 @@ async fn every_key_that_a_script_can_see_is_documented() {
         "operator show".into(),
         "audit list".into(),
         "audit verify".into(),
+        "clock show".into(),
     ] {
         let said = office.types(&format!("{line} -o json")).await.done();
         assert_ne!(said.json(), serde_json::json!([]), "{line}");

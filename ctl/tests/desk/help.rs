@@ -21,7 +21,7 @@ async fn the_help_shows_how_to_begin() {
 async fn every_verb_has_an_example_that_the_program_understands() {
     let office = Office::open();
     for noun in [
-        "host", "network", "member", "deploy", "decky", "operator", "event", "audit",
+        "host", "network", "member", "deploy", "decky", "operator", "event", "audit", "clock",
     ] {
         let help = office.types_all(&format!("{noun} -h")).await.done().out;
         let verbs = help

@@ -7,6 +7,7 @@
 )]
 
 mod audit;
+mod clocks;
 mod deployments;
 mod events;
 mod help;

@@ -14,10 +14,10 @@ use picket_proto::{
     site::Site,
     to_wire_time,
     wire::admin::{
-        self as wire, audit_service_server as audit, decky_service_server as decky,
-        deployment_service_server as deployment, event_service_server as event, host_service_server as host,
-        member_service_server as member, network_service_server as network,
-        operator_service_server as operator,
+        self as wire, audit_service_server as audit, clock_service_server as clock,
+        decky_service_server as decky, deployment_service_server as deployment,
+        event_service_server as event, host_service_server as host, member_service_server as member,
+        network_service_server as network, operator_service_server as operator,
     },
 };
 use rustls::ServerConfig;
@@ -30,6 +30,7 @@ use crate::office::MASTER;
 mod auditing;
 mod deploying;
 mod governing;
+mod keeping_time;
 mod operating;
 
 /// How many hosts are on a page.
@@ -55,6 +56,8 @@ pub(crate) struct State {
     pub(crate) events: Vec<wire::Event>,
     /// The audit trail, oldest first.
     pub(crate) trail: Vec<picket_proto::audit::Entry>,
+    /// By how many seconds its machine's clock jumped.
+    pub(crate) jumped: i64,
     /// How long the controller takes; never when absent.
     pub(crate) controller_takes: Option<Duration>,
     /// Deckies that will not start.
@@ -113,7 +116,8 @@ pub(crate) async fn serve(master: FakeMaster, mut incoming: Incoming, config: Ar
         .add_service(decky::DeckyServiceServer::new(master.clone()))
         .add_service(operator::OperatorServiceServer::new(master.clone()))
         .add_service(event::EventServiceServer::new(master.clone()))
-        .add_service(audit::AuditServiceServer::new(master))
+        .add_service(audit::AuditServiceServer::new(master.clone()))
+        .add_service(clock::ClockServiceServer::new(master))
         .serve_with_incoming(tokio_stream::wrappers::ReceiverStream::new(connections));
     let ((), served) = tokio::join!(accepting, serving);
     served.unwrap();
