@@ -127,7 +127,7 @@ impl Desk {
 
     /// The CAs of the operator's bundle.
     pub(crate) fn authorities(&self) -> Result<Authorities, Fault> {
-        let bundle = self.bundle()?;
+        let bundle = self.kept()?.bundle;
         Authorities::new(bundle.trust_domain, bundle.authorities).map_err(Fault::Authorities)
     }
 

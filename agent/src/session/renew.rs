@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use picket_clock::{Clock, Instant};
+use picket_clock::Instant;
 use tonic::transport::Channel;
 
 use super::{Session, Which, blocking};
