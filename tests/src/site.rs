@@ -1,5 +1,6 @@
 //! The site: one master, the machines around it, the time, and what an operator does and sees.
 
+mod audit;
 mod deployments;
 mod events;
 mod hosts;
@@ -7,7 +8,7 @@ mod metrics;
 mod networks;
 mod store;
 
-pub use self::deployments::Branch;
+pub use self::{audit::intact, deployments::Branch};
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
