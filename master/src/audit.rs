@@ -6,6 +6,7 @@
 
 pub mod asked;
 pub mod head;
+pub mod kept;
 pub mod refusal;
 mod shown;
 

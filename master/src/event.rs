@@ -101,14 +101,14 @@ impl Events {
     /// # Errors
     /// When the directory cannot be written.
     pub fn open(dir: &Path) -> Result<(Self, EventFile), EventError> {
-        let path = dir.join("events.jsonl");
+        let [_, path] = files(dir);
         let wrong = |cause| EventError {
             path: path.clone(),
             cause,
         };
         let mut kept = Kept::default();
         let mut lines = 0;
-        for file in [older(&path), path.clone()] {
+        for file in files(dir) {
             lines = 0;
             let Ok(file) = File::open(&file) else { continue };
             for line in BufReader::new(file).split(b'\n').map_while(Result::ok) {
@@ -266,6 +266,12 @@ impl EventFile {
         self.lines += events.len();
         self.file.write_all(&text)
     }
+}
+
+/// Where events are kept, the older file first.
+pub(crate) fn files(dir: &Path) -> [PathBuf; 2] {
+    let path = dir.join("events.jsonl");
+    [older(&path), path]
 }
 
 fn older(path: &Path) -> PathBuf {

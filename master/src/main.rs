@@ -12,6 +12,7 @@ use clap::{Parser, Subcommand};
 use picket_clock::Clock;
 use picket_master::{
     Doors,
+    audit::kept::witnessed,
     config::{Config, Log, LogFormat, dialable, with_port},
     descriptors,
     init::{Plan, init},
@@ -322,8 +323,18 @@ fn admin_bundle(data_dir: &Path, name: &str, device: &Name, out: &Path, clock: &
 fn verified(data_dir: &Path) -> ExitCode {
     match verify(data_dir) {
         Ok(report) => {
-            let intact = report.damage.is_empty();
-            match say(&report.to_string()) {
+            let mut intact = report.damage.is_empty();
+            let mut text = report.to_string();
+            if intact {
+                match witnessed(data_dir) {
+                    Ok(witnessed) => {
+                        intact = witnessed.problem.is_none();
+                        text.push_str(&witnessed.to_string());
+                    }
+                    Err(error) => return fail(&error.into(), FAILED),
+                }
+            }
+            match say(text.trim_end()) {
                 Ok(()) if intact => ExitCode::SUCCESS,
                 Ok(()) => ExitCode::from(FAILED),
                 Err(error) => fail(&error, FAILED),

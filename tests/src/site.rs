@@ -1,5 +1,6 @@
 //! The site: one master, the machines around it, the time, and what an operator does and sees.
 
+mod audit;
 mod deployments;
 mod events;
 mod hosts;
@@ -10,6 +11,7 @@ mod operators;
 mod store;
 
 pub use self::{
+    audit::intact,
     deployments::Branch,
     operators::{change_role, revoke},
 };

@@ -84,3 +84,24 @@ async fn a_connection_that_breaks_ends_the_watch_as_unreachable() {
     assert_eq!(said.out, "3\n");
     assert_snapshot!(said);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_signed_head_is_short_for_people_and_whole_for_programs() {
+    let office = with_events();
+    office.master.did("operator/ada", "host.note", "edge-07", "");
+    let head = office.master.head();
+    office
+        .master
+        .tell("audit.head", "journal", &head, EventSeverity::Info);
+    let table = office.types("event list --kind audit.").await.done().out;
+    assert!(
+        table.contains("revision 1 sha256") && !table.contains("signed"),
+        "{table}"
+    );
+    let whole = office
+        .types("event list --kind audit. -o json")
+        .await
+        .done()
+        .json();
+    assert_eq!(whole[0]["message"], head.as_str());
+}

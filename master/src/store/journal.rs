@@ -348,7 +348,7 @@ pub(super) struct SegmentHeader {
 }
 
 impl SegmentHeader {
-    fn encode(&self) -> Vec<u8> {
+    pub(super) fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(SEGMENT_HEADER);
         bytes.extend(MAGIC);
         bytes.extend(self.lineage.0);

@@ -18,6 +18,7 @@ use super::{
     journal::{self, SEGMENT_HEADER, Walk, Whole, read_header},
     record::{HEADER, Hash, Header, TRAILER},
     recover,
+    verify::VerifyError,
 };
 
 /// A journal up to what was acknowledged when this was asked for.
@@ -37,6 +38,21 @@ impl Trail {
             revision,
             head,
         }
+    }
+
+    /// The journal of a data directory, to its end. A master may be running.
+    ///
+    /// # Errors
+    /// When there is none, or not even its format can be read.
+    pub fn of(dir: &Path) -> Result<Self, VerifyError> {
+        let layout = Layout::of(dir);
+        if !layout.root.exists() {
+            return Err(VerifyError::Missing { dir: dir.to_owned() });
+        }
+        let lineage = recover::intact(&layout)?.lineage;
+        // What a running master is writing looks torn, and ends the walk.
+        let head = (Revision(u64::MAX), Hash([0; 32]));
+        Ok(Self::new(layout, lineage, head))
     }
 
     /// Which line of history it is.
@@ -219,4 +235,89 @@ fn places(
         next = next.next();
     }
     Ok(Ok(places))
+}
+
+#[cfg(test)]
+mod tests {
+    use picket_clock::Clock;
+    use picket_proto::audit::{Outcome, Version, Written, chain::Chain, hash, header};
+
+    use super::*;
+    use crate::store::{Audit, Commit, Key, Store, Write, journal::SegmentHeader};
+
+    #[tokio::test]
+    async fn a_journal_of_the_first_format_reads_on_and_is_continued_in_the_second() {
+        let dir = tempfile::tempdir().unwrap();
+        Store::create(dir.path()).unwrap();
+        let lineage = Trail::of(dir.path()).unwrap().lineage();
+        let segment = SegmentHeader {
+            lineage,
+            first: Revision(1),
+            before: lineage.genesis(),
+        };
+        let mut bytes = segment.encode();
+        let mut previous = lineage.genesis().0;
+        for revision in 1..=3 {
+            let body = first_format(revision, &format!("k/{revision}"), b"old");
+            let front = header(Version::One, u32::try_from(body.len()).unwrap(), 0, revision);
+            let after = hash(&[&previous, &front, &body]).0;
+            bytes.extend([&front[..], &body, &after].concat());
+            previous = after;
+        }
+        std::fs::write(dir.path().join("store/journal/00000000000000000001.log"), bytes).unwrap();
+
+        let store = Store::open(dir.path(), Clock::system()).await.unwrap();
+        assert_eq!(store.load("k/").unwrap().len(), 3);
+        assert_eq!(store.head().0, Revision(3));
+        let change = Commit {
+            writes: vec![Write::Put(Key::new("k/4").unwrap(), b"new".to_vec())],
+            audit: Audit {
+                who: "operator/ada".to_owned(),
+                after: "{}".to_owned(),
+                ..Audit::default()
+            },
+            ..Commit::default()
+        };
+        store.commit(change).await.unwrap();
+        store.close().await;
+        let store = Store::open(dir.path(), Clock::system()).await.unwrap();
+        assert_eq!(store.load("k/").unwrap().len(), 4);
+        let mut walk = store.trail().forward(Revision(0)).unwrap();
+        let mut chain = Chain::default();
+        let mut seen = Vec::new();
+        while let Some(entry) = walk.step().unwrap() {
+            chain.take(&entry).unwrap();
+            seen.push(entry);
+        }
+        assert_eq!(seen.len(), 4);
+        assert_eq!(
+            (seen[0].audit.who.as_str(), seen[0].audit.times),
+            ("operator/eve", 1)
+        );
+        assert_eq!(seen[0].audit.outcome, Outcome::Done);
+        assert!(
+            matches!(seen[0].written, Written::Whole(_)) && matches!(seen[3].written, Written::Apart { .. })
+        );
+        let mut edited = seen[0].clone();
+        edited.audit.who = "operator/bo".to_owned();
+        assert_eq!(edited.computed(), None, "what is shown is what was hashed");
+    }
+
+    /// A body as the first format had it.
+    fn first_format(revision: u64, key: &str, value: &[u8]) -> Vec<u8> {
+        let mut body = i64::try_from(revision).unwrap().to_be_bytes().to_vec();
+        let text = |body: &mut Vec<u8>, text: &str| {
+            body.extend(u16::try_from(text.len()).unwrap().to_be_bytes());
+            body.extend(text.as_bytes());
+        };
+        for field in ["operator/eve", "192.0.2.1:1", "host.note", "oslo", ""] {
+            text(&mut body, field);
+        }
+        body.extend(1_u16.to_be_bytes());
+        body.push(1);
+        text(&mut body, key);
+        body.extend(u32::try_from(value.len()).unwrap().to_be_bytes());
+        body.extend(value);
+        body
+    }
 }

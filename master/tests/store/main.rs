@@ -19,6 +19,7 @@ mod damage;
 mod killed;
 mod model;
 mod restores;
+mod trail;
 
 /// What should be in a store: each key's value and the revision that wrote it.
 type Expected = BTreeMap<String, (Vec<u8>, Revision)>;

@@ -1,6 +1,7 @@
 //! Stories over a whole site: each says in its name what Picket promises.
 
 mod access;
+mod audit;
 mod clones;
 mod deckies;
 mod doors;
