@@ -22,7 +22,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
-    caller::{HostCaller, RenewOnly, host},
+    caller::{HostCaller, RenewOnly, host, working},
     desired,
     desk::Desk,
     event::Severity,
@@ -70,7 +70,18 @@ impl AgentService for Agents {
     async fn renew(&self, request: Request<RenewRequest>) -> Result<Response<RenewResponse>, Status> {
         let caller = host(&self.desk, &request)?;
         let csr = Csr::parse(&request.into_inner().csr).map_err(Refused::Csr)?;
-        let certificate = self.renewed(&caller, &csr).await?;
+        // A caller that goes away in between does not stop what was begun: an event belongs to its commit.
+        let agents = Self {
+            desk: Arc::clone(&self.desk),
+            tasks: self.tasks.clone(),
+            stop: self.stop.clone(),
+        };
+        let renewal = self
+            .tasks
+            .spawn(async move { agents.renewed(&caller, &csr).await });
+        let certificate = renewal
+            .await
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
         let authorities = vec![Bytes::copy_from_slice(self.desk.signer.certificate())];
         Ok(Response::new(RenewResponse {
             certificate: certificate.into(),
@@ -152,19 +163,6 @@ impl AgentService for Agents {
             chunks.collect::<Vec<_>>(),
         ))))
     }
-}
-
-/// Refuses whoever may renew and nothing else.
-fn working(caller: HostCaller) -> Result<HostCaller, Status> {
-    let why = match caller.renew_only {
-        None => return Ok(caller),
-        Some(RenewOnly::Bundle) => "a bundle's certificate may only renew; enroll with it first".to_owned(),
-        Some(RenewOnly::Expired) => format!(
-            "this certificate ended on {:.0} and may only renew; renew it and come back with the new one",
-            caller.peer.not_after
-        ),
-    };
-    Err(Refused::Denied(why).into())
 }
 
 impl Agents {

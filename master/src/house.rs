@@ -26,7 +26,11 @@ use picket_proto::{
 use rustls::ServerConfig;
 use tokio::{task::JoinSet, time};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tonic::{Request, Status, service::InterceptorLayer, transport::Server};
+use tonic::{
+    Request, Status,
+    service::{InterceptorLayer, interceptor::InterceptedService},
+    transport::Server,
+};
 
 use crate::{
     admin::{
@@ -506,9 +510,9 @@ async fn serve_agents(
     health.set_serving::<AgentServiceServer<Agents>>().await;
     let served = Server::builder()
         .max_concurrent_streams(AGENT_STREAMS)
-        .layer(InterceptorLayer::new(gate(desk)))
+        .layer(InterceptorLayer::new(gate(Arc::clone(&desk))))
         .add_service(service)
-        .add_service(health_service)
+        .add_service(InterceptedService::new(health_service, working_gate(desk)))
         .serve_with_incoming_shutdown(connections, stop.cancelled_owned())
         .await;
     if let Err(error) = served {
@@ -558,6 +562,14 @@ fn serve_admin(
 fn gate(desk: Arc<Desk>) -> impl Fn(Request<()>) -> Result<Request<()>, Status> + Clone {
     move |request| {
         caller::admitted(&desk, &request)?;
+        Ok(request)
+    }
+}
+
+/// Beside the gate, for what only hosts at work may call: whoever may renew may do nothing else.
+fn working_gate(desk: Arc<Desk>) -> impl Fn(Request<()>) -> Result<Request<()>, Status> + Clone {
+    move |request| {
+        caller::working(caller::host(&desk, &request)?)?;
         Ok(request)
     }
 }
