@@ -6,3 +6,4 @@ mod identity;
 mod members;
 mod sessions;
 mod store;
+mod time;
