@@ -24,7 +24,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
     audit::refusal,
-    caller::{HostCaller, RenewOnly, host},
+    caller::{HostCaller, RenewOnly, host, working},
     desired,
     desk::Desk,
     event::Severity,
@@ -74,17 +74,25 @@ impl AgentService for Agents {
         let caller = host(&self.desk, &request)?;
         let csr = Csr::parse(&request.into_inner().csr).map_err(Refused::Csr);
         pass(Point::MasterBeforeRenewal);
-        let renewed = match &csr {
-            Ok(csr) => pending(Point::MasterRenewalWaits, self.renewed(&caller, csr)).await,
-            Err(_) => csr.map(|_| Vec::new()),
+        // A caller that goes away in between does not stop what was begun: an event belongs to its commit.
+        let agents = Self {
+            desk: Arc::clone(&self.desk),
+            tasks: self.tasks.clone(),
+            stop: self.stop.clone(),
         };
-        let certificate = match renewed {
-            Ok(certificate) => certificate,
-            Err(refused) => {
-                self.tell_refused(&caller, &refused).await;
-                return Err(refused.into());
+        let renewal = self.tasks.spawn(async move {
+            let renewed = match &csr {
+                Ok(csr) => pending(Point::MasterRenewalWaits, agents.renewed(&caller, csr)).await,
+                Err(_) => csr.map(|_| Vec::new()),
+            };
+            if let Err(refused) = &renewed {
+                agents.tell_refused(&caller, refused).await;
             }
-        };
+            renewed
+        });
+        let certificate = renewal
+            .await
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
         pass(Point::MasterBeforeReply);
         let authorities = vec![Bytes::copy_from_slice(self.desk.signer.certificate())];
         Ok(Response::new(RenewResponse {
@@ -168,19 +176,6 @@ impl AgentService for Agents {
             chunks.collect::<Vec<_>>(),
         ))))
     }
-}
-
-/// Refuses whoever may renew and nothing else.
-fn working(caller: HostCaller) -> Result<HostCaller, Status> {
-    let why = match caller.renew_only {
-        None => return Ok(caller),
-        Some(RenewOnly::Bundle) => "a bundle's certificate may only renew; enroll with it first".to_owned(),
-        Some(RenewOnly::Expired) => format!(
-            "this certificate ended on {:.0} and may only renew; renew it and come back with the new one",
-            caller.peer.not_after
-        ),
-    };
-    Err(Refused::Denied(why).into())
 }
 
 impl Agents {

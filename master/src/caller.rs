@@ -10,6 +10,7 @@ use tonic::{Request, Status};
 use crate::{
     desk::{Actor, Desk},
     expired::{self, Ended},
+    refused::Refused,
     status::{certificate_ended, unauthenticated},
 };
 
@@ -72,6 +73,23 @@ pub fn host<T>(desk: &Arc<Desk>, request: &Request<T>) -> Result<HostCaller, Sta
         }),
         Identity::Master | Identity::Operator(_) => Err(unauthenticated("this call is for hosts")),
     }
+}
+
+/// Refuses whoever may renew and nothing else.
+///
+/// # Errors
+/// `PERMISSION_DENIED`.
+#[allow(clippy::result_large_err, reason = "tonic's interceptors return a Status")]
+pub fn working(caller: HostCaller) -> Result<HostCaller, Status> {
+    let why = match caller.renew_only {
+        None => return Ok(caller),
+        Some(RenewOnly::Bundle) => "a bundle's certificate may only renew; enroll with it first".to_owned(),
+        Some(RenewOnly::Expired) => format!(
+            "this certificate ended on {:.0} and may only renew; renew it and come back with the new one",
+            caller.peer.not_after
+        ),
+    };
+    Err(Refused::Denied(why).into())
 }
 
 /// The operator at the other end of a call.

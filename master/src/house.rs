@@ -27,7 +27,11 @@ use picket_proto::{
 use rustls::ServerConfig;
 use tokio::{task::JoinSet, time};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tonic::transport::Server;
+use tonic::{
+    Request, Status,
+    service::interceptor::InterceptedService,
+    transport::Server,
+};
 
 use crate::{
     admin::{
@@ -553,11 +557,12 @@ async fn serve_agents(
     };
     let service = AgentServiceServer::new(agents).max_decoding_message_size(MOST_MESSAGE);
     health.set_serving::<AgentServiceServer<Agents>>().await;
+    let health_service = health_service.max_decoding_message_size(MOST_NAME);
     let served = bounded(AGENT_STREAMS)
         .layer(CallLayer(Arc::clone(&desk.sessions)))
-        .layer(GateLayer(desk))
+        .layer(GateLayer(Arc::clone(&desk)))
         .add_service(service)
-        .add_service(health_service.max_decoding_message_size(MOST_NAME))
+        .add_service(InterceptedService::new(health_service, working_gate(desk)))
         .serve_with_incoming_shutdown(connections, stop.cancelled_owned())
         .await;
     if let Err(error) = served {
@@ -629,4 +634,12 @@ fn bounded(streams: u32) -> Server {
         .http2_max_header_list_size(MOST_HEADERS)
         .http2_max_pending_accept_reset_streams(Some(MOST_TAKEN_BACK))
         .http2_max_local_error_reset_streams(Some(MOST_TAKEN_BACK))
+}
+
+/// Beside the gate, for what only hosts at work may call: whoever may renew may do nothing else.
+fn working_gate(desk: Arc<Desk>) -> impl Fn(Request<()>) -> Result<Request<()>, Status> + Clone {
+    move |request| {
+        caller::working(caller::host(&desk, &request)?)?;
+        Ok(request)
+    }
 }

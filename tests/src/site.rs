@@ -1,6 +1,7 @@
 //! The site: one master, the machines around it, the time, and what an operator does and sees.
 
 mod audit;
+mod clock;
 mod deployments;
 mod events;
 mod hosts;
@@ -65,8 +66,10 @@ const EPOCH: &str = "2026-11-22T20:05:28Z";
 
 /// A site.
 pub struct Site {
-    /// The master's clock.
+    /// The clock of the master's machine. Every other machine has its own.
     pub clock: Clock,
+    /// The clock of the operator's machine.
+    pub office: Clock,
     pub(crate) pipes: Pipes,
     lab: Lab,
     root: tempfile::TempDir,
@@ -101,8 +104,10 @@ impl Site {
     /// A site whose master has never run.
     async fn initialised(lines: &str) -> Self {
         let pipes = Pipes::new();
+        let clock = Clock::simulated(EPOCH.parse().expect("a time"));
         let site = Self {
-            clock: Clock::simulated(EPOCH.parse().expect("a time")),
+            office: clock.skewed(0),
+            clock,
             operator: pipes.wire(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 50_000)),
             pipes,
             lab: Lab::new(),
@@ -199,7 +204,7 @@ impl Site {
         let number = self.addresses.fetch_add(1, Ordering::Relaxed);
         let line = Line::new(&self.pipes, ([10, 0, 0, number], 40_000).into());
         let directory = self.root.path().join(format!("{name}-{number}"));
-        Host::new(name, directory, line, self.clock.clone(), self.lab.clone())
+        Host::new(name, directory, line, self.office.skewed(0), self.lab.clone())
     }
 
     /// Enrolls a machine of this name, starts its agent and waits until it is online.
@@ -260,7 +265,7 @@ impl Site {
             return channel;
         }
         let bundle = self.admin_bundle();
-        let tls = crate::stranger::tls(&bundle, &self.clock);
+        let tls = crate::stranger::tls(&bundle, &self.office);
         let connected = connect(&self.operator, &bundle.masters, tls, Options::default()).await;
         let channel = connected
             .unwrap_or_else(|error| panic!("the operator: {}", sentence(&error)))

@@ -186,22 +186,43 @@ impl Site {
 
     /// Lets a banned host in again.
     pub async fn unban(&self, name: &str) {
+        self.try_unban(name)
+            .await
+            .unwrap_or_else(|status| panic!("unban {name}: {}", status.message()));
+    }
+
+    /// Lets a banned host in again.
+    ///
+    /// # Errors
+    /// What the master refuses.
+    pub async fn try_unban(&self, name: &str) -> Result<(), Status> {
         let asked = UnbanHostRequest {
             name: name.to_owned(),
             reason: "a story".to_owned(),
         };
-        self.told(async |channel| HostServiceClient::new(channel).unban_host(asked).await)
-            .await;
+        self.ask(async |channel| HostServiceClient::new(channel).unban_host(asked).await)
+            .await
+            .map(drop)
     }
 
     /// Makes another bundle for a host, and takes its certificate away when `cut`.
     pub async fn another_bundle(&self, name: &str, cut: bool) -> Vec<u8> {
+        self.try_another_bundle(name, cut)
+            .await
+            .unwrap_or_else(|status| panic!("another bundle for {name}: {}", status.message()))
+    }
+
+    /// Makes another bundle for a host, and takes its certificate away when `cut`.
+    ///
+    /// # Errors
+    /// What the master refuses.
+    pub async fn try_another_bundle(&self, name: &str, cut: bool) -> Result<Vec<u8>, Status> {
         let asked = BundleHostRequest {
             name: name.to_owned(),
             cut,
             ..Default::default()
         };
-        let answer = self.told(async |channel| HostServiceClient::new(channel).bundle_host(asked).await);
-        answer.await.bundle.to_vec()
+        let answer = self.ask(async |channel| HostServiceClient::new(channel).bundle_host(asked).await);
+        Ok(answer.await?.bundle.to_vec())
     }
 }

@@ -23,7 +23,8 @@ use tonic_reflection::pb::v1::{
 #[tokio::test(start_paused = true)]
 async fn both_doors_tell_their_health_and_only_the_operators_describes_itself() {
     let site = Site::new().await;
-    let host = Stranger::with_bundle(&site, &site.bundle("oslo").await)
+    let oslo = site.enroll("oslo").await;
+    let host = Stranger::with_identity_of(&site, &oslo)
         .connect(Door::Agents)
         .await
         .unwrap();

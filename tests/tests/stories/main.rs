@@ -16,3 +16,4 @@ mod renewal;
 mod renewing;
 mod sessions;
 mod store;
+mod time;
