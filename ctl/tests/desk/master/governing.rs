@@ -104,7 +104,17 @@ impl host::HostService for FakeMaster {
         let host = self.open().await?.host(&request.into_inner().name)?.clone();
         let is_seen = host.last_seen_at.is_some();
         let expires_at = Some(to_wire_time(self.clock.now() + lifetime::HOST));
+        let standing = if host.node_id.is_empty() {
+            wire::HostNodeStanding::Unspecified
+        } else {
+            wire::HostNodeStanding::Proven
+        };
         Ok(Response::new(wire::GetHostResponse {
+            node: Some(wire::HostNode {
+                id: host.node_id.clone(),
+                standing: standing.into(),
+                ..wire::HostNode::default()
+            }),
             pins: vec![wire::Pin {
                 kind: if is_seen { "current" } else { "bundle" }.into(),
                 fingerprint: "ab".repeat(32),
