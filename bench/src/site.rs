@@ -253,6 +253,8 @@ impl Host {
                 ..Pins::default()
             },
             node: Some(node(self.number)),
+            node_standing: Default::default(),
+            node_identity: None,
         };
         let claim = Write::Put(key::name(&name), self.id.to_string().into_bytes());
         [record.put(), claim]

@@ -3,6 +3,7 @@
 pub mod deckies;
 pub mod deployments;
 pub mod events;
+mod host_nodes;
 pub mod hosts;
 pub mod members;
 pub mod networks;
@@ -41,6 +42,23 @@ fn reason(text: &str) -> Result<String, Refused> {
     Ok(trimmed.to_owned())
 }
 
+/// As [`node`], and not a host that says it is another node than the one that is believed: a permission for either may
+/// be for the wrong machine.
+fn settled_node(desk: &Desk, text: &str) -> Result<NodeId, Refused> {
+    let named = text
+        .parse::<Name>()
+        .ok()
+        .filter(|_| text.parse::<NodeId>().is_err());
+    let host = named.and_then(|name| desk.host_named(&name).ok());
+    if let Some(waiting) = host.and_then(|host| desk.nodes.of(host)) {
+        let sentence = waiting.sentence(text);
+        return Err(Refused::NotNow(format!(
+            "host {text} {sentence}; or admit a node by its id"
+        )));
+    }
+    node(desk, text)
+}
+
 /// A node by its id, or by the name of the host that runs it.
 fn node(desk: &Desk, text: &str) -> Result<NodeId, Refused> {
     let as_id = text.parse::<NodeId>();
@@ -57,7 +75,7 @@ fn node(desk: &Desk, text: &str) -> Result<NodeId, Refused> {
     match (named, as_id) {
         (Some((_, Some(node))), _) => Ok(node),
         (Some((name, None)), _) => Err(Refused::NotNow(format!(
-            "host {name} has not reported its ZeroTier node yet; see its conditions in `picketctl host show {name}`"
+            "host {name} has no ZeroTier node that is believed; see its conditions in `picketctl host show {name}`"
         ))),
         (None, Err(error)) => Err(Refused::invalid(
             "node",

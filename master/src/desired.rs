@@ -78,10 +78,13 @@ pub fn document(state: &State, host: HostId, kind: Kind, since: u64) -> Made {
 fn networks(state: &State, id: HostId) -> Made {
     let mut wanted = BTreeSet::new();
     let mut generation = Revision(0);
+    // A host that is believed no longer has a newer document too, and an empty one.
+    if let Some(host) = state.roster.host(id) {
+        generation = host.revision;
+    }
     if let Some(host) = state.roster.host(id)
         && let Some(node) = host.record.node
     {
-        generation = host.revision;
         // Two machines that say they are one node are not to be sent anywhere.
         let proven = state
             .roster

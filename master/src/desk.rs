@@ -20,6 +20,7 @@ use crate::{
     event::{Events, Severity},
     liveness::{Liveness, Presence, Transition},
     metrics::Metrics,
+    node::Nodes,
     observed::Observed,
     record::{HostRecord, HostStanding, Record, key},
     refused::Refused,
@@ -55,6 +56,8 @@ pub struct Desk {
     pub addresses: Vec<String>,
     /// How often agents beat.
     pub beat_interval: std::time::Duration,
+    /// Nodes that wait for an operator.
+    pub nodes: Nodes,
     pub(crate) liveness: Mutex<Liveness>,
     /// Held over a decision that depends on more records than a commit's guards name, from the look to the commit.
     pub(crate) turn: tokio::sync::Mutex<()>,
@@ -250,6 +253,7 @@ impl Desk {
             if retired {
                 self.liveness().forget(*host);
                 self.observed.forget(*host);
+                self.nodes.settle(*host);
             } else {
                 self.liveness().goodbye(*host);
             }

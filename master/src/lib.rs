@@ -19,6 +19,7 @@ pub mod membership;
 pub mod metrics;
 pub mod monitor;
 pub mod networks;
+pub mod node;
 pub mod observed;
 pub mod record;
 pub mod refused;

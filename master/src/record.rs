@@ -10,10 +10,16 @@ use picket_proto::{
     host::{HostId, Labels, Name},
     site::Site,
 };
-use picket_zerotier::ids::{NetworkId, NodeId};
+use picket_zerotier::{
+    identity::PublicIdentity,
+    ids::{NetworkId, NodeId},
+};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::store::{Entry, Key, Write};
+use crate::{
+    node::{Kept, NodeStanding},
+    store::{Entry, Key, Write},
+};
 
 /// The most spent pins kept of one host. They matter until their certificates expire, a week each.
 pub const MOST_SPENT: usize = 32;
@@ -55,9 +61,37 @@ pub struct HostRecord {
     pub standing: HostStanding,
     /// What it may come in with.
     pub pins: Pins,
-    /// The ZeroTier node it said it is, the first time it said so.
+    /// The ZeroTier node it is believed to be.
     #[serde(default)]
     pub node: Option<NodeId>,
+    /// Why it is believed.
+    #[serde(default)]
+    pub node_standing: NodeStanding,
+    /// The identity it proved that by.
+    #[serde(default)]
+    pub node_identity: Option<PublicIdentity>,
+}
+
+impl HostRecord {
+    /// The node that is believed, and why.
+    #[must_use]
+    pub fn kept_node(&self) -> Option<Kept> {
+        self.node.map(|node| Kept {
+            node,
+            standing: self.node_standing,
+            identity: self.node_identity,
+        })
+    }
+
+    /// Believes that the host is this node.
+    pub fn believe(&mut self, node: NodeId, standing: NodeStanding, identity: Option<PublicIdentity>) {
+        (self.node, self.node_standing, self.node_identity) = (Some(node), standing, identity);
+    }
+
+    /// Believes nothing of the host's node.
+    pub fn forget_node(&mut self) {
+        (self.node, self.node_standing, self.node_identity) = (None, NodeStanding::default(), None);
+    }
 }
 
 /// Whether a host may come in.

@@ -290,6 +290,8 @@ mod tests {
                 spent: vec![fingerprint(3)],
             },
             node: None,
+            node_standing: Default::default(),
+            node_identity: None,
         }
     }
 

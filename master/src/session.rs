@@ -3,6 +3,8 @@
 //! In: what the agent sends, a nudge when its documents may differ, the order to end. Out: messages into a bounded
 //! channel; an agent that does not read them is let go.
 
+mod claim;
+
 use std::{sync::Arc, time::Duration};
 
 use picket_clock::Instant;
@@ -15,7 +17,6 @@ use picket_proto::{
     session::{BeatAck, FromAgent, FromMaster, Hello, Leave, LeaveReason, Limits, Welcome},
     wire::agent as wire,
 };
-use picket_zerotier::ids::NodeId;
 use prost::Message as _;
 use tokio::{sync::mpsc, time};
 use tokio_util::sync::CancellationToken;
@@ -30,6 +31,7 @@ use crate::{
     record::{HostRecord, HostStanding},
     refused::Refused,
     renewal,
+    session::claim::Claims,
     sessions::{LAST_WORD, Seat},
 };
 
@@ -72,8 +74,7 @@ struct Session {
     announced: [Option<(Digest, u64)>; Kind::ALL.len()],
     /// When the agent beat last.
     beat_at: Instant,
-    /// The node whose claim was told of in this session.
-    told_node: Option<NodeId>,
+    claims: Claims,
 }
 
 /// What an agent holds of a document that travels as changes.
@@ -132,7 +133,7 @@ pub async fn serve(
         members: Held::Nothing,
         announced: [None; Kind::ALL.len()],
         beat_at: now,
-        told_node: None,
+        claims: Claims::new(&desk, &caller, &hello),
         host,
         seen,
         out,
@@ -294,10 +295,15 @@ impl Session {
                     return End::Leave(protocol("no beat for longer than two intervals"));
                 }
                 () = seat.nudge.notified() => Step::Announce,
+                () = self.claims.check(), if self.claims.is_checking() => Step::Checked,
                 message = inbound.message() => Step::Message(message),
             };
             let result = match step {
                 Step::Announce => self.announce().await,
+                Step::Checked => {
+                    self.claims.weigh(&self.seen).await;
+                    Ok(())
+                }
                 Step::Message(Ok(Some(message))) if message.encoded_len() > Limits::OURS.beat => {
                     Err(End::Leave(too_long()))
                 }
@@ -345,6 +351,8 @@ impl Session {
         }
         self.seen.skewed(beat.time.duration_since(now));
         let mut unknown = Vec::new();
+        // Whoever it waits for may have said something since.
+        let mut claims = self.claims.waits();
         let sequence = beat.sequence;
         let mut sections = beat.sections.into_iter().peekable();
         for kind in SectionKind::ALL {
@@ -363,9 +371,7 @@ impl Session {
                             .increment(u64::try_from(skipped.count).unwrap_or(u64::MAX));
                         self.complain(kind, &skipped.told);
                     }
-                    if kind == SectionKind::ZeroTier {
-                        self.claim_node().await;
-                    }
+                    claims |= kind == SectionKind::ZeroTier;
                 }
                 Taken::Nonsense(error) => {
                     desk.metrics.skipped.increment(1);
@@ -375,6 +381,9 @@ impl Session {
                     );
                 }
             }
+        }
+        if claims {
+            self.claims.weigh(&self.seen).await;
         }
         desk.metrics.beats.increment(1);
         self.send(FromMaster::BeatAck(BeatAck {
@@ -396,65 +405,6 @@ impl Session {
             &name,
             &format!("{kind}: {message}"),
         );
-    }
-
-    /// Keeps the node the host says it is, the first time it says so and when no other host said the same.
-    async fn claim_node(&mut self) {
-        let Some(node) = self.seen.glance(|summary| summary.node) else {
-            return;
-        };
-        let desk = Arc::clone(&self.desk);
-        let known = desk
-            .views
-            .read()
-            .roster
-            .host(self.host)
-            .and_then(|host| host.record.node);
-        if known == Some(node) {
-            return;
-        }
-        // Two hosts that claim one node at once take turns.
-        let _turn = desk.turn.lock().await;
-        let (known, taken) = {
-            let views = self.desk.views.read();
-            let known = views.roster.host(self.host).and_then(|host| host.record.node);
-            (
-                known,
-                views.roster.of_node(node).map(|host| host.record.name.clone()),
-            )
-        };
-        let name = self.desk.name_of(self.host);
-        match (known, taken) {
-            _ if self.told_node == Some(node) => {}
-            (Some(known), _) => {
-                let message = format!(
-                    "says it is node {node}, and was {known}; not believed until it is enrolled anew"
-                );
-                self.told_node = Some(node);
-                self.desk.say(Severity::Alert, "node.changed", &name, &message);
-            }
-            (None, Some(other)) => {
-                let message = format!("says it is node {node}, which is {other}'s; not believed");
-                self.told_node = Some(node);
-                self.desk
-                    .say(Severity::Alert, "node.claimed-twice", &name, &message);
-            }
-            (None, None) => {
-                let actor = crate::desk::Actor::master();
-                let audit = actor.does("host.node", self.host, &format!("its agent reported node {node}"));
-                let claimed = self.desk.change_host(self.host, audit, |record| {
-                    let first = record.node.is_none() && record.standing == HostStanding::Active;
-                    if !first {
-                        return Ok(false);
-                    }
-                    record.node.get_or_insert(node);
-                    Ok(first)
-                });
-                if let Err(error) = claimed.await {
-                    tracing::warn!(host = %self.host, %error, "could not keep a node id; the next change of its report tries again");
-                }
-            }
-        }
     }
 
     fn outcome(&mut self, outcome: Outcome) {
@@ -561,6 +511,7 @@ impl Session {
 )]
 enum Step {
     Announce,
+    Checked,
     Message(Result<Option<wire::SessionRequest>, Status>),
 }
 

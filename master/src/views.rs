@@ -79,13 +79,16 @@ impl State {
         let text = key.as_str();
         if text.starts_with(key::HOSTS) {
             let host = HostRecord::read(key, value)?;
-            let (id, node) = (host.id, host.node);
+            let id = host.id;
+            // What the host was counts too: the node it is no longer stands for itself.
+            let before = self.roster.host(id).and_then(|host| host.record.node);
+            let nodes: BTreeSet<_> = [before, host.node].into_iter().flatten().collect();
             if host.standing != HostStanding::Active {
                 affected.cut.insert(id);
             }
             self.roster.put_host(host, revision);
             affected.hosts.insert(id);
-            if let Some(node) = node {
+            for node in nodes {
                 for network in self.networks.host_changed(node, revision) {
                     affected.hosts.extend(
                         self.networks

@@ -4,11 +4,10 @@ use picket_link::Connected;
 use picket_proto::{
     VERSION,
     wire::agent::{
-        Beat, DeckiesStatus, Hello, Leave, Section, SessionRequest, SessionResponse,
-        agent_service_client::AgentServiceClient, session_request, session_response,
+        Beat, DeckiesStatus, Hello, Leave, NodeProof, Section, SessionRequest, SessionResponse,
+        ZeroTierStatus, agent_service_client::AgentServiceClient, session_request, session_response,
     },
 };
-use prost::Message as _;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
@@ -27,6 +26,14 @@ impl Conversation {
     /// # Errors
     /// What the master refuses.
     pub async fn open(connected: &Connected) -> Result<Self, Status> {
+        Self::open_with(connected, None).await
+    }
+
+    /// Opens a session and shows this for a ZeroTier node.
+    ///
+    /// # Errors
+    /// What the master refuses.
+    pub async fn open_with(connected: &Connected, node_proof: Option<NodeProof>) -> Result<Self, Status> {
         let (to_master, requests) = mpsc::channel(16);
         let hello = Hello {
             version: VERSION.to_owned(),
@@ -34,6 +41,7 @@ impl Conversation {
             boot_id: "a story".to_owned(),
             instance_id: vec![7; 16].into(),
             time: Some(std::time::SystemTime::UNIX_EPOCH.into()),
+            node_proof,
             ..Default::default()
         };
         let hello = SessionRequest {
@@ -50,17 +58,28 @@ impl Conversation {
 
     /// Says a beat with these deckies.
     pub async fn beat(&self, sequence: u64, deckies: &DeckiesStatus) {
-        let body = deckies.encode_to_vec();
-        let section = Section {
-            sha256: Digest::of(&body).0.to_vec().into(),
-            body: Some(body.into()),
-        };
-        let time = Some(std::time::SystemTime::UNIX_EPOCH.into());
-        let beat = Beat {
+        self.say(Beat {
             sequence,
-            time,
-            deckies: Some(section),
+            deckies: Some(section(deckies)),
             ..Default::default()
+        })
+        .await;
+    }
+
+    /// Says a beat with this ZeroTier service.
+    pub async fn beat_zerotier(&self, sequence: u64, zerotier: &ZeroTierStatus) {
+        self.say(Beat {
+            sequence,
+            zerotier: Some(section(zerotier)),
+            ..Default::default()
+        })
+        .await;
+    }
+
+    async fn say(&self, beat: Beat) {
+        let beat = Beat {
+            time: Some(std::time::SystemTime::UNIX_EPOCH.into()),
+            ..beat
         };
         let beat = SessionRequest {
             message: Some(session_request::Message::Beat(beat)),
@@ -107,5 +126,13 @@ impl Conversation {
         heard
             .unwrap_or_else(|status| panic!("the session broke: {status}"))
             .and_then(|response| response.message)
+    }
+}
+
+fn section(status: &impl prost::Message) -> Section {
+    let body = status.encode_to_vec();
+    Section {
+        sha256: Digest::of(&body).0.to_vec().into(),
+        body: Some(body.into()),
     }
 }

@@ -1,9 +1,9 @@
 //! A worker machine: its ZeroTier node, its line to the master, and the agent on it.
 
 use std::{
-    fs,
+    fmt, fs,
     path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::Duration,
 };
 
@@ -19,7 +19,15 @@ use picket_agent::{
 };
 use picket_clock::Clock;
 use picket_settings::Settings;
-use picket_zerotier::{NetworkId, NodeId, controller::Controller, fake::Lab, node, service::Service};
+use picket_zerotier::{
+    NetworkId, NodeId,
+    controller::Controller,
+    dial::{Dial, Dialing},
+    fake::Lab,
+    home::Token,
+    node,
+    service::Service,
+};
 use tokio::{task::JoinHandle, time};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -38,6 +46,8 @@ pub struct Host {
     /// Its Docker Engine.
     pub docker: Arc<FakeEngine>,
     lab: Lab,
+    /// The node that answers as its ZeroTier service.
+    speaks: Speaker,
     directory: PathBuf,
     settings: String,
     zerotier: bool,
@@ -52,12 +62,15 @@ struct Running {
 impl Host {
     pub(crate) fn new(name: &str, directory: PathBuf, line: Line, clock: Clock, lab: Lab) -> Self {
         fs::create_dir_all(&directory).expect("the site's directory takes another one");
+        let node = lab.grow();
+        put_identity(&directory, &lab, node);
         Self {
             name: name.to_owned(),
-            node: lab.grow(),
+            node,
             line,
             clock,
             docker: Arc::new(engine()),
+            speaks: Speaker::new(&lab, node),
             lab,
             directory,
             settings: DECKIES.to_owned(),
@@ -107,7 +120,7 @@ impl Host {
         let parts = Parts {
             clock: self.clock.clone(),
             dial: Arc::new(self.line.clone()),
-            zerotier: self.zerotier.then(|| Reach::Service(self.zerotier())),
+            zerotier: self.zerotier.then(|| Reach::Service(self.speaks.service())),
             engine: Some(Arc::clone(&self.docker) as Arc<dyn Engine>),
             machine: self.machine(),
         };
@@ -244,12 +257,54 @@ impl Host {
         self.directory.join("state")
     }
 
+    /// Has its ZeroTier service say that it is another node. While the agent runs that must be one that no other machine is.
+    pub fn says_it_is(&self, node: NodeId) {
+        self.speaks.become_node(node);
+    }
+
+    /// Gives its ZeroTier service the identity of a node, secret and all; what it says is another matter.
+    pub fn put_identity_of(&self, node: NodeId) {
+        self.lose_identity();
+        put_identity(&self.directory, &self.lab, node);
+    }
+
+    /// Makes the identity of its ZeroTier service unreadable.
+    pub fn hide_identity(&self) {
+        self.lose_identity();
+        // A directory in the file's place: unreadable for root too.
+        fs::create_dir(self.identity_file()).expect("a machine's directory takes another one");
+    }
+
+    fn lose_identity(&self) {
+        let file = self.identity_file();
+        if file.is_dir() {
+            fs::remove_dir(file).expect("it is empty");
+        } else {
+            fs::remove_file(file).expect("there is one");
+        }
+    }
+
+    fn identity_file(&self) -> PathBuf {
+        self.zerotier_home().join("identity.secret")
+    }
+
+    /// Where its ZeroTier service keeps its identity.
+    #[must_use]
+    pub fn zerotier_home(&self) -> PathBuf {
+        self.directory.join(ZEROTIER)
+    }
+
     fn zerotier(&self) -> Service {
         self.lab.service(self.node)
     }
 
     fn config(&self) -> Config {
-        let text = format!("state_dir = {:?}\n{}", self.state(), self.settings);
+        let home = self.zerotier_home();
+        let text = format!(
+            "state_dir = {:?}\nzerotier.home = {home:?}\n{}",
+            self.state(),
+            self.settings
+        );
         let settings =
             Settings::from_text(&text, "agent.toml".as_ref()).expect("a story's settings are TOML");
         Config::resolve(settings).unwrap_or_else(|error| panic!("{error}"))
@@ -280,6 +335,72 @@ impl Host {
 /// What `agent.toml` allows on every machine, unless a story says otherwise.
 const DECKIES: &str =
     "networks.allow = [\"*\"]\n[[deckies.networks]]\ndriver = \"bridge\"\nsubnet = \"10.77.0.0/16\"\n";
+
+/// A ZeroTier service that can become another node.
+#[derive(Clone)]
+struct Speaker {
+    lab: Lab,
+    node: Arc<Mutex<NodeId>>,
+    /// The token that an agent has read.
+    token: Arc<OnceLock<Token>>,
+}
+
+impl Speaker {
+    fn new(lab: &Lab, node: NodeId) -> Self {
+        Self {
+            lab: lab.clone(),
+            node: Arc::new(Mutex::new(node)),
+            token: Arc::default(),
+        }
+    }
+
+    fn node(&self) -> NodeId {
+        *self.node.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn become_node(&self, node: NodeId) {
+        if let Some(token) = self.token.get() {
+            self.lab.set_token(node, token);
+        }
+        *self.node.lock().unwrap_or_else(PoisonError::into_inner) = node;
+    }
+
+    fn service(&self) -> Service {
+        let token = self.token.get_or_init(|| self.lab.token(self.node()));
+        Service::new(Arc::new(self.clone()), token.clone())
+    }
+}
+
+impl Dial for Speaker {
+    fn dial(&self) -> Dialing<'_> {
+        let dial = self.lab.dial(self.node());
+        Box::pin(async move { dial.dial().await })
+    }
+}
+
+impl fmt::Debug for Speaker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl fmt::Display for Speaker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the service of node {}", self.node())
+    }
+}
+
+/// The home of a machine's ZeroTier service.
+const ZEROTIER: &str = "zerotier";
+
+/// Writes what a ZeroTier service keeps of its identity.
+fn put_identity(directory: &std::path::Path, lab: &Lab, node: NodeId) {
+    let home = directory.join(ZEROTIER);
+    picket_durable::create_private_dir(&home).expect("a machine's directory takes another one");
+    let identity = lab.secret(node).expect("a node that was grown has an identity");
+    let text = identity.to_secret_text();
+    picket_durable::write_private(&home.join("identity.secret"), text.as_bytes()).expect("and a file");
+}
 
 /// An engine that has our image.
 fn engine() -> FakeEngine {

@@ -26,7 +26,9 @@ pub use crate::{
     host::Host,
     site::{Branch, GRACE, Site},
 };
-pub use picket_proto::wire::admin::{DeckyState, HostState, MemberDecision, MemberObservation, NetworkMode};
+pub use picket_proto::wire::admin::{
+    DeckyState, HostNodeStanding, HostState, MemberDecision, MemberObservation, NetworkMode,
+};
 
 /// An error and its causes in one line, for the message of a story that fails.
 pub(crate) fn sentence(error: &(dyn std::error::Error + 'static)) -> String {

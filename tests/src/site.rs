@@ -5,6 +5,7 @@ mod events;
 mod hosts;
 mod metrics;
 mod networks;
+mod nodes;
 mod store;
 
 pub use self::deployments::Branch;

@@ -8,17 +8,17 @@ use picket_proto::{
     status::JoinedNetwork,
     to_wire_time,
     wire::admin::{
-        self as wire, BanHostRequest, BanHostResponse, BundleHostRequest, BundleHostResponse,
-        EnrollHostRequest, EnrollHostResponse, GetHostRequest, GetHostResponse, LabelHostRequest,
-        LabelHostResponse, ListHostsRequest, ListHostsResponse, NoteHostRequest, NoteHostResponse,
-        RetireHostRequest, RetireHostResponse, UnbanHostRequest, UnbanHostResponse,
-        host_service_server::HostService,
+        self as wire, AcceptHostNodeRequest, AcceptHostNodeResponse, BanHostRequest, BanHostResponse,
+        BundleHostRequest, BundleHostResponse, EnrollHostRequest, EnrollHostResponse, GetHostRequest,
+        GetHostResponse, LabelHostRequest, LabelHostResponse, ListHostsRequest, ListHostsResponse,
+        NoteHostRequest, NoteHostResponse, RetireHostRequest, RetireHostResponse, UnbanHostRequest,
+        UnbanHostResponse, host_service_server::HostService,
     },
 };
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
-use super::{name, reason};
+use super::{host_nodes, name, reason};
 use crate::{
     caller::operator,
     desk::Desk,
@@ -71,6 +71,8 @@ impl HostService for Hosts {
                 ..Pins::default()
             },
             node: None,
+            node_standing: Default::default(),
+            node_identity: None,
         };
         let claim = Write::Put(key::name(&name), id.to_string().into_bytes());
         let audit = actor.does("host.enroll", &name, "");
@@ -311,6 +313,24 @@ impl HostService for Hosts {
         }))
     }
 
+    async fn accept_host_node(
+        &self,
+        request: Request<AcceptHostNodeRequest>,
+    ) -> Result<Response<AcceptHostNodeResponse>, Status> {
+        let actor = operator(&self.0, &request)?;
+        let asked = request.into_inner();
+        let (name, reason) = (name("name", &asked.name)?, reason(&asked.reason)?);
+        let decision = host_nodes::Decision::of(&asked.node_id)?;
+        let id = self.0.host_named(&name)?;
+        let remarks = host_nodes::decide(&self.0, &actor, (&name, id), decision, &reason).await?;
+        let detail = detailed(&self.0, id)?;
+        Ok(Response::new(AcceptHostNodeResponse {
+            host: detail.host,
+            node: detail.node,
+            remarks,
+        }))
+    }
+
     async fn retire_host(
         &self,
         request: Request<RetireHostRequest>,
@@ -366,7 +386,7 @@ fn shown(desk: &Desk, id: HostId) -> Result<wire::Host, Refused> {
             .iter()
             .map(|(key, value)| (key.clone(), value.clone()))
             .collect(),
-        note: record.note,
+        note: record.note.clone(),
         state: state(&record.standing, presence).into(),
         enrolled_at: Some(to_wire_time(record.enrolled_at)),
         last_seen_at: last_seen.map(to_wire_time),
@@ -383,20 +403,8 @@ fn shown(desk: &Desk, id: HostId) -> Result<wire::Host, Refused> {
             .map(|address| address.to_string())
             .unwrap_or_default();
         host.conditions = seen.conditions();
-        match (summary.node, record.node) {
-            (Some(said), Some(known)) if said != known => {
-                host.conditions.push(format!(
-                    "zerotier: says it is node {said} and was {known}; not believed"
-                ));
-            }
-            (Some(said), None) => {
-                host.conditions.push(format!(
-                    "zerotier: says it is node {said}, which is not kept; not believed"
-                ));
-            }
-            (Some(_), Some(_)) | (None, _) => {}
-        }
     }
+    host.conditions.extend(host_nodes::conditions(desk, &record));
     Ok(host)
 }
 
@@ -413,14 +421,12 @@ fn state(standing: &HostStanding, presence: Presence) -> wire::HostState {
 
 fn detailed(desk: &Desk, id: HostId) -> Result<GetHostResponse, Refused> {
     let host = shown(desk, id)?;
-    let pins = {
+    let record = {
         let views = desk.views.read();
-        views
-            .roster
-            .host(id)
-            .map(|host| host.record.pins.clone())
-            .ok_or_else(|| Refused::no_host(id))?
+        let host = views.roster.host(id).ok_or_else(|| Refused::no_host(id))?;
+        host.record.clone()
     };
+    let pins = &record.pins;
     let pin = |kind: &str, pin: &Option<Pin>| {
         pin.as_ref().map(|pin| wire::Pin {
             kind: kind.to_owned(),
@@ -441,6 +447,7 @@ fn detailed(desk: &Desk, id: HostId) -> Result<GetHostResponse, Refused> {
     let mut answer = GetHostResponse {
         host: Some(host),
         pins: kept.into_iter().flatten().chain(spent).collect(),
+        node: Some(host_nodes::shown(desk, &record)),
         ..GetHostResponse::default()
     };
     let Some(seen) = desk.observed.get(id) else {

@@ -10,7 +10,7 @@ use picket_proto::wire::admin::{
 use picket_zerotier::ids::{NetworkId, NodeId};
 use tonic::{Request, Response, Status};
 
-use super::{network_id, networks, node, reason};
+use super::{network_id, networks, node, reason, settled_node};
 use crate::{
     caller::operator,
     desk::{Actor, Desk},
@@ -56,7 +56,10 @@ impl MemberService for Members {
     ) -> Result<Response<AdmitMemberResponse>, Status> {
         let actor = operator(&self.0, &request)?;
         let asked = request.into_inner();
-        let (network, node) = (network_id(&asked.network_id)?, node(&self.0, &asked.node)?);
+        let (network, node) = (
+            network_id(&asked.network_id)?,
+            settled_node(&self.0, &asked.node)?,
+        );
         self.grant(&actor, (network, node), true, &reason(&asked.reason)?)
             .await?;
         Ok(Response::new(AdmitMemberResponse {

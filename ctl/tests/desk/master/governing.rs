@@ -104,7 +104,17 @@ impl host::HostService for FakeMaster {
         let host = self.open().await?.host(&request.into_inner().name)?.clone();
         let is_seen = host.last_seen_at.is_some();
         let expires_at = Some(to_wire_time(self.clock.now() + lifetime::HOST));
+        let standing = if host.node_id.is_empty() {
+            wire::HostNodeStanding::Unspecified
+        } else {
+            wire::HostNodeStanding::Proven
+        };
         Ok(Response::new(wire::GetHostResponse {
+            node: Some(wire::HostNode {
+                id: host.node_id.clone(),
+                standing: standing.into(),
+                ..wire::HostNode::default()
+            }),
             pins: vec![wire::Pin {
                 kind: if is_seen { "current" } else { "bundle" }.into(),
                 fingerprint: "ab".repeat(32),
@@ -162,6 +172,28 @@ impl host::HostService for FakeMaster {
         Ok(Response::new(wire::BanHostResponse {
             host: Some(host.clone()),
             session_cut,
+        }))
+    }
+
+    async fn accept_host_node(
+        &self,
+        request: Request<wire::AcceptHostNodeRequest>,
+    ) -> Answer<wire::AcceptHostNodeResponse> {
+        let request = request.into_inner();
+        reason(&request.reason)?;
+        let mut state = self.open().await?;
+        let host = state.host(&request.name)?;
+        let left = std::mem::replace(&mut host.node_id, request.node_id.clone());
+        let remark = format!(
+            "node {left} may still be on 8056c2e21c000001; `picketctl member revoke {left} --network ...` ends that"
+        );
+        Ok(Response::new(wire::AcceptHostNodeResponse {
+            host: Some(host.clone()),
+            node: None,
+            remarks: (!left.is_empty() && left != request.node_id)
+                .then_some(remark)
+                .into_iter()
+                .collect(),
         }))
     }
 
