@@ -13,6 +13,7 @@ use crate::{
 };
 
 mod enroll;
+mod node;
 mod view;
 
 use view::{Host, HostDetail};
@@ -121,6 +122,29 @@ pub(crate) enum Verb {
         /// Drop the certificate in use as well, and cut its session
         #[arg(long)]
         cut: bool,
+    },
+    /// Decide which ZeroTier node a host is, where it could not prove that
+    #[command(
+        long_about = "Decide which ZeroTier node a host is, where it could not prove that.\n\n\
+            A node that a host proves to have is believed by itself, the first time. What it did not prove, what another \
+            host has, and another node than before wait: `picketctl host show` says what and why. Permissions are of nodes \
+            and stay with theirs.",
+        after_help = "Examples:\n  picketctl host node edge-07 --accept 89e92ceee5 --reason 'identity made anew'\n  \
+            picketctl host node edge-07 --forget --reason 'it was a copy'    # what it proves next is believed",
+        group = clap::ArgGroup::new("decision").required(true).args(["accept", "forget"])
+    )]
+    Node {
+        /// The host's name
+        name: String,
+        /// Believe that it is this node, which it says it is
+        #[arg(long, value_name = "NODE_ID")]
+        accept: Option<String>,
+        /// Believe no longer that it is the node it was
+        #[arg(long)]
+        forget: bool,
+        /// Why
+        #[arg(long)]
+        reason: String,
     },
     /// End a host for good
     #[command(
@@ -239,6 +263,12 @@ pub(crate) async fn run(verb: Verb, desk: &mut Desk) -> Result<(), Fault> {
             desk.print.done(&host, &sentence)
         }
         Verb::Bundle { name, out, cut } => enroll::bundle(desk, name, cut, &out).await,
+        Verb::Node {
+            name,
+            accept,
+            forget: _,
+            reason,
+        } => node::decide(desk, name, accept, reason).await,
         Verb::Retire { name, reason, yes } => {
             if !yes {
                 desk.confirm(&format!(

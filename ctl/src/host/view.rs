@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use picket_proto::{from_wire_time, wire::admin as wire};
 use serde::Serialize;
 
+use super::node::Node;
 use crate::{
     print::{Cell, Named, Page, Row, Tone, View},
     words::{ago, filled, moment, pairs, to_the_second},
@@ -146,6 +147,7 @@ pub(super) struct HostDetail {
     os: Option<String>,
     kernel: Option<String>,
     machine_id: Option<String>,
+    node: Node,
     pins: Vec<Pin>,
     documents: Vec<Document>,
     networks: Vec<Network>,
@@ -201,6 +203,7 @@ impl From<wire::GetHostResponse> for HostDetail {
             os: filled(answer.os),
             kernel: filled(answer.kernel),
             machine_id: filled(answer.machine_id),
+            node: Node::from(answer.node.unwrap_or_default()),
             pins: answer.pins.into_iter().map(pin).collect(),
             documents: answer.documents.into_iter().map(document).collect(),
             networks: answer.networks.into_iter().map(network).collect(),
@@ -234,7 +237,7 @@ impl View for HostDetail {
             ("Note", Cell::or_dash(host.note.as_ref())),
             ("Address", Cell::or_dash(host.address.as_ref())),
             ("Agent", Cell::or_dash(host.agent_version.as_ref())),
-            ("Node", Cell::or_dash(host.node_id.as_ref())),
+            ("Node", self.node.cell()),
             ("Deckies", host.deckies()),
             ("Hostname", Cell::or_dash(self.hostname.as_ref())),
             ("System", Cell::or_dash(self.os.as_ref())),

@@ -225,6 +225,24 @@ async fn a_banned_host_is_let_in_again_with_a_reason() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_node_is_accepted_or_forgotten_and_what_stays_with_the_old_one_is_told() {
+    let office = with_hosts().await;
+    let accept = "host node edge-07 --accept 89e92ceee5 --reason anew";
+    assert_snapshot!("node_accepted", office.types(accept).await);
+    assert_snapshot!("node_accepted_again", office.types(accept).await);
+    assert_snapshot!(
+        "node_forgotten",
+        office.types("host node edge-07 --forget --reason copy").await
+    );
+    assert_snapshot!(
+        "node_undecided",
+        office.types("host node edge-07 --reason copy").await
+    );
+    let both = format!("{accept} --forget");
+    assert_snapshot!("node_decided_twice", office.types(&both).await);
+}
+
+#[tokio::test(start_paused = true)]
 async fn another_bundle_is_written_and_says_what_the_first_is_worth() {
     let office = with_hosts().await;
     let out = office.path("again");
