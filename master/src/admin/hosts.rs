@@ -55,7 +55,7 @@ impl HostService for Hosts {
         let labels = Labels::new(asked.labels).map_err(Refused::Invalid)?;
         let desk = &self.0;
         let (id, now) = (HostId(Uuid::new_v4()), desk.now());
-        let _turn = desk.turn.lock().await;
+        let _turn = bundle::turn(desk, &asked.csr).await;
         let Made { file, pin } = bundle::make(desk, id, &name, &asked.csr)?;
         let expires = pin.not_after;
         let record = HostRecord {
@@ -278,7 +278,7 @@ impl HostService for Hosts {
         let name = name("name", &asked.name)?;
         let desk = &self.0;
         let id = desk.host_named(&name)?;
-        let _turn = desk.turn.lock().await;
+        let _turn = bundle::turn(desk, &asked.csr).await;
         let Made { file, pin } = bundle::make(desk, id, &name, &asked.csr)?;
         let expires = pin.not_after;
         let why = if asked.cut { "cut" } else { "" };
