@@ -64,15 +64,13 @@ pub enum EnrollError {
     Operator(PathBuf),
     /// The bundle is of another CA than the operator was shown.
     #[error(
-        "the CA of {} is {seen}, and {expected} was expected; nothing was sent anywhere: somebody may have exchanged the bundle, compare with what `picketctl host enroll` showed", path.display()
+        "{} trusts the CA {seen}, which was not expected; nothing was sent anywhere: somebody may have exchanged the bundle, compare with what `picketctl host enroll` showed", path.display()
     )]
     OtherAuthority {
         /// The bundle.
         path: PathBuf,
         /// The fingerprint of the CA in it.
         seen: Fingerprint,
-        /// The one that was given.
-        expected: Fingerprint,
     },
     /// The bundle has no key, and neither has the machine.
     #[error(
@@ -118,13 +116,13 @@ pub struct Tools {
     pub machine: Arc<Machine>,
 }
 
-/// Enrolls this machine with the bundle in `file`; when `authority` is given, with one of that CA alone.
+/// Enrolls this machine with the bundle in `file`; when `authorities` are given, with one that names no other CA.
 ///
 /// # Errors
 /// [`EnrollError`]. Calling again after any of them is safe, and goes on where the last call stopped.
 pub async fn enroll(
     file: &Path,
-    authority: Option<Fingerprint>,
+    authorities: &[Fingerprint],
     config: &Config,
     tools: &Tools,
 ) -> Result<Enrolled, EnrollError> {
@@ -140,7 +138,7 @@ pub async fn enroll(
         Carried::Whole(bundle) => bundle,
         Carried::Keyless(bundle) => complete(bundle, file, config)?,
     };
-    check_authority(&bundle, authority, file)?;
+    check_authorities(&bundle, authorities, file)?;
     let Some(carried) = Identity::from_bundle(&bundle)? else {
         return Err(EnrollError::Operator(file.to_owned()));
     };
@@ -207,19 +205,19 @@ fn complete(bundle: Keyless, file: &Path, config: &Config) -> Result<Bundle, Enr
     Ok(bundle.with_key(key))
 }
 
-fn check_authority(bundle: &Bundle, expected: Option<Fingerprint>, file: &Path) -> Result<(), EnrollError> {
-    let (Some(expected), Some(der)) = (expected, bundle.authorities.first()) else {
-        return Ok(());
-    };
-    let seen = Fingerprint::of(der);
-    if seen == expected {
+/// A bundle with one CA that was expected and another beside it would be as good as the other's.
+fn check_authorities(bundle: &Bundle, expected: &[Fingerprint], file: &Path) -> Result<(), EnrollError> {
+    if expected.is_empty() {
         return Ok(());
     }
-    Err(EnrollError::OtherAuthority {
-        path: file.to_owned(),
-        seen,
-        expected,
-    })
+    let mut seen = bundle.authorities.iter().map(|der| Fingerprint::of(der));
+    match seen.find(|seen| !expected.contains(seen)) {
+        None => Ok(()),
+        Some(seen) => Err(EnrollError::OtherAuthority {
+            path: file.to_owned(),
+            seen,
+        }),
+    }
 }
 
 struct Enrolment<'a> {
@@ -311,7 +309,7 @@ impl<'a> Enrolment<'a> {
         }
         let connected = self.reach.connect(carried).await?;
         Desired::open(state.desired())?.0.clear()?;
-        store.clear()?;
+        store.clear_host()?;
         self.renew(store, carried, connected).await
     }
 

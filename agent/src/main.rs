@@ -45,10 +45,10 @@ enum Command {
     Enroll {
         /// The bundle, as `picketctl host enroll NAME --out FILE` wrote it.
         file: PathBuf,
-        /// Enroll only if this is the fingerprint of the CA in the bundle, as `picketctl host enroll` showed it. Groups
-        /// may be apart, as shown.
+        /// Enroll only if this is the fingerprint of the CA in the bundle, as `picketctl host enroll` showed it (in quotes
+        /// when in groups). Given several times it names all that the bundle may trust, while a CA is being replaced.
         #[arg(long, value_name = "FINGERPRINT", value_parser = fingerprint)]
-        expect_ca: Option<Fingerprint>,
+        expect_ca: Vec<Fingerprint>,
     },
     /// Makes a key that never leaves this machine, and writes a certificate request for it: `picketctl host enroll NAME
     /// --csr FILE --out BUNDLE` makes a bundle of it that holds no key.
@@ -102,7 +102,7 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Command::Status { output } => status(&config, output),
-        Command::Enroll { file, expect_ca } => finish(in_runtime(enrolls(file, expect_ca, config))),
+        Command::Enroll { file, expect_ca } => finish(in_runtime(enrolls(file, &expect_ca, config))),
         Command::Request { out, new } => finish(requests(&out, &config, new)),
         Command::Run => finish(in_runtime(runs(config))),
     }
@@ -149,7 +149,7 @@ fn requests(out: &Path, config: &Config, new: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn enrolls(file: PathBuf, expect_ca: Option<Fingerprint>, config: Config) -> anyhow::Result<()> {
+async fn enrolls(file: PathBuf, expect_ca: &[Fingerprint], config: Config) -> anyhow::Result<()> {
     let tools = Tools {
         clock: Clock::system(),
         dial: Arc::new(Tcp::default()),

@@ -1,8 +1,8 @@
 //! Named places where a test ends a daemon as a crash would.
 //!
 //! Code passes a point with [`pass`], or wraps a future in [`pending`]. Without the feature `armed`, and in every build
-//! without debug assertions, both are nothing. With it a story [arms](arm) one point in its own process, and a daemon
-//! that is a process of its own kills itself at the point that [`ENVIRONMENT`] names.
+//! without debug assertions, both are nothing. With it a story arms one point in its own process, and a daemon that is a
+//! process of its own kills itself at the point that `PICKET_FAILPOINT` names.
 
 mod point;
 

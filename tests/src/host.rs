@@ -112,7 +112,7 @@ impl Host {
     /// # Errors
     /// As that does.
     pub async fn enroll(&self, bundle: &[u8]) -> Result<Enrolled, EnrollError> {
-        self.enroll_expecting(bundle, None).await
+        self.enroll_expecting(bundle, &[]).await
     }
 
     /// Enrolls the machine, as `picket-agent enroll FILE --expect-ca FINGERPRINT` does.
@@ -122,7 +122,7 @@ impl Host {
     pub async fn enroll_expecting(
         &self,
         bundle: &[u8],
-        authority: Option<Fingerprint>,
+        authorities: &[Fingerprint],
     ) -> Result<Enrolled, EnrollError> {
         let file = self.directory.join("bundle");
         picket_durable::write_private(&file, bundle).expect("the machine's directory takes a file");
@@ -131,7 +131,7 @@ impl Host {
             dial: Arc::new(self.line.clone()),
             machine: self.machine(),
         };
-        enroll(&file, authority, &self.config(), &tools).await
+        enroll(&file, authorities, &self.config(), &tools).await
     }
 
     /// Makes a certificate request, as `picket-agent request --out FILE` does, and returns it in DER.

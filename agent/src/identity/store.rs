@@ -245,13 +245,27 @@ impl IdentityStore {
     /// # Errors
     /// When a file cannot be removed.
     pub fn clear(&self) -> Result<(), IdentityError> {
-        for name in [KEY, NEXT, PREVIOUS, CURRENT, REQUEST] {
-            self.remove(name)?;
-            // It may hold a key all the same.
-            self.remove(&format!("{name}{DAMAGED}"))?;
+        self.clear_host()?;
+        self.remove_whole(REQUEST)
+    }
+
+    /// Removes every key and certificate of the host that this machine was. The key of a request is the machine's, and a
+    /// bundle for it may be what makes it another host.
+    ///
+    /// # Errors
+    /// When a file cannot be removed.
+    pub fn clear_host(&self) -> Result<(), IdentityError> {
+        for name in [KEY, NEXT, PREVIOUS, CURRENT] {
+            self.remove_whole(name)?;
         }
         self.remove(BUNDLE)?;
         self.remove(RETIRED)
+    }
+
+    fn remove_whole(&self, name: &str) -> Result<(), IdentityError> {
+        self.remove(name)?;
+        // It may hold a key all the same.
+        self.remove(&format!("{name}{DAMAGED}"))
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -388,6 +402,33 @@ mod tests {
         assert_eq!(found.previous.unwrap().key.public(), first.key.public());
         // The key that is in use is not asked another certificate for.
         assert_ne!(store.next_key(HOST).unwrap().public(), second.key.public());
+    }
+
+    #[test]
+    fn the_key_of_a_request_is_the_same_until_it_was_used_and_outlives_the_host_that_the_machine_was() {
+        let ca = Ca::new();
+        let root = tempfile::tempdir().unwrap();
+        let store = store(&root);
+        let key = store.key_to_request().unwrap();
+        assert_eq!(store.key_to_request().unwrap().public(), key.public());
+        renew(&store, &ca, &ca.identity(), 9);
+        store.mark_spent(&ca.identity()).unwrap();
+        store.clear_host().unwrap();
+        assert!(store.load().unwrap().current.is_none());
+        assert_eq!(
+            store.key_to_request().unwrap().public(),
+            key.public(),
+            "another bundle was used up, not one for this key"
+        );
+        let used = Identity {
+            key: key.clone(),
+            ..ca.identity()
+        };
+        store.mark_spent(&used).unwrap();
+        assert_eq!(store.request_key().unwrap().unwrap().public(), key.public());
+        assert_ne!(store.key_to_request().unwrap().public(), key.public());
+        store.clear().unwrap();
+        assert!(store.request_key().unwrap().is_none());
     }
 
     #[test]

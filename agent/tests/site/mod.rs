@@ -143,7 +143,7 @@ impl Worker {
             dial: Arc::new(self.wire.clone()),
             machine: self.machine(),
         };
-        enroll(&self.bundle, None, &self.config(), &tools).await
+        enroll(&self.bundle, &[], &self.config(), &tools).await
     }
 
     pub fn start(&mut self) {

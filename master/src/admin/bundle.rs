@@ -4,6 +4,7 @@
 use bytes::Bytes;
 use picket_pki::{Csr, PinKind};
 use picket_proto::host::{HostId, Name};
+use tokio::sync::MutexGuard;
 
 use crate::{desk::Desk, record::Pin, refused::Refused, signer::Bundled};
 
@@ -15,8 +16,16 @@ pub(super) struct Made {
     pub(super) pin: Pin,
 }
 
-/// Makes a bundle for a host; `request` is empty, or a certificate request. The caller holds the desk's turn, since no
-/// guard of a commit names all pins there are.
+/// What is held from the look at a request to the commit of its pin: no guard of a commit names all pins there are. A
+/// key that is made for a bundle is nobody's, and waits for nobody.
+pub(super) async fn turn<'a>(desk: &'a Desk, request: &[u8]) -> Option<MutexGuard<'a, ()>> {
+    if request.is_empty() {
+        return None;
+    }
+    Some(desk.turn.lock().await)
+}
+
+/// Makes a bundle for a host; `request` is empty, or a certificate request. The caller holds the [`turn`].
 pub(super) fn make(desk: &Desk, id: HostId, name: &Name, request: &[u8]) -> Result<Made, Refused> {
     if request.is_empty() {
         let Bundled { bundle, pin } = desk

@@ -57,7 +57,7 @@ impl HostService for Hosts {
         let desk = &self.0;
         desk.may_approve()?;
         let (id, now) = (HostId(Uuid::new_v4()), desk.now());
-        let _turn = desk.turn.lock().await;
+        let _turn = bundle::turn(desk, &asked.csr).await;
         let Made { file, pin } = bundle::make(desk, id, &name, &asked.csr)?;
         let expires = pin.not_after;
         let record = HostRecord {
@@ -284,7 +284,7 @@ impl HostService for Hosts {
         let desk = &self.0;
         desk.may_approve()?;
         let id = desk.host_named(&name)?;
-        let _turn = desk.turn.lock().await;
+        let _turn = bundle::turn(desk, &asked.csr).await;
         let Made { file, pin } = bundle::make(desk, id, &name, &asked.csr)?;
         let expires = pin.not_after;
         let why = if asked.cut { "cut" } else { "" };

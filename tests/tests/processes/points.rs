@@ -21,7 +21,7 @@ fn an_agent_killed_in_the_middle_of_its_enrolment_finishes_it_with_the_same_bund
         drop(agent.enroll().ok());
         agent.start();
         is_in(&site, &agent);
-        drop(agent.stop());
+        agent.stop();
     }
 }
 
@@ -43,7 +43,7 @@ fn an_agent_killed_in_the_middle_of_a_renewal_is_in_under_one_pin() {
         dies(&mut agent, point);
         agent.start();
         is_in(&site, &agent);
-        drop(agent.stop());
+        agent.stop();
         drop(agent.enroll().ok());
     }
 }
@@ -59,7 +59,7 @@ fn a_master_killed_in_the_middle_of_a_renewal_knows_its_host_again() {
         "master-after-promotion",
     ] {
         let mut agent = site.machine(point);
-        drop(site.master.stop());
+        site.master.stop();
         site.master.start_to_die_at(Some(point));
         let said = agent.enroll();
         assert_eq!(said.code, Some(1), "{point}: {}{}", said.stdout, said.stderr);
@@ -68,7 +68,7 @@ fn a_master_killed_in_the_middle_of_a_renewal_knows_its_host_again() {
         drop(agent.enroll().ok());
         agent.start();
         is_in(&site, &agent);
-        drop(agent.stop());
+        agent.stop();
     }
 }
 

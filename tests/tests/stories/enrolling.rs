@@ -6,7 +6,7 @@ use picket_agent::{
     MasterError, enroll::EnrollError, identity::IdentityStore, request::Which, status::State,
 };
 use picket_link::LinkError;
-use picket_pki::{Csr, Key, PublicKey, Refusal, pem};
+use picket_pki::{Authority, Csr, Key, PublicKey, Refusal, pem};
 use picket_tests::{
     HostState::Online,
     Site,
@@ -158,18 +158,28 @@ async fn a_bundle_of_another_ca_than_expected_is_refused_before_anything_is_dial
     let (oslo, bundle) = (site.machine("oslo"), site.bundle("oslo").await);
     oslo.unplug();
     let other = picket_pki::Fingerprint::of(b"another");
-    let error = oslo.enroll_expecting(&bundle, Some(other)).await.unwrap_err();
+    let error = oslo.enroll_expecting(&bundle, &[other]).await.unwrap_err();
     assert!(matches!(error, EnrollError::OtherAuthority { .. }), "{error}");
+    let carried = picket_pki::Bundle::parse(&bundle).unwrap();
+    let right = picket_pki::Fingerprint::of(&carried.authorities[0]);
     let said = error.to_string();
     assert!(
-        said.contains("nothing was sent") && said.contains(&other.to_string()),
+        said.contains("nothing was sent") && said.contains(&right.to_string()),
         "{said}"
     );
+    // One that trusts another CA beside ours is no better.
+    let another = Authority::create(&carried.trust_domain, site.clock.now()).unwrap();
+    let mut both = carried.clone();
+    both.authorities.push(another.certificate().to_vec());
+    let both = both.encode().unwrap();
+    let error = oslo
+        .enroll_expecting(both.as_bytes(), &[right])
+        .await
+        .unwrap_err();
+    assert!(matches!(error, EnrollError::OtherAuthority { .. }), "{error}");
     assert!(!oslo.state().exists());
     oslo.plug_in();
-    let right = picket_pki::Bundle::parse(&bundle).unwrap();
-    let right = picket_pki::Fingerprint::of(&right.authorities[0]);
-    oslo.enroll_expecting(&bundle, Some(right)).await.unwrap();
+    oslo.enroll_expecting(&bundle, &[right]).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -228,7 +238,8 @@ fn is_lost(error: &MasterError) -> bool {
 }
 
 fn public(request: &[u8]) -> PublicKey {
-    Csr::parse(request).unwrap().public_key().clone()
+    let csr = Csr::parse(request).expect("it was made a moment ago");
+    csr.public_key().clone()
 }
 
 fn digits(key: &Key) -> String {
