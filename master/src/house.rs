@@ -40,6 +40,7 @@ use crate::{
     },
     agents::Agents,
     audit,
+    caller,
     calls::CallLayer,
     checkpoint,
     config::Config,
