@@ -7,6 +7,7 @@ use std::{
 };
 
 use futures::future::BoxFuture;
+use jiff::Timestamp;
 use picket_clock::Clock;
 use picket_durable::FileError;
 use picket_pki::{Authorities, AuthoritiesError, Presented, Role, Time, TlsError, lifetime, server_config};
@@ -45,7 +46,8 @@ use crate::{
     observed::Observed,
     record::{MasterRecord, Record as _, RecordError, key},
     sessions::{LAST_WORD, Sessions},
-    signer::{Signer, SignerError},
+    signer::{Own, Signer, SignerError},
+    signing::watch_signer,
     store::{Compacted, End, ReadError, Revision, Store, Watch},
     views::Views,
 };
@@ -161,7 +163,7 @@ async fn serve(
         .get(&key::master())?
         .ok_or_else(|| RunError::NotInitialised(data_dir.to_owned()))?;
     let record = MasterRecord::of(&entry)?;
-    let signer = Signer::load(data_dir)?;
+    let signer = Arc::new(Signer::load(data_dir, &config.ca, &clock).await?);
     if record.authority.is_some_and(|of| of != signer.fingerprint()) {
         return Err(RunError::OtherAuthority(data_dir.to_owned()));
     }
@@ -205,7 +207,8 @@ async fn serve(
         stop: CancellationToken::new(),
     };
     let sessions = TaskTracker::new();
-    let tls = Listeners::new(&desk, &record)?;
+    let own = desk.signer.own(data_dir, &record.names, desk.now()).await?;
+    let tls = Listeners::new(&desk, &own)?;
     let refusals = Arc::new(Refusals::default());
     house.keep("views", follow(Arc::clone(&desk), watch, last.clone()));
     house.keep("events", event_file.run(last.clone()));
@@ -222,11 +225,14 @@ async fn serve(
         "certificate",
         renew_certificate(
             Arc::clone(&desk),
-            record.clone(),
+            data_dir.to_owned(),
+            record.names.clone(),
             tls.presented,
+            own.not_after - lifetime::MASTER / 2,
             house.stop.clone(),
         ),
     );
+    house.keep("signer", watch_signer(Arc::clone(&desk), house.stop.clone()));
     house.keep(
         "monitor",
         monitor::serve(Arc::clone(&desk), doors.monitor, house.stop.clone()),
@@ -341,9 +347,8 @@ struct Listeners {
 }
 
 impl Listeners {
-    fn new(desk: &Arc<Desk>, record: &MasterRecord) -> Result<Self, RunError> {
-        let (certificate, key) = desk.signer.master(&record.names, desk.now())?;
-        let presented = Arc::new(Presented::new(&certificate.der, &key)?);
+    fn new(desk: &Arc<Desk>, own: &Own) -> Result<Self, RunError> {
+        let presented = Arc::new(Presented::new(&own.der, &own.key)?);
         let domain = desk.signer.trust_domain().clone();
         let authorities = Arc::new(Authorities::new(
             domain,
@@ -444,20 +449,20 @@ async fn report_refusals(desk: Arc<Desk>, refusals: Arc<Refusals>, stop: Cancell
 /// wake up with one that has ended.
 async fn renew_certificate(
     desk: Arc<Desk>,
-    record: MasterRecord,
+    data_dir: PathBuf,
+    names: Vec<String>,
     presented: Arc<Presented>,
+    mut due: Timestamp,
     stop: CancellationToken,
 ) {
-    let half = lifetime::MASTER / 2;
-    let mut due = desk.now() + half;
     while !slept(CERTIFICATE_LOOK, &stop).await {
         if desk.now() < due {
             continue;
         }
-        let renewed = desk.signer.master(&record.names, desk.now());
-        match renewed.map(|(certificate, key)| presented.replace(&certificate.der, &key)) {
-            Ok(Ok(())) => due = desk.now() + half,
-            Ok(Err(error)) => complain_of_certificate(&desk, &error),
+        let renewed = desk.signer.renew_own(&data_dir, &names, desk.now()).await;
+        match renewed.map(|own| (presented.replace(&own.der, &own.key), own.not_after)) {
+            Ok((Ok(()), not_after)) => due = not_after - lifetime::MASTER / 2,
+            Ok((Err(error), _)) => complain_of_certificate(&desk, &error),
             Err(error) => complain_of_certificate(&desk, &error),
         }
     }

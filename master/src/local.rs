@@ -1,7 +1,7 @@
 //! The way back in for an administrator on the master's own machine: `picket-master admin-bundle`.
 //!
-//! Whoever can read the CA's key can sign anything, so this asks for no more than that. The pin goes into the store: by
-//! the running master, asked over a socket in its private data directory, or directly when no master runs.
+//! A running master is asked over a socket in its private data directory, to sign and to pin. When none runs, whoever can
+//! open the CA's key does both: that one can sign anything, so no more is asked.
 
 use std::{
     io,
@@ -11,9 +11,10 @@ use std::{
     time::Duration,
 };
 
+use data_encoding::HEXLOWER;
 use picket_clock::Clock;
 use picket_durable::FileError;
-use picket_pki::{BundleError, Fingerprint, IdentityError, OperatorName};
+use picket_pki::{Bundle, BundleError, Csr, Fingerprint, Holder, IdentityError, Key, KeyError, OperatorName};
 use serde::{Deserialize, Serialize};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
@@ -26,7 +27,7 @@ use crate::{
     desk::{Actor, Desk},
     record::{MasterRecord, OperatorRecord, Record as _, RecordError, key},
     refused::Refused,
-    signer::{Bundled, Signer, SignerError},
+    signer::{Bundled, CaKey, Signer, SignerError},
     store::{Commit, CommitError, Guard, LockError, OpenError, ReadError, Store},
 };
 
@@ -36,18 +37,25 @@ const MOST_PINS: usize = 8;
 const MAGIC: &[u8; 15] = b"# picket bundle";
 /// The longest request.
 const LONGEST: u64 = 4096;
-/// How long one request may take.
-const DEADLINE: Duration = Duration::from_secs(10);
+/// How long one request may take. A CA key that is elsewhere signs in a few seconds at most.
+const DEADLINE: Duration = Duration::from_secs(30);
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Ask {
     operator: String,
-    pin: Fingerprint,
+    /// What is to be signed, in hex: the key is made by whoever asks, and stays there.
+    csr: String,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 struct Answer {
     refused: Option<String>,
+    /// The certificate, in hex.
+    #[serde(default)]
+    certificate: String,
+    /// The CA's, in hex.
+    #[serde(default)]
+    authority: String,
 }
 
 /// Why there is no admin bundle.
@@ -68,6 +76,9 @@ pub enum LocalError {
     /// The store does not take the pin.
     #[error(transparent)]
     Commit(#[from] CommitError),
+    /// No key could be made.
+    #[error("make a key for the bundle")]
+    Key(#[from] KeyError),
     /// The name is none.
     #[error("the operator's name cannot be used")]
     Name(#[from] IdentityError),
@@ -116,7 +127,8 @@ pub fn socket(data_dir: &Path) -> PathBuf {
     data_dir.join("local.sock")
 }
 
-/// Makes a bundle for an operator, pins it, and writes it to `out`.
+/// Makes a bundle for an operator, pins it, and writes it to `out`. A running master signs it; `ca` is how the CA's key
+/// is kept, for when none runs.
 ///
 /// # Errors
 /// When the data directory is none, or the pin could not be kept; then no bundle is written.
@@ -124,33 +136,64 @@ pub async fn admin_bundle(
     data_dir: &Path,
     operator: &str,
     out: &Path,
+    ca: &CaKey,
     clock: &Clock,
 ) -> Result<Fingerprint, LocalError> {
     let name: OperatorName = operator.parse()?;
     own(data_dir)?;
     replaceable(out)?;
-    let signer = Signer::load(data_dir)?;
     let opened = Store::open(data_dir, clock.clone()).await;
-    let (store, record) = match opened {
+    let bundle = match opened {
         Ok(store) => {
-            let record = master_record(&store, data_dir)?;
-            (Some(store), record)
+            let made = make_directly(&store, data_dir, name, ca, clock).await;
+            store.close().await;
+            made?
         }
-        Err(OpenError::Lock(LockError::Held { .. })) => (None, ask_master_record(data_dir).await?),
+        Err(OpenError::Lock(LockError::Held { .. })) => ask_bundle(data_dir, name).await?,
         Err(error) => return Err(error.into()),
     };
-    let Bundled { bundle, pin } = signer.operator_bundle(name, &record.admin_addresses, clock.now())?;
     let text = bundle.encode()?;
-    match store {
-        Some(store) => {
-            let pinned = pin_directly(&store, operator, pin.fingerprint).await;
-            store.close().await;
-            pinned?;
-        }
-        None => ask_pin(data_dir, operator, pin.fingerprint).await?,
-    }
     picket_durable::write_private(out, text.as_bytes())?;
-    Ok(signer.fingerprint())
+    let authority = bundle.authorities.first().map(Vec::as_slice);
+    Ok(Fingerprint::of(authority.unwrap_or_default()))
+}
+
+/// No master runs: whoever can open the CA's key signs, and writes the pin into the store.
+async fn make_directly(
+    store: &Store,
+    data_dir: &Path,
+    name: OperatorName,
+    ca: &CaKey,
+    clock: &Clock,
+) -> Result<Bundle, LocalError> {
+    let record = master_record(store, data_dir)?;
+    let signer = Arc::new(Signer::load(data_dir, &ca.as_found(data_dir), clock).await?);
+    let (operator, now) = (name.clone(), clock.now());
+    let signed = signer.sign(move |signer| signer.operator_bundle(operator, &record.admin_addresses, now));
+    let Bundled { bundle, pin } = signed.await?;
+    pin_directly(store, &name.to_string(), pin.fingerprint).await?;
+    Ok(bundle)
+}
+
+/// The running master signs and pins; the key is made here and goes nowhere but into the bundle.
+async fn ask_bundle(data_dir: &Path, name: OperatorName) -> Result<Bundle, LocalError> {
+    let record = ask_master_record(data_dir).await?;
+    let key = Key::generate()?;
+    let csr = HEXLOWER.encode(&key.csr()?);
+    let answer = ask_certificate(data_dir, &name, csr).await?;
+    let read = |digits: &str| {
+        HEXLOWER
+            .decode(digits.as_bytes())
+            .map_err(|cause| silent(data_dir, io::Error::new(io::ErrorKind::InvalidData, cause)))
+    };
+    Ok(Bundle {
+        holder: Holder::Operator { name },
+        trust_domain: record.trust_domain.parse()?,
+        masters: record.admin_addresses,
+        authorities: vec![read(&answer.authority)?],
+        certificate: read(&answer.certificate)?,
+        key,
+    })
 }
 
 /// Refuses to write a bundle over anything but a bundle: a mistyped name could be that of the CA's key.
@@ -237,18 +280,19 @@ async fn ask_master_record(data_dir: &Path) -> Result<MasterRecord, LocalError> 
         .map_err(|cause| silent(data_dir, io::Error::new(io::ErrorKind::InvalidData, cause)))
 }
 
-async fn ask_pin(data_dir: &Path, operator: &str, pin: Fingerprint) -> Result<(), LocalError> {
-    let ask = serde_json::to_string(&Ask {
-        operator: operator.to_owned(),
-        pin,
-    })
-    .unwrap_or_default();
+async fn ask_certificate(data_dir: &Path, name: &OperatorName, csr: String) -> Result<Answer, LocalError> {
+    let ask = Ask {
+        operator: name.to_string(),
+        csr,
+    };
+    let ask = serde_json::to_string(&ask).unwrap_or_default();
     let line = exchange(data_dir, &format!("{ask}\n")).await?;
     let answer: Answer = serde_json::from_str(&line)
         .map_err(|cause| silent(data_dir, io::Error::new(io::ErrorKind::InvalidData, cause)))?;
-    answer
-        .refused
-        .map_or(Ok(()), |refused| Err(LocalError::Refused(refused)))
+    match answer.refused {
+        Some(refused) => Err(LocalError::Refused(refused)),
+        None => Ok(answer),
+    }
 }
 
 fn silent(data_dir: &Path, cause: io::Error) -> LocalError {
@@ -320,25 +364,36 @@ async fn answer(desk: &Desk, mut stream: UnixStream, record: &MasterRecord) -> i
     let text = if line.trim() == "record" {
         serde_json::to_string(record)?
     } else {
-        let refused = match serde_json::from_str::<Ask>(&line) {
-            Ok(ask) => pin_through_desk(desk, ask)
-                .await
-                .err()
-                .map(|error| crate::status::chain(&error)),
-            Err(error) => Some(error.to_string()),
+        let answer = match serde_json::from_str::<Ask>(&line) {
+            Ok(ask) => sign_and_pin(desk, ask).await.unwrap_or_else(|error| Answer {
+                refused: Some(crate::status::chain(&error)),
+                ..Answer::default()
+            }),
+            Err(error) => Answer {
+                refused: Some(error.to_string()),
+                ..Answer::default()
+            },
         };
-        serde_json::to_string(&Answer { refused })?
+        serde_json::to_string(&answer)?
     };
     write.write_all(format!("{text}\n").as_bytes()).await
 }
 
-async fn pin_through_desk(desk: &Desk, Ask { operator, pin }: Ask) -> Result<(), Refused> {
-    if operator.parse::<OperatorName>().is_err() {
+async fn sign_and_pin(desk: &Desk, Ask { operator, csr }: Ask) -> Result<Answer, Refused> {
+    let Ok(name) = operator.parse::<OperatorName>() else {
         return Err(Refused::invalid("operator", "is no name"));
-    }
+    };
+    let csr = HEXLOWER
+        .decode(csr.as_bytes())
+        .map_err(|_| Refused::invalid("csr", "is no hex"))?;
+    let (csr, now) = (Csr::parse(&csr)?, desk.now());
+    let issued = desk
+        .signer
+        .sign(move |signer| signer.operator(name, &csr, now))
+        .await?;
     let known = desk.views.read().roster.operator(&operator).cloned();
     let guard = guard(&operator, known.as_ref().map(|(_, revision)| *revision));
-    let record = pinned(known.map(|(record, _)| record), &operator, pin);
+    let record = pinned(known.map(|(record, _)| record), &operator, issued.fingerprint);
     let audit = local().does("operator.pin", &operator, "picket-master admin-bundle");
     desk.commit(vec![guard], vec![record.put()], audit).await?;
     let message = "a new certificate was made on the master's own machine";
@@ -348,7 +403,11 @@ async fn pin_through_desk(desk: &Desk, Ask { operator, pin }: Ask) -> Result<(),
         &operator,
         message,
     );
-    Ok(())
+    Ok(Answer {
+        refused: None,
+        certificate: HEXLOWER.encode(&issued.der),
+        authority: HEXLOWER.encode(desk.signer.certificate()),
+    })
 }
 
 #[cfg(test)]

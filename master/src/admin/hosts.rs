@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use picket_proto::{
     document::Kind,
-    host::{HostId, Labels},
+    host::{HostId, Labels, Name},
     status::JoinedNetwork,
     to_wire_time,
     wire::admin::{
@@ -53,10 +53,7 @@ impl HostService for Hosts {
         let labels = Labels::new(asked.labels).map_err(Refused::Invalid)?;
         let desk = &self.0;
         let (id, now) = (HostId(Uuid::new_v4()), desk.now());
-        let Bundled { bundle, pin } = desk
-            .signer
-            .host_bundle(id, &name, &desk.addresses, now)
-            .map_err(Refused::Authority)?;
+        let Bundled { bundle, pin } = bundled(desk, id, &name).await?;
         let text = bundle.encode().map_err(Refused::Bundle)?;
         let expires = pin.not_after;
         let record = HostRecord {
@@ -279,10 +276,7 @@ impl HostService for Hosts {
         let name = name("name", &asked.name)?;
         let desk = &self.0;
         let id = desk.host_named(&name)?;
-        let Bundled { bundle, pin } = desk
-            .signer
-            .host_bundle(id, &name, &desk.addresses, desk.now())
-            .map_err(Refused::Authority)?;
+        let Bundled { bundle, pin } = bundled(desk, id, &name).await?;
         let text = bundle.encode().map_err(Refused::Bundle)?;
         let expires = pin.not_after;
         let why = if asked.cut { "cut" } else { "" };
@@ -348,6 +342,15 @@ impl HostService for Hosts {
 }
 
 /// A host as lists show it.
+/// A bundle for a host, signed before anything is committed: what signs may be far away.
+async fn bundled(desk: &Desk, id: HostId, name: &Name) -> Result<Bundled, Refused> {
+    let (name, addresses, now) = (name.clone(), desk.addresses.clone(), desk.now());
+    let signed = desk
+        .signer
+        .sign(move |signer| signer.host_bundle(id, &name, &addresses, now));
+    Ok(signed.await?)
+}
+
 fn shown(desk: &Desk, id: HostId) -> Result<wire::Host, Refused> {
     let record = {
         let views = desk.views.read();
