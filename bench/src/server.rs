@@ -102,7 +102,7 @@ impl Server {
         let [agents, admin, metrics] = free_ports(dir)?;
         let config = dir.join("master.toml");
         let text = format!(
-            "data_dir = {dir:?}\n[agents]\nlisten = \"{agents}\"\n[admin]\nlisten = \"{admin}\"\n[metrics]\nlisten = \
+            "data_dir = {dir:?}\nca.key = \"plain\"\n[agents]\nlisten = \"{agents}\"\n[admin]\nlisten = \"{admin}\"\n[metrics]\nlisten = \
              \"{metrics}\"\n"
         );
         fs::write(&config, text).map_err(prepare(dir))?;

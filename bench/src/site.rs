@@ -15,7 +15,7 @@ use picket_master::{
     desk::Actor,
     init::{InitError, Plan, init},
     record::{HostRecord, HostStanding, Pin, Pins, Record as _, key},
-    signer::{certificate_path, key_path},
+    signer::{CaKey, certificate_path, key_path},
     store::{Commit, CommitError, OpenError, Store, WRITES_MAX, Write},
 };
 use picket_pki::{
@@ -117,6 +117,8 @@ impl Site {
             names: vec!["localhost".to_owned()],
             addresses: vec!["127.0.0.1:7443".to_owned()],
             admin_addresses: vec!["127.0.0.1:7444".to_owned()],
+            // The site is made up, and gone after the run.
+            ca: CaKey::Plain,
         };
         init(&plan, clock).await?;
         Self::load(dir, clock)

@@ -14,6 +14,7 @@ use picket_master::{
     listen,
     liveness::Grace,
     run,
+    signer::CaKey,
     store::Store,
 };
 use tokio::{net::TcpListener, sync::oneshot, time::timeout};
@@ -87,6 +88,7 @@ async fn a_real_master_lets_the_fleet_in_and_keeps_what_it_was_told() {
     let config = Config {
         name: "master".to_owned(),
         data_dir: dir,
+        ca: CaKey::Plain,
         advertise: Vec::new(),
         beat_interval: Duration::from_secs(30),
         agents: address,

@@ -8,7 +8,7 @@ use futures::{
     stream::{BoxStream, Map},
 };
 use picket_failpoint::{Point, pass, pending};
-use picket_pki::Csr;
+use picket_pki::{AuthorityError, Csr};
 use picket_proto::{
     beat::{MOST_CHUNK_BYTES, section_kind},
     document::kind,
@@ -28,11 +28,11 @@ use crate::{
     desired,
     desk::Desk,
     event::Severity,
-    record::{HostRecord, HostStanding},
+    record::{HostRecord, HostStanding, Pin},
     refused::Refused,
     renewal::{self, Renewal},
     session::{self, digest, needs_session},
-    status,
+    status::chain,
 };
 
 /// How long one call of Report may take; the agent goes on in another.
@@ -184,7 +184,7 @@ impl Agents {
     async fn tell_refused(&self, caller: &HostCaller, refused: &Refused) {
         let desk = &self.desk;
         let audit = caller.actor().does("host.renew", caller.id, "");
-        let news = refusal::note(desk, audit, &status::chain(refused)).await;
+        let news = refusal::note(desk, audit, &chain(refused)).await;
         if let (true, Refused::Denied(why)) = (news, refused) {
             let message = format!("a renewal from {} was refused: {why}", caller.peer.address);
             desk.say(
@@ -222,6 +222,42 @@ impl Agents {
         Err(Refused::NotNow(why))
     }
 
+    /// The certificate for a request that asks for one, as the host's record stands: what signs may be far away, and a
+    /// commit waits for nobody.
+    async fn signed_ahead(&self, caller: &HostCaller, csr: &Csr, from: &str) -> Result<Option<Pin>, Refused> {
+        let desk = &self.desk;
+        let looked = desk
+            .views
+            .read()
+            .roster
+            .host(caller.id)
+            .map(|host| host.record.clone());
+        let Some(mut record) = looked else {
+            return Ok(None);
+        };
+        renewal::promote(&mut record, &caller.fingerprint);
+        let key = csr.public_key().fingerprint();
+        let (id, now) = (caller.id, desk.now());
+        if record.standing != HostStanding::Active
+            || renewal::renew(&record.pins, &caller.fingerprint, &key, now) != Renewal::Issue
+        {
+            return Ok(None);
+        }
+        let (csr, from) = (csr.clone(), from.to_owned());
+        let signed = desk
+            .signer
+            .sign(move |signer| signer.host(id, &csr, &from, now))
+            .await;
+        signed.map(Some).map_err(|error| match error {
+            // Where the CA's key is, and how it fares, is no host's business.
+            AuthorityError::Unsigned(_) => {
+                tracing::error!(error = %chain(&error), host = %id, "a renewal could not be signed");
+                Refused::NotNow("the master's CA cannot sign at the moment; try again in a minute".to_owned())
+            }
+            other => other.into(),
+        })
+    }
+
     async fn renewed(&self, caller: &HostCaller, csr: &Csr) -> Result<Vec<u8>, Refused> {
         let desk = &self.desk;
         let key = csr.public_key().fingerprint();
@@ -235,6 +271,8 @@ impl Agents {
             ("host.renew", String::new())
         };
         let audit = caller.actor().does(what, caller.id, &why);
+        let signed = self.signed_ahead(caller, csr, &from).await?;
+        pass(Point::MasterAfterSigning);
         let mut answer = None;
         let changed = desk
             .change_host(caller.id, audit, |record: &mut HostRecord| {
@@ -248,8 +286,9 @@ impl Agents {
                         Ok(promoted)
                     }
                     Renewal::Issue => {
-                        let pin = desk.signer.host(caller.id, csr, &from, desk.now())?;
-                        pass(Point::MasterAfterSigning);
+                        let Some(pin) = signed.clone() else {
+                            return Err(Refused::NotNow("this host was changed just now; try again".to_owned()));
+                        };
                         renewal::offer(record, pin.clone());
                         answer = Some(pin);
                         Ok(true)

@@ -8,7 +8,11 @@ use std::{
 
 use picket_settings::{Settings, SettingsError};
 
-use crate::liveness::Grace;
+use crate::{liveness::Grace, signer::CaKey};
+
+mod ca;
+
+pub use ca::Given;
 
 /// Environment variables that begin so are settings: `PICKET_MASTER_LOG__LEVEL` is `log.level`.
 const PREFIX: &str = "PICKET_MASTER_";
@@ -23,6 +27,8 @@ pub struct Config {
     pub name: String,
     /// The CA, the journal and its index.
     pub data_dir: PathBuf,
+    /// How the CA's key is kept.
+    pub ca: CaKey,
     /// Where agents dial, as written into new bundles. Empty: what `init` was told.
     pub advertise: Vec<String>,
     /// Between two beats of an agent, before jitter.
@@ -77,14 +83,30 @@ impl Config {
     /// # Errors
     /// Every problem at once.
     pub fn load(file: &Path, flags: &[(&str, Option<String>)]) -> Result<Self, SettingsError> {
-        Self::resolve(Settings::load(file, PREFIX, flags)?)
+        Self::resolve_given(Settings::load(file, PREFIX, flags)?, &Given::to_this_process())
+    }
+
+    /// Resolves the settings of a machine that has no configuration: flags over environment over defaults.
+    ///
+    /// # Errors
+    /// Every problem at once.
+    pub fn without_file(flags: &[(&str, Option<String>)]) -> Result<Self, SettingsError> {
+        Self::resolve_given(Settings::without_file(PREFIX, flags)?, &Given::to_this_process())
     }
 
     /// Takes every setting.
     ///
     /// # Errors
     /// Every problem at once.
-    pub fn resolve(mut from: Settings) -> Result<Self, SettingsError> {
+    pub fn resolve(from: Settings) -> Result<Self, SettingsError> {
+        Self::resolve_given(from, &Given::default())
+    }
+
+    /// Takes every setting, and what the process was given beside them.
+    ///
+    /// # Errors
+    /// Every problem at once.
+    pub fn resolve_given(mut from: Settings, given: &Given) -> Result<Self, SettingsError> {
         let socket = |from: &mut Settings, key: &str, usual: &str| {
             let found = from.parsed::<SocketAddr>(key, usual);
             found.or_else(|| usual.parse().ok())
@@ -166,12 +188,14 @@ impl Config {
                 "is not longer than late_after; for example offline_after = \"100s\"",
             );
         }
+        let ca = ca::resolve(&mut from, given);
         let level = from.parsed("log.level", "info").unwrap_or(tracing::Level::INFO);
         let format = from.parsed("log.format", "text").unwrap_or(LogFormat::Text);
         from.finish(|| {
             Some(Self {
                 name,
                 data_dir,
+                ca: ca?,
                 advertise,
                 beat_interval,
                 agents: agents?,

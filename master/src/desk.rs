@@ -48,7 +48,7 @@ pub struct Desk {
     /// The store, in memory.
     pub views: Arc<Views>,
     /// The CA.
-    pub signer: Signer,
+    pub signer: Arc<Signer>,
     /// What hosts said.
     pub observed: Observed,
     /// Who is connected.

@@ -7,6 +7,7 @@ use std::{
 };
 
 use futures::future::BoxFuture;
+use jiff::Timestamp;
 use picket_clock::Clock;
 use picket_durable::FileError;
 use picket_pki::{Authorities, AuthoritiesError, Presented, Role, Time, TlsError, lifetime, server_config};
@@ -57,7 +58,8 @@ use crate::{
     observed::Observed,
     record::{MasterRecord, Record as _, RecordError, key},
     sessions::{LAST_WORD, Sessions},
-    signer::{Signer, SignerError},
+    signer::{Own, Signer, SignerError},
+    signing::watch_signer,
     store::{Compacted, End, ReadError, Revision, Store, Watch},
     time::{self as master_time, Time as MasterTime},
     views::Views,
@@ -194,7 +196,7 @@ async fn serve(
         .get(&key::master())?
         .ok_or_else(|| RunError::NotInitialised(data_dir.to_owned()))?;
     let record = MasterRecord::of(&entry)?;
-    let signer = Signer::load(data_dir)?;
+    let signer = Arc::new(Signer::load(data_dir, &config.ca, &clock).await?);
     if record.authority.is_some_and(|of| of != signer.fingerprint()) {
         return Err(RunError::OtherAuthority(data_dir.to_owned()));
     }
@@ -247,7 +249,8 @@ async fn serve(
     };
     let admin_addresses = record.admin_addresses.clone();
     let sessions = TaskTracker::new();
-    let tls = Listeners::new(&desk, &record)?;
+    let own = desk.signer.own(data_dir, &record.names, desk.now()).await?;
+    let tls = Listeners::new(&desk, &own)?;
     let refusals = Arc::new(Refusals::default());
     house.keep("views", follow(Arc::clone(&desk), watch, last.clone()));
     house.keep("events", event_file.run(last.clone()));
@@ -266,11 +269,14 @@ async fn serve(
         "certificate",
         renew_certificate(
             Arc::clone(&desk),
-            record.clone(),
+            data_dir.to_owned(),
+            record.names.clone(),
             tls.presented,
+            own.not_after - lifetime::MASTER / 2,
             house.stop.clone(),
         ),
     );
+    house.keep("signer", watch_signer(Arc::clone(&desk), house.stop.clone()));
     house.keep(
         "monitor",
         monitor::serve(Arc::clone(&desk), doors.monitor, house.stop.clone()),
@@ -396,9 +402,8 @@ struct Listeners {
 }
 
 impl Listeners {
-    fn new(desk: &Arc<Desk>, record: &MasterRecord) -> Result<Self, RunError> {
-        let (certificate, key) = desk.signer.master(&record.names, desk.now())?;
-        let presented = Arc::new(Presented::new(&certificate.der, &key)?);
+    fn new(desk: &Arc<Desk>, own: &Own) -> Result<Self, RunError> {
+        let presented = Arc::new(Presented::new(&own.der, &own.key)?);
         let domain = desk.signer.trust_domain().clone();
         let authorities = Arc::new(Authorities::new(
             domain,
@@ -508,20 +513,20 @@ async fn close_idle(desk: Arc<Desk>, stop: CancellationToken) {
 /// wake up with one that has ended.
 async fn renew_certificate(
     desk: Arc<Desk>,
-    record: MasterRecord,
+    data_dir: PathBuf,
+    names: Vec<String>,
     presented: Arc<Presented>,
+    mut due: Timestamp,
     stop: CancellationToken,
 ) {
-    let half = lifetime::MASTER / 2;
-    let mut due = desk.now() + half;
     while !slept(CERTIFICATE_LOOK, &stop).await {
         if desk.now() < due {
             continue;
         }
-        let renewed = desk.signer.master(&record.names, desk.now());
-        match renewed.map(|(certificate, key)| presented.replace(&certificate.der, &key)) {
-            Ok(Ok(())) => due = desk.now() + half,
-            Ok(Err(error)) => complain_of_certificate(&desk, &error),
+        let renewed = desk.signer.renew_own(&data_dir, &names, desk.now()).await;
+        match renewed.map(|own| (presented.replace(&own.der, &own.key), own.not_after)) {
+            Ok((Ok(()), not_after)) => due = not_after - lifetime::MASTER / 2,
+            Ok((Err(error), _)) => complain_of_certificate(&desk, &error),
             Err(error) => complain_of_certificate(&desk, &error),
         }
     }

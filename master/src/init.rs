@@ -11,7 +11,7 @@ use crate::{
     desk::Actor,
     local::{self, LocalError},
     record::{MasterRecord, Record as _, key},
-    signer::{self, Signer, SignerError},
+    signer::{self, CaKey, KeyFileError, Signer, SignerError},
     store::{Commit, CommitError, CreateError, Guard, OpenError, Revision, Store},
 };
 
@@ -28,6 +28,8 @@ pub struct Plan {
     pub addresses: Vec<String>,
     /// `host:port` where operators dial.
     pub admin_addresses: Vec<String>,
+    /// How the CA's key is kept.
+    pub ca: CaKey,
 }
 
 /// What was made.
@@ -91,13 +93,13 @@ pub enum InitError {
 /// When there is one, or a file cannot be written.
 pub async fn init(plan: &Plan, clock: &Clock) -> Result<Made, InitError> {
     let dir = plan.data_dir.as_path();
-    let (key, certificate) = (signer::key_path(dir), signer::certificate_path(dir));
+    let key = signer::key_path(dir);
     let store_is_there = dir.join("store").exists();
     // The bundle is made last: with it there was a store.
     if dir.join("admin.bundle").exists() && !store_is_there {
         return Err(InitError::LostStore(dir.to_owned()));
     }
-    if store_is_there && !(key.exists() && certificate.exists()) {
+    if store_is_there && !Signer::is_there(dir, &plan.ca) {
         return Err(InitError::Lost(dir.to_owned()));
     }
     // Names are tried before anything is made that they would stand in.
@@ -105,11 +107,17 @@ pub async fn init(plan: &Plan, clock: &Clock) -> Result<Made, InitError> {
     if store_is_there {
         return finish(plan, clock).await;
     }
+    // So is the passphrase.
+    if let CaKey::Encrypted(from) = &plan.ca {
+        from.read()
+            .map_err(KeyFileError::from)
+            .map_err(SignerError::from)?;
+    }
     picket_durable::create_private_dir(dir)?;
-    if !(key.exists() && certificate.exists()) {
+    if !Signer::is_there(dir, &plan.ca) {
         // One without the other is of a crash between the two, and nothing was ever signed with it.
         remove_if_there(&key);
-        Signer::create(dir, &plan.trust_domain, clock.now())?;
+        Signer::create(dir, &plan.ca, &plan.trust_domain, clock).await?;
     }
     match Store::create(dir) {
         Ok(()) | Err(CreateError::Exists { .. }) => {}
@@ -121,7 +129,7 @@ pub async fn init(plan: &Plan, clock: &Clock) -> Result<Made, InitError> {
 /// Writes the master's record and its first admin bundle, unless there is a record.
 async fn finish(plan: &Plan, clock: &Clock) -> Result<Made, InitError> {
     let dir = plan.data_dir.as_path();
-    let signer = Signer::load(dir)?;
+    let signer = Signer::load(dir, &plan.ca, clock).await?;
     if signer.trust_domain() != &plan.trust_domain {
         return Err(InitError::OtherDomain {
             dir: dir.to_owned(),
@@ -158,7 +166,7 @@ async fn finish(plan: &Plan, clock: &Clock) -> Result<Made, InitError> {
         Err(CommitError::Conflict { .. }) => return Err(InitError::Exists(dir.to_owned())),
         Err(error) => return Err(error.into()),
     }
-    let authority = local::admin_bundle(dir, "admin", &local::first_device(), &bundle, clock).await?;
+    let authority = local::admin_bundle(dir, "admin", &local::first_device(), &bundle, &plan.ca, clock).await?;
     Ok(Made { authority, bundle })
 }
 

@@ -37,6 +37,7 @@ pub mod roster;
 pub mod session;
 pub mod sessions;
 pub mod signer;
+mod signing;
 pub mod status;
 pub mod store;
 pub mod time;

@@ -11,10 +11,11 @@ use std::{
     time::Duration,
 };
 
+use data_encoding::HEXLOWER;
 use jiff::Timestamp;
 use picket_clock::Clock;
 use picket_durable::FileError;
-use picket_pki::{BundleError, Fingerprint, IdentityError, OperatorName};
+use picket_pki::{Bundle, BundleError, Csr, Fingerprint, Holder, IdentityError, Key, KeyError, OperatorName};
 use picket_proto::host::Name;
 use serde::{Deserialize, Serialize};
 use tokio::{
@@ -30,7 +31,7 @@ use crate::{
     operators,
     record::{MasterRecord, OperatorRecord, Pin, Record as _, RecordError, key},
     refused::Refused,
-    signer::{Bundled, Signer, SignerError},
+    signer::{Bundled, CaKey, Signer, SignerError},
     store::{Commit, CommitError, Guard, LockError, OpenError, ReadError, Store},
 };
 
@@ -47,12 +48,19 @@ const DEADLINE: Duration = Duration::from_secs(10);
 struct Ask {
     operator: String,
     device: Name,
-    pin: Pin,
+    /// What is to be signed, in hex: the key is made by whoever asks, and stays there.
+    csr: String,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 struct Answer {
     refused: Option<String>,
+    /// The certificate, in hex.
+    #[serde(default)]
+    certificate: String,
+    /// The CA's, in hex.
+    #[serde(default)]
+    authority: String,
 }
 
 /// Why there is no admin bundle.
@@ -73,6 +81,9 @@ pub enum LocalError {
     /// The store does not take the pin.
     #[error(transparent)]
     Commit(#[from] CommitError),
+    /// No key could be made.
+    #[error("make a key for the bundle")]
+    Key(#[from] KeyError),
     /// The name is none.
     #[error("the operator's name cannot be used")]
     Name(#[from] IdentityError),
@@ -128,7 +139,8 @@ pub fn first_device() -> Name {
 }
 
 /// Makes an operator an admin whatever it was, makes a bundle for a device of it, pins that, and writes it to `out`.
-/// What the device had before opens nothing from then on.
+/// What the device had before opens nothing from then on. A running master signs it; `ca` is how the CA's key is kept,
+/// for when none runs.
 ///
 /// # Errors
 /// When the data directory is none, or the pin could not be kept; then no bundle is written.
@@ -137,33 +149,68 @@ pub async fn admin_bundle(
     operator: &str,
     device: &Name,
     out: &Path,
+    ca: &CaKey,
     clock: &Clock,
 ) -> Result<Fingerprint, LocalError> {
     let name: OperatorName = operator.parse()?;
     own(data_dir)?;
     replaceable(out)?;
-    let signer = Signer::load(data_dir)?;
     let opened = Store::open(data_dir, clock.clone()).await;
-    let (store, record) = match opened {
+    let bundle = match opened {
         Ok(store) => {
-            let record = master_record(&store, data_dir)?;
-            (Some(store), record)
+            let made = make_directly(&store, data_dir, (name, device), ca, clock).await;
+            store.close().await;
+            made?
         }
-        Err(OpenError::Lock(LockError::Held { .. })) => (None, ask_master_record(data_dir).await?),
+        Err(OpenError::Lock(LockError::Held { .. })) => ask_bundle(data_dir, name, device).await?,
         Err(error) => return Err(error.into()),
     };
-    let Bundled { bundle, pin } = signer.operator_bundle(name, &record.admin_addresses, clock.now())?;
     let text = bundle.encode()?;
-    match store {
-        Some(store) => {
-            let pinned = pin_directly(&store, operator, device, pin, clock.now()).await;
-            store.close().await;
-            pinned?;
-        }
-        None => ask_pin(data_dir, operator, device, pin).await?,
-    }
     picket_durable::write_private(out, text.as_bytes())?;
-    Ok(signer.fingerprint())
+    let authority = bundle.authorities.first().map(Vec::as_slice);
+    Ok(Fingerprint::of(authority.unwrap_or_default()))
+}
+
+/// No master runs: whoever can open the CA's key signs, and writes the pin into the store.
+async fn make_directly(
+    store: &Store,
+    data_dir: &Path,
+    (name, device): (OperatorName, &Name),
+    ca: &CaKey,
+    clock: &Clock,
+) -> Result<Bundle, LocalError> {
+    let record = master_record(store, data_dir)?;
+    let signer = Arc::new(Signer::load(data_dir, &ca.as_found(data_dir), clock).await?);
+    let (operator, now) = (name.clone(), clock.now());
+    let signed = signer.sign(move |signer| signer.operator_bundle(operator, &record.admin_addresses, now));
+    let Bundled { bundle, pin } = signed.await?;
+    pin_directly(store, name.as_str(), device, pin, now).await?;
+    Ok(bundle)
+}
+
+/// The running master signs and pins; the key is made here and goes nowhere but into the bundle.
+async fn ask_bundle(data_dir: &Path, name: OperatorName, device: &Name) -> Result<Bundle, LocalError> {
+    let record = ask_master_record(data_dir).await?;
+    let key = Key::generate()?;
+    let ask = Ask {
+        operator: name.to_string(),
+        device: device.clone(),
+        csr: HEXLOWER.encode(&key.csr()?),
+    };
+    let answer = ask_certificate(data_dir, &ask).await?;
+    let read = |digits: &str| {
+        HEXLOWER
+            .decode(digits.as_bytes())
+            .map_err(|cause| silent(data_dir, io::Error::new(io::ErrorKind::InvalidData, cause)))
+    };
+    Ok(Bundle {
+        holder: Holder::Operator { name },
+        trust_domain: record.trust_domain.parse()?,
+        masters: record.admin_addresses,
+        authorities: vec![read(&answer.authority)?],
+        certificate: read(&answer.certificate)?,
+        key,
+    })
 }
 
 /// Refuses to write a bundle over anything but a bundle: a mistyped name could be that of the CA's key.
@@ -245,19 +292,15 @@ async fn ask_master_record(data_dir: &Path) -> Result<MasterRecord, LocalError> 
         .map_err(|cause| silent(data_dir, io::Error::new(io::ErrorKind::InvalidData, cause)))
 }
 
-async fn ask_pin(data_dir: &Path, operator: &str, device: &Name, pin: Pin) -> Result<(), LocalError> {
-    let ask = serde_json::to_string(&Ask {
-        operator: operator.to_owned(),
-        device: device.clone(),
-        pin,
-    })
-    .unwrap_or_default();
+async fn ask_certificate(data_dir: &Path, ask: &Ask) -> Result<Answer, LocalError> {
+    let ask = serde_json::to_string(ask).unwrap_or_default();
     let line = exchange(data_dir, &format!("{ask}\n")).await?;
     let answer: Answer = serde_json::from_str(&line)
         .map_err(|cause| silent(data_dir, io::Error::new(io::ErrorKind::InvalidData, cause)))?;
-    answer
-        .refused
-        .map_or(Ok(()), |refused| Err(LocalError::Refused(refused)))
+    match answer.refused {
+        Some(refused) => Err(LocalError::Refused(refused)),
+        None => Ok(answer),
+    }
 }
 
 fn silent(data_dir: &Path, cause: io::Error) -> LocalError {
@@ -338,30 +381,37 @@ async fn answer(desk: &Desk, mut stream: UnixStream, record: &MasterRecord) -> i
     let text = if line.trim() == "record" {
         serde_json::to_string(record)?
     } else {
-        let refused = match serde_json::from_str::<Ask>(&line) {
-            Ok(ask) => pin_through_desk(desk, ask)
-                .await
-                .err()
-                .map(|error| crate::status::chain(&error)),
-            Err(error) => Some(error.to_string()),
+        let answer = match serde_json::from_str::<Ask>(&line) {
+            Ok(ask) => sign_and_pin(desk, ask).await.unwrap_or_else(|error| Answer {
+                refused: Some(crate::status::chain(&error)),
+                ..Answer::default()
+            }),
+            Err(error) => Answer {
+                refused: Some(error.to_string()),
+                ..Answer::default()
+            },
         };
-        serde_json::to_string(&Answer { refused })?
+        serde_json::to_string(&answer)?
     };
     write.write_all(format!("{text}\n").as_bytes()).await
 }
 
-async fn pin_through_desk(
-    desk: &Desk,
-    Ask {
-        operator,
-        device,
-        pin,
-    }: Ask,
-) -> Result<(), Refused> {
-    if operator.parse::<OperatorName>().is_err() {
+async fn sign_and_pin(desk: &Desk, ask: Ask) -> Result<Answer, Refused> {
+    let Ask { operator, device, csr } = ask;
+    let Ok(name) = operator.parse::<OperatorName>() else {
         return Err(Refused::invalid("operator", "is no name"));
-    }
-    let now = desk.now();
+    };
+    let csr = HEXLOWER
+        .decode(csr.as_bytes())
+        .map_err(|_| Refused::invalid("csr", "is no hex"))?;
+    let (csr, now) = (Csr::parse(&csr)?, desk.now());
+    let from = local().from;
+    let signed = desk
+        .signer
+        .sign(move |signer| signer.operator(&name, &csr, &from, now));
+    let mut pin = signed.await?;
+    // It is in the bundle, and no renewal of it is asked for twice.
+    let certificate = std::mem::take(&mut pin.certificate);
     let known = desk.views.read().roster.operator(&operator).cloned();
     let guard = guard(&operator, known.as_ref().map(|(_, revision)| *revision));
     let message = format!(
@@ -377,7 +427,11 @@ async fn pin_through_desk(
         &operator,
         &message,
     );
-    Ok(())
+    Ok(Answer {
+        refused: None,
+        certificate,
+        authority: HEXLOWER.encode(desk.signer.certificate()),
+    })
 }
 
 fn is_from_one_who_may(stream: &UnixStream) -> bool {

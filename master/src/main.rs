@@ -17,6 +17,7 @@ use picket_master::{
     descriptors,
     init::{Plan, init},
     listen, local, run,
+    signer::{self, CaKey, PassphraseFrom},
     store::{self, Store, accept, restore, verify},
 };
 use picket_pki::TrustDomain;
@@ -64,6 +65,11 @@ enum Verb {
         /// Where operators dial, as admin bundles say it.
         #[arg(long = "admin-address", value_name = "HOST:PORT", value_parser = address, default_value = "127.0.0.1:7444")]
         admin_addresses: Vec<String>,
+        /// Keeps the CA's key unencrypted; the settings then need ca.key = "plain", which warns at every start.
+        #[arg(long, conflicts_with = "passphrase_file")]
+        plain_ca_key: bool,
+        #[command(flatten)]
+        ca: Ca,
     },
     /// Runs the master until it is told to stop.
     Run(Settings),
@@ -86,6 +92,13 @@ enum Verb {
         /// Where to write it [default: DIR/admin.bundle].
         #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,
+        #[command(flatten)]
+        ca: Ca,
+    },
+    /// Encrypts the CA's key, or gives it another passphrase; a running master goes on with the key it has.
+    CaKey {
+        #[command(subcommand)]
+        verb: CaKeyVerb,
     },
     /// Reads and checks all of the store; changes nothing, also beside a running master.
     Verify {
@@ -114,6 +127,66 @@ enum Verb {
         #[arg(long)]
         accept: bool,
     },
+}
+
+#[derive(Subcommand)]
+enum CaKeyVerb {
+    /// Puts an unencrypted key under a passphrase.
+    Encrypt {
+        /// The master's data directory.
+        #[arg(long, value_name = "DIR", default_value = DATA_DIR)]
+        data_dir: PathBuf,
+        #[command(flatten)]
+        ca: Ca,
+    },
+    /// Gives an encrypted key another passphrase.
+    Passphrase {
+        /// The master's data directory.
+        #[arg(long, value_name = "DIR", default_value = DATA_DIR)]
+        data_dir: PathBuf,
+        /// The file with the passphrase it is to have.
+        #[arg(long, value_name = "FILE")]
+        new_passphrase_file: PathBuf,
+        #[command(flatten)]
+        ca: Ca,
+    },
+}
+
+/// How the CA's key is reached while no master runs.
+#[derive(clap::Args)]
+struct Ca {
+    /// The configuration file, whose `[ca]` says how the CA's key is kept; it need not be there.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// The file with the passphrase of the CA's key; overrides `ca.passphrase_file`.
+    #[arg(long, value_name = "FILE")]
+    passphrase_file: Option<String>,
+}
+
+impl Ca {
+    /// How the CA's key is kept: as the flags say, or the configuration, or the environment.
+    fn key(&self) -> anyhow::Result<CaKey> {
+        let flags = [("ca.passphrase_file", self.passphrase_file.clone())];
+        let config = match &self.config {
+            Some(file) => Config::load(file, &flags)?,
+            None if Path::new(CONFIG).exists() => Config::load(Path::new(CONFIG), &flags)?,
+            None => Config::without_file(&flags)?,
+        };
+        Ok(config.ca)
+    }
+
+    /// Where the passphrase of the key in the data directory comes from.
+    fn passphrase(&self) -> anyhow::Result<PassphraseFrom> {
+        if let Some(file) = &self.passphrase_file {
+            return Ok(PassphraseFrom::file(file));
+        }
+        match self.key()? {
+            CaKey::Encrypted(from) => Ok(from),
+            CaKey::Plain | CaKey::Transit(_) => anyhow::bail!(
+                "the settings do not keep the CA's key encrypted, so they name no passphrase; name one with --passphrase-file"
+            ),
+        }
+    }
 }
 
 #[derive(clap::Args)]
@@ -153,7 +226,17 @@ fn main() -> ExitCode {
             names,
             addresses,
             admin_addresses,
+            plain_ca_key,
+            ca,
         } => {
+            let ca = match plain_ca_key {
+                true => Ok(CaKey::Plain),
+                false => ca.key(),
+            };
+            let ca = match ca {
+                Ok(ca) => ca,
+                Err(error) => return fail(&error, USAGE),
+            };
             let addresses = if addresses.is_empty() {
                 names.iter().map(|name| with_port(name, 7443)).collect()
             } else {
@@ -166,6 +249,7 @@ fn main() -> ExitCode {
                     names,
                     addresses,
                     admin_addresses,
+                    ca,
                 },
                 &clock,
             )
@@ -175,10 +259,12 @@ fn main() -> ExitCode {
             name,
             device,
             out,
+            ca,
         } => {
             let out = out.unwrap_or_else(|| data_dir.join("admin.bundle"));
-            admin_bundle(&data_dir, &name, &device, &out, &clock)
+            admin_bundle(&data_dir, &name, &device, &out, &ca, &clock)
         }
+        Verb::CaKey { verb } => ca_key(verb),
         Verb::Verify { data_dir } => return verified(&data_dir),
         Verb::Snapshot { data_dir, to } => store::snapshot(&data_dir, &to, &clock)
             .map_err(Into::into)
@@ -312,8 +398,37 @@ fn make(plan: &Plan, clock: &Clock) -> anyhow::Result<()> {
     ))
 }
 
-fn admin_bundle(data_dir: &Path, name: &str, device: &Name, out: &Path, clock: &Clock) -> anyhow::Result<()> {
-    let authority = runtime()?.block_on(local::admin_bundle(data_dir, name, device, out, clock))?;
+fn ca_key(verb: CaKeyVerb) -> anyhow::Result<()> {
+    match verb {
+        CaKeyVerb::Encrypt { data_dir, ca } => {
+            signer::encrypt(&data_dir, &ca.passphrase()?)?;
+            say(
+                "The CA's key is encrypted; keep its passphrase apart from the data directory and its backups.\n\
+                 Backups that were made before hold it as it was: delete them, or guard them as the key.",
+            )
+        }
+        CaKeyVerb::Passphrase {
+            data_dir,
+            new_passphrase_file,
+            ca,
+        } => {
+            let new = PassphraseFrom::file(new_passphrase_file);
+            signer::change_passphrase(&data_dir, &ca.passphrase()?, &new)?;
+            say("The CA's key has the new passphrase; a master needs it from its next start on.")
+        }
+    }
+}
+
+fn admin_bundle(
+    data_dir: &Path,
+    name: &str,
+    device: &Name,
+    out: &Path,
+    ca: &Ca,
+    clock: &Clock,
+) -> anyhow::Result<()> {
+    let ca = ca.key()?;
+    let authority = runtime()?.block_on(local::admin_bundle(data_dir, name, device, out, &ca, clock))?;
     say(&format!(
         "The bundle of operator {name} for its device {device} is in {}.\nCA certificate SHA-256: {authority}",
         out.display()

@@ -1,5 +1,6 @@
 //! Refusals as gRPC statuses: the one place where they are made.
 
+use picket_pki::AuthorityError;
 use tonic::{Code, Status};
 
 use crate::{access::Access, refused::Refused, store::CommitError};
@@ -16,6 +17,10 @@ impl From<Refused> for Status {
             Refused::Commit(CommitError::TooLarge(_)) => Code::InvalidArgument,
             Refused::Commit(CommitError::Frozen { .. }) => Code::FailedPrecondition,
             Refused::Commit(CommitError::Failed { .. } | CommitError::Closed) => Code::Unavailable,
+            Refused::Authority(AuthorityError::Unsigned(_)) => {
+                tracing::error!(error = %chain(&refused), "a certificate could not be signed");
+                Code::Unavailable
+            }
             Refused::Time(_)
             | Refused::Authority(_)
             | Refused::Bundle(_)

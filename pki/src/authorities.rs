@@ -118,7 +118,8 @@ impl Authorities {
     }
 
     /// Whether one of these CAs signed this certificate.
-    pub(crate) fn signed(&self, leaf: &[u8]) -> bool {
+    #[must_use]
+    pub fn signed(&self, leaf: &[u8]) -> bool {
         let algorithms = crate::tls::provider().signature_verification_algorithms;
         self.check_chain(&CertificateDer::from(leaf), &[], &algorithms)
             .is_ok()

@@ -88,6 +88,14 @@ impl Settings {
         Self::from_layers(&text, file, environment, flags)
     }
 
+    /// As [`Settings::load`], where there is no file.
+    ///
+    /// # Errors
+    /// When the environment holds nonsense.
+    pub fn without_file(prefix: &str, flags: &[(&str, Option<String>)]) -> Result<Self, SettingsError> {
+        Self::from_layers("", Path::new("nowhere"), Env::prefixed(prefix).split("__"), flags)
+    }
+
     /// As [`Settings::load`], from a file's text alone.
     ///
     /// # Errors

@@ -62,6 +62,8 @@ pub(crate) const ADMIN: &str = "127.0.0.1:7444";
 /// Where metrics are read.
 const MONITOR: &str = "127.0.0.1:7445";
 /// An arbitrary day, the one the simulated ZeroTier site starts on.
+/// What `master.toml` says about the CA's key unless a story says otherwise: unlocking one takes longer than a story.
+const PLAIN: &str = "ca.key = \"plain\"";
 const EPOCH: &str = "2026-11-22T20:05:28Z";
 
 /// A site.
@@ -74,6 +76,8 @@ pub struct Site {
     lab: Lab,
     root: tempfile::TempDir,
     settings: String,
+    /// The lines of `master.toml` about the CA's key.
+    ca: String,
     master: Mutex<Option<Master>>,
     operator: Wire,
     channel: Mutex<Option<(Channel, time::Instant)>>,
@@ -95,14 +99,19 @@ impl Site {
 
     /// A site whose master has these lines in its `master.toml`.
     pub async fn with_settings(lines: &str) -> Self {
-        let site = Self::initialised(lines).await;
+        Self::with_ca_key(PLAIN, lines).await
+    }
+
+    /// A site whose master has these lines about its CA's key in its `master.toml`, and these others.
+    pub async fn with_ca_key(ca: &str, lines: &str) -> Self {
+        let site = Self::initialised(ca, lines).await;
         site.start_master().await;
         site.wait(GRACE).await;
         site
     }
 
     /// A site whose master has never run.
-    async fn initialised(lines: &str) -> Self {
+    async fn initialised(ca: &str, lines: &str) -> Self {
         let pipes = Pipes::new();
         let clock = Clock::simulated(EPOCH.parse().expect("a time"));
         let site = Self {
@@ -113,6 +122,7 @@ impl Site {
             lab: Lab::new(),
             root: directory(),
             settings: lines.to_owned(),
+            ca: ca.to_owned(),
             master: Mutex::default(),
             channel: Mutex::default(),
             addresses: AtomicU8::new(1),
@@ -123,6 +133,7 @@ impl Site {
             names: vec!["master.example.org".to_owned()],
             addresses: vec![AGENTS.to_owned()],
             admin_addresses: vec![ADMIN.to_owned()],
+            ca: site.config().ca,
         };
         init(&plan, &site.clock)
             .await
@@ -132,10 +143,7 @@ impl Site {
 
     /// Starts the master and waits until its doors are open.
     pub async fn start_master(&self) {
-        let text = format!("data_dir = {:?}\n{}", self.data_dir(), self.settings);
-        let settings =
-            Settings::from_text(&text, "master.toml".as_ref()).expect("a story's settings are TOML");
-        let config = Config::resolve(settings).unwrap_or_else(|error| panic!("{error}"));
+        let config = self.config();
         let store = Store::open(&config.data_dir, self.clock.clone()).await;
         let store = store.unwrap_or_else(|error| panic!("open the store: {}", sentence(&error)));
         let doors = Doors {
@@ -157,6 +165,13 @@ impl Site {
         let task = TaskTracker::new().spawn(run);
         opened.await.expect("the master opens its doors");
         *self.master() = Some(Master { stop, task, store });
+    }
+
+    fn config(&self) -> Config {
+        let text = format!("data_dir = {:?}\n{}\n{}", self.data_dir(), self.ca, self.settings);
+        let settings =
+            Settings::from_text(&text, "master.toml".as_ref()).expect("a story's settings are TOML");
+        Config::resolve(settings).unwrap_or_else(|error| panic!("{error}"))
     }
 
     /// Stops the master as the service manager does, waits for it, and returns how long that took.

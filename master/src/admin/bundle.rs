@@ -26,12 +26,13 @@ pub(super) async fn turn<'a>(desk: &'a Desk, request: &[u8]) -> Option<MutexGuar
 }
 
 /// Makes a bundle for a host; `request` is empty, or a certificate request. The caller holds the [`turn`].
-pub(super) fn make(desk: &Desk, id: HostId, name: &Name, request: &[u8]) -> Result<Made, Refused> {
+pub(super) async fn make(desk: &Desk, id: HostId, name: &Name, request: &[u8]) -> Result<Made, Refused> {
     if request.is_empty() {
-        let Bundled { bundle, pin } = desk
+        let (name, addresses, now) = (name.clone(), desk.addresses.clone(), desk.now());
+        let signed = desk
             .signer
-            .host_bundle(id, name, &desk.addresses, desk.now())
-            .map_err(Refused::Authority)?;
+            .sign(move |signer| signer.host_bundle(id, &name, &addresses, now));
+        let Bundled { bundle, pin } = signed.await.map_err(Refused::Authority)?;
         return made(bundle.encode().map_err(Refused::Bundle)?.as_bytes(), pin);
     }
     let csr = Csr::parse(request).map_err(Refused::Csr)?;
@@ -52,10 +53,11 @@ pub(super) fn make(desk: &Desk, id: HostId, name: &Name, request: &[u8]) -> Resu
         }
         None => {}
     }
-    let (bundle, pin) = desk
+    let (name, addresses, now) = (name.clone(), desk.addresses.clone(), desk.now());
+    let signed = desk
         .signer
-        .keyless_bundle(id, name, &csr, &desk.addresses, desk.now())
-        .map_err(Refused::Authority)?;
+        .sign(move |signer| signer.keyless_bundle(id, &name, &csr, &addresses, now));
+    let (bundle, pin) = signed.await.map_err(Refused::Authority)?;
     made(bundle.encode().map_err(Refused::Bundle)?.as_bytes(), pin)
 }
 

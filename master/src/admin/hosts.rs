@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use picket_proto::{
     document::Kind,
-    host::{HostId, Labels},
+    host::{HostId, Labels, Name},
     status::JoinedNetwork,
     to_wire_time,
     wire::admin::{
@@ -58,7 +58,7 @@ impl HostService for Hosts {
         desk.may_approve()?;
         let (id, now) = (HostId(Uuid::new_v4()), desk.now());
         let _turn = bundle::turn(desk, &asked.csr).await;
-        let Made { file, pin } = bundle::make(desk, id, &name, &asked.csr)?;
+        let Made { file, pin } = bundle::make(desk, id, &name, &asked.csr).await?;
         let expires = pin.not_after;
         let record = HostRecord {
             id,
@@ -285,7 +285,7 @@ impl HostService for Hosts {
         desk.may_approve()?;
         let id = desk.host_named(&name)?;
         let _turn = bundle::turn(desk, &asked.csr).await;
-        let Made { file, pin } = bundle::make(desk, id, &name, &asked.csr)?;
+        let Made { file, pin } = bundle::make(desk, id, &name, &asked.csr).await?;
         let expires = pin.not_after;
         let why = if asked.cut { "cut" } else { "" };
         let another = |host: &mut HostRecord| {
@@ -368,6 +368,7 @@ impl HostService for Hosts {
 }
 
 /// A host as lists show it.
+/// A bundle for a host, signed before anything is committed: what signs may be far away.
 fn shown(desk: &Desk, id: HostId) -> Result<wire::Host, Refused> {
     let record = {
         let views = desk.views.read();

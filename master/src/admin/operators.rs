@@ -55,10 +55,11 @@ impl OperatorService for Operators {
         let _turn = desk.turn.lock().await;
         still_admin(desk, &actor)?;
         let now = desk.now();
-        let Bundled { bundle, pin } = desk
+        let (name, addresses) = (operator.clone(), self.addresses.clone());
+        let signed = desk
             .signer
-            .operator_bundle(operator.clone(), &self.addresses, now)
-            .map_err(Refused::Authority)?;
+            .sign(move |signer| signer.operator_bundle(name, &addresses, now));
+        let Bundled { bundle, pin } = signed.await.map_err(Refused::Authority)?;
         let text = bundle.encode().map_err(Refused::Bundle)?;
         let expires = pin.not_after;
         let device = operators::device(&device, pin, now);
@@ -243,6 +244,22 @@ impl OperatorService for Operators {
         let csr = Csr::parse(&request.into_inner().csr).map_err(Refused::Csr)?;
         let key = csr.public_key().fingerprint();
         let desk = &self.desk;
+        let now = desk.now();
+        // What signs may be far away, and a commit waits for nobody.
+        let signed = match operators::renew(&self.record(&operator)?, &peer.fingerprint, &key, now) {
+            Renewal::Issue => {
+                let (name, from) = (operator.clone(), actor.from.clone());
+                let signed = desk
+                    .signer
+                    .sign(move |signer| signer.operator(&name, &csr, &from, now));
+                Some(signed.await.map_err(Refused::Authority)?)
+            }
+            Renewal::Again(_)
+            | Renewal::BundleKey
+            | Renewal::BundleUsed { .. }
+            | Renewal::TooSoon
+            | Renewal::NotPinned => None,
+        };
         let mut answer = None;
         let renew =
             |record: &mut OperatorRecord| match operators::renew(record, &peer.fingerprint, &key, desk.now())
@@ -252,7 +269,11 @@ impl OperatorService for Operators {
                     Ok(false)
                 }
                 Renewal::Issue => {
-                    let pin = desk.signer.operator(&operator, &csr, &actor.from, desk.now())?;
+                    let Some(pin) = signed.clone() else {
+                        return Err(Refused::NotNow(
+                            "this operator was changed just now; try again".to_owned(),
+                        ));
+                    };
                     operators::offer(record, &peer.fingerprint, pin.clone());
                     answer = Some(pin);
                     Ok(true)

@@ -56,7 +56,13 @@ impl Master {
             .arg("init")
             .arg("--data-dir")
             .arg(master.data_dir())
-            .args(["--trust-domain", "example.org", "--name", "localhost"])
+            .args([
+                "--trust-domain",
+                "example.org",
+                "--name",
+                "localhost",
+                "--plain-ca-key",
+            ])
             .args([
                 "--advertise",
                 &agents.to_string(),
@@ -83,7 +89,7 @@ impl Master {
         } = self;
         let data = self.data_dir();
         let text = format!(
-            "data_dir = {data:?}\nagents.listen = \"{agents}\"\nadmin.listen = \"{admin}\"\nmetrics.listen = \"{monitor}\"\n{more}"
+            "data_dir = {data:?}\nca.key = \"plain\"\nagents.listen = \"{agents}\"\nadmin.listen = \"{admin}\"\nmetrics.listen = \"{monitor}\"\n{more}"
         );
         fs::write(self.config(), text).expect("a temporary file can be written");
     }

@@ -91,6 +91,7 @@ fn a_data_directory_that_cannot_be_written_is_left_as_it_is() {
         "example.org",
         "--name",
         "localhost",
+        "--plain-ca-key",
     ];
     answers.refusal("picket-master init    # where there is a file", || {
         run(command(&binary("picket-master")).args(init))
@@ -105,6 +106,7 @@ fn a_data_directory_that_cannot_be_written_is_left_as_it_is() {
         "example.org",
         "--name",
         "localhost",
+        "--plain-ca-key",
     ];
     let before = Tree::of(&site.master.data_dir());
     answers.refusal("picket-master init    # where there is a master", || {

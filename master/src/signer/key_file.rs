@@ -1,0 +1,242 @@
+//! The CA's key on disk: `ca.key`, under a passphrase unless the settings say otherwise.
+
+use std::path::{Path, PathBuf};
+
+use picket_durable::FileError;
+use picket_pki::{Key, LockedKeyError, Passphrase};
+use picket_transit::Place;
+use zeroize::Zeroizing;
+
+use super::{LONGEST, PassphraseFrom, PassphraseFromError, key_path};
+
+/// How the CA's key is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CaKey {
+    /// In the data directory, under a passphrase.
+    Encrypted(PassphraseFrom),
+    /// In the data directory, for whoever can read it.
+    Plain,
+    /// In the transit engine of a Vault or OpenBao, which never gives it away.
+    Transit(Box<Place>),
+}
+
+/// Why the CA's key cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyFileError {
+    /// Its file cannot be read or written.
+    #[error(
+        "the file of the CA's key cannot be used; restore ca.pem and ca.key in the data directory from a backup"
+    )]
+    File(#[from] FileError),
+    /// There is no passphrase.
+    #[error(transparent)]
+    Passphrase(#[from] PassphraseFromError),
+    /// The passphrase or the file does not do.
+    #[error("{} does not open", path.display())]
+    Locked {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        cause: LockedKeyError,
+    },
+    /// It could not be encrypted.
+    #[error("the CA's key is not encrypted")]
+    Encrypt(#[source] LockedKeyError),
+    /// It is no key.
+    #[error("{} holds no key of a CA; restore ca.pem and ca.key from a backup", path.display())]
+    NoKey {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        cause: picket_pki::KeyError,
+    },
+    /// It is plain and the settings do not say so.
+    #[error("{} is not encrypted; encrypt it with `picket-master ca-key encrypt --data-dir {} --passphrase-file FILE`, or keep it so with ca.key = \"plain\" in the settings, which warns at every start", path.display(), dir(path))]
+    Plain {
+        /// The file.
+        path: PathBuf,
+    },
+    /// It is encrypted and the settings say it is plain.
+    #[error("{} is encrypted; remove ca.key = \"plain\" from the settings, and give its passphrase", path.display())]
+    NotPlain {
+        /// The file.
+        path: PathBuf,
+    },
+    /// There is nothing to do.
+    #[error("{} is encrypted already; another passphrase is given to it with `picket-master ca-key passphrase`", path.display())]
+    Already {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+fn dir(path: &Path) -> std::path::Display<'_> {
+    path.parent().unwrap_or(path).display()
+}
+
+impl CaKey {
+    /// The key as the file of `data_dir` has it: in plain, when it is not encrypted and no engine has it.
+    ///
+    /// For whoever can read the file anyway, and needs it whatever the settings say.
+    #[must_use]
+    pub fn as_found(&self, data_dir: &Path) -> Self {
+        match (self, text(data_dir)) {
+            (Self::Encrypted(_), Ok(text)) if !Key::is_locked(&text) => Self::Plain,
+            (Self::Encrypted(_) | Self::Plain | Self::Transit(_), _) => self.clone(),
+        }
+    }
+}
+
+/// Reads the key of `data_dir`; `from` is where its passphrase comes from, or nothing when it is to be plain.
+pub(super) fn read(data_dir: &Path, from: Option<&PassphraseFrom>) -> Result<Key, KeyFileError> {
+    let (path, text) = (key_path(data_dir), text(data_dir)?);
+    match (from, Key::is_locked(&text)) {
+        (Some(from), true) => open(path, &text, &from.read()?),
+        (Some(_), false) if Key::from_pem(&text).is_ok() => Err(KeyFileError::Plain { path }),
+        (None, true) => Err(KeyFileError::NotPlain { path }),
+        (Some(_) | None, false) => Key::from_pem(&text).map_err(|cause| KeyFileError::NoKey { path, cause }),
+    }
+}
+
+/// What is to be written for `key`.
+pub(super) fn written(key: &Key, passphrase: Option<&Passphrase>) -> Result<Zeroizing<String>, KeyFileError> {
+    match passphrase {
+        Some(passphrase) => key.to_locked_pem(passphrase).map_err(KeyFileError::Encrypt),
+        None => Ok(key.to_pem()),
+    }
+}
+
+/// Puts the plain key of `data_dir` under a passphrase. A master that runs goes on with the key it has.
+///
+/// # Errors
+/// When it is encrypted already, or cannot be written; then it stays as it is.
+pub fn encrypt(data_dir: &Path, to: &PassphraseFrom) -> Result<(), KeyFileError> {
+    let (path, text) = (key_path(data_dir), text(data_dir)?);
+    if Key::is_locked(&text) {
+        return Err(KeyFileError::Already { path });
+    }
+    let key = Key::from_pem(&text).map_err(|cause| KeyFileError::NoKey {
+        path: path.clone(),
+        cause,
+    })?;
+    replace(&path, &key, &to.read()?)
+}
+
+/// Gives the key of `data_dir` another passphrase. A master that runs goes on with the key it has.
+///
+/// # Errors
+/// When the old one does not open it, or it cannot be written; then it stays as it is.
+pub fn change_passphrase(
+    data_dir: &Path,
+    from: &PassphraseFrom,
+    to: &PassphraseFrom,
+) -> Result<(), KeyFileError> {
+    let (path, text) = (key_path(data_dir), text(data_dir)?);
+    if !Key::is_locked(&text) {
+        return Err(KeyFileError::Plain { path });
+    }
+    let key = open(path.clone(), &text, &from.read()?)?;
+    replace(&path, &key, &to.read()?)
+}
+
+fn replace(path: &Path, key: &Key, passphrase: &Passphrase) -> Result<(), KeyFileError> {
+    let text = written(key, Some(passphrase))?;
+    Ok(picket_durable::write_private(path, text.as_bytes())?)
+}
+
+fn open(path: PathBuf, text: &[u8], passphrase: &Passphrase) -> Result<Key, KeyFileError> {
+    Key::from_locked_pem(text, passphrase).map_err(|cause| KeyFileError::Locked { path, cause })
+}
+
+fn text(data_dir: &Path) -> Result<Zeroizing<Vec<u8>>, FileError> {
+    picket_durable::read_private(key_path(data_dir), LONGEST).map(Zeroizing::new)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Home {
+        dir: tempfile::TempDir,
+        key: Key,
+    }
+
+    impl Home {
+        fn plain() -> Self {
+            let home = Self {
+                dir: tempfile::tempdir().unwrap(),
+                key: Key::generate().unwrap(),
+            };
+            picket_durable::write_private(key_path(home.dir.path()), home.key.to_pem().as_bytes()).unwrap();
+            home
+        }
+
+        fn passphrase(&self, text: &str) -> PassphraseFrom {
+            let path = self.dir.path().join(text.replace(' ', "-"));
+            picket_durable::write_private(&path, text.as_bytes()).unwrap();
+            PassphraseFrom::file(path)
+        }
+
+        fn opens(&self, from: Option<&PassphraseFrom>) -> Result<(), KeyFileError> {
+            let key = read(self.dir.path(), from)?;
+            assert_eq!(key.as_pkcs8(), self.key.as_pkcs8());
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_plain_key_is_refused_until_it_is_encrypted_or_allowed() {
+        let home = Home::plain();
+        let passphrase = home.passphrase("a long passphrase");
+        home.opens(None).unwrap();
+        let refused = home.opens(Some(&passphrase)).unwrap_err();
+        assert!(
+            refused.to_string().contains("picket-master ca-key encrypt"),
+            "{refused}"
+        );
+        encrypt(home.dir.path(), &passphrase).unwrap();
+        home.opens(Some(&passphrase)).unwrap();
+        assert!(matches!(home.opens(None), Err(KeyFileError::NotPlain { .. })));
+        assert!(matches!(
+            encrypt(home.dir.path(), &passphrase),
+            Err(KeyFileError::Already { .. })
+        ));
+    }
+
+    #[test]
+    fn a_changed_passphrase_opens_and_the_one_before_does_not() {
+        let home = Home::plain();
+        let (old, new) = (
+            home.passphrase("the old passphrase"),
+            home.passphrase("the new passphrase"),
+        );
+        let early = change_passphrase(home.dir.path(), &old, &new).unwrap_err();
+        assert!(matches!(early, KeyFileError::Plain { .. }), "{early}");
+        encrypt(home.dir.path(), &old).unwrap();
+        let wrong = change_passphrase(home.dir.path(), &new, &old).unwrap_err();
+        assert!(
+            matches!(
+                wrong,
+                KeyFileError::Locked {
+                    cause: LockedKeyError::WrongPassphrase,
+                    ..
+                }
+            ),
+            "{wrong}"
+        );
+        home.opens(Some(&old)).unwrap();
+        change_passphrase(home.dir.path(), &old, &new).unwrap();
+        home.opens(Some(&new)).unwrap();
+        assert!(matches!(home.opens(Some(&old)), Err(KeyFileError::Locked { .. })));
+    }
+
+    #[test]
+    fn a_key_is_not_encrypted_with_a_passphrase_that_is_soon_guessed() {
+        let home = Home::plain();
+        let error = encrypt(home.dir.path(), &home.passphrase("short")).unwrap_err();
+        assert!(matches!(error, KeyFileError::Encrypt(_)), "{error}");
+        home.opens(None).unwrap();
+    }
+}
