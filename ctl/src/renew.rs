@@ -100,18 +100,26 @@ impl Kept {
 
     /// The key to ask a certificate for: the one of a renewal that was not finished, or another one, on disk.
     fn next_key(&self) -> Result<Key, NotRenewed> {
-        let path = self.key_file();
-        let unfinished = match picket_durable::read_private(&path, LONGEST_KEY) {
-            Ok(pem) => Key::from_pem(&pem).ok(),
-            Err(_) => None,
-        };
-        // One that is in use is of a renewal that stopped after its last step but one.
-        if let Some(key) = unfinished.filter(|key| key.public() != self.bundle.key.public()) {
+        if let Some(key) = self.unfinished() {
             return Ok(key);
         }
-        let key = Key::generate()?;
+        let (path, key) = (self.key_file(), Key::generate()?);
+        if picket_durable::create_private(&path, key.to_pem().as_bytes()).is_ok() {
+            return Ok(key);
+        }
+        // Another command was faster, and both ask for the same certificate; or what is there is of no use.
+        if let Some(first) = self.unfinished() {
+            return Ok(first);
+        }
         picket_durable::write_private(&path, key.to_pem().as_bytes())?;
         Ok(key)
+    }
+
+    fn unfinished(&self) -> Option<Key> {
+        let pem = picket_durable::read_private(self.key_file(), LONGEST_KEY).ok()?;
+        let key = Key::from_pem(&pem).ok()?;
+        // One that is in use is of a renewal that stopped before its last step.
+        (key.public() != self.bundle.key.public()).then_some(key)
     }
 
     /// Puts the renewed bundle in the place of this one.
@@ -166,12 +174,19 @@ async fn renewed(desk: &Desk, channel: &Channel, kept: &Kept) -> Result<(), NotR
     let RenewOperatorResponse {
         certificate,
         authorities,
-    } = answer.map_err(|fault| match fault {
-        Fault::Refused {
-            code: Code::Unimplemented | Code::FailedPrecondition,
-            ..
-        } => NotRenewed::Later,
-        other => NotRenewed::Refused(other),
+    } = answer.map_err(|fault| {
+        let later = matches!(
+            fault,
+            Fault::Refused {
+                code: Code::Unimplemented | Code::FailedPrecondition,
+                ..
+            }
+        );
+        if later {
+            NotRenewed::Later
+        } else {
+            NotRenewed::Refused(fault)
+        }
     })?;
     let mut next = Bundle {
         certificate: certificate.to_vec(),

@@ -1,6 +1,6 @@
 //! What an administrator does on the master's own machine while the master runs.
 
-use std::{fs, time::Duration};
+use std::{fs, path::Path, time::Duration};
 
 use picket_tests::process::{Site, until};
 
@@ -72,6 +72,57 @@ fn an_admin_bundle_is_made_beside_a_running_master_and_works_at_once() {
     drop(site.master.ctl_as(&out, &["host", "list"]).ok());
     // The first one goes on working.
     drop(site.master.ctl(&["host", "list"]).ok());
+}
+
+#[test]
+fn an_admin_is_let_in_again_on_the_masters_machine_when_all_are_revoked_whether_the_master_runs_or_not() {
+    let mut site = Site::new();
+    let file = |name: &str| site.root().join(name);
+    let (ana, back, again) = (file("ana"), file("back"), file("again"));
+    let add = |bundle: &Path, name: &str, out: &Path| {
+        let out = out.display().to_string();
+        let words = [
+            "operator", "add", name, "--role", "admin", "--device", "laptop", "--out", &out,
+        ];
+        drop(site.master.ctl_as(bundle, &words).ok());
+    };
+    let revoke = |bundle: &Path, name: &str| {
+        let words = ["operator", "revoke", name, "--reason", "a test"];
+        drop(site.master.ctl_as(bundle, &words).ok());
+    };
+    let first = site.master.bundle();
+    add(&first, "ana", &ana);
+    revoke(&ana, "admin");
+    let refused = site.master.ctl(&["host", "list"]);
+    assert_eq!(refused.code, Some(1), "{}", refused.stderr);
+    assert!(refused.stderr.contains("has been revoked"), "{}", refused.stderr);
+
+    let made = site
+        .master
+        .local("admin-bundle", &["--out", &back.display().to_string()]);
+    drop(made.ok());
+    revoke(&back, "ana");
+    let refused = site.master.ctl_as(&ana, &["host", "list"]);
+    assert!(refused.stderr.contains("has been revoked"), "{}", refused.stderr);
+
+    assert_eq!(site.master.stop().code, Some(0));
+    let words = [
+        "--name",
+        "ana",
+        "--device",
+        "console",
+        "--out",
+        &again.display().to_string(),
+    ];
+    drop(site.master.local("admin-bundle", &words).ok());
+    site.master.start();
+    drop(site.master.ctl_as(&again, &["operator", "list"]).ok());
+    let refused = site.master.ctl_as(&ana, &["host", "list"]);
+    assert!(
+        refused.stderr.contains("has been revoked"),
+        "what was revoked stays so: {}",
+        refused.stderr
+    );
 }
 
 #[test]

@@ -1,5 +1,10 @@
 //! Who may call what: every method that the master describes, called as everybody there is.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a story that fails here says where, which is all there is to say"
+)]
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use picket_link::Connected;

@@ -1,5 +1,10 @@
 //! `picketctl` against a master: an operator's bundle is renewed as it is used, and no step of that locks anybody out.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a story that fails here says where, which is all there is to say"
+)]
+
 use std::{
     fs, io,
     os::unix::fs::PermissionsExt as _,
