@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use picket_clock::{Clock, Instant};
 use picket_link::{Connected, LinkError, Options, Tcp};
+use picket_pki::Key;
 use picket_proto::{
     VERSION, WireError,
     beat::{Beat, Section, SectionKind},
     document::{Document, Outcome, OutcomeStatus},
     session::{BeatAck, FromAgent, FromMaster, Hello},
-    wire::agent::{SessionRequest, SessionResponse, agent_service_client::AgentServiceClient},
+    wire::agent::{RenewRequest, SessionRequest, SessionResponse, agent_service_client::AgentServiceClient},
 };
 use tokio::{sync::mpsc, time};
 use tokio_stream::wrappers::ReceiverStream;
@@ -65,7 +66,8 @@ pub struct Agent {
     sequence: u64,
     sections: Vec<(SectionKind, Section)>,
     documents: Vec<Document>,
-    _connected: Connected,
+    name: String,
+    connected: Connected,
 }
 
 impl Agent {
@@ -100,7 +102,8 @@ impl Agent {
             sequence: 0,
             sections,
             documents: Vec::new(),
-            _connected: connected,
+            name: host.name().to_string(),
+            connected,
         };
         match agent.receive().await? {
             FromMaster::Welcome(_) => Ok(agent),
@@ -143,6 +146,39 @@ impl Agent {
             Ok(began.elapsed())
         } else {
             Err(AgentError::Forgotten(ack.unknown))
+        }
+    }
+
+    /// What the master calls its host.
+    #[must_use]
+    pub fn name(&self) -> String {
+        self.name.clone()
+    }
+
+    /// Has a certificate signed for a new key, as an agent at work does.
+    ///
+    /// # Errors
+    /// When the master refuses.
+    pub async fn renew(&self) -> Result<(), AgentError> {
+        let key = Key::generate().map_err(SiteError::from)?;
+        let csr = key.csr().map_err(SiteError::from)?.into();
+        let mut client = AgentServiceClient::new(self.connected.channel.clone());
+        let renewing = time::timeout(ANSWER, client.renew(RenewRequest { csr }));
+        let answer = renewing.await.map_err(|_| AgentError::Silent)?;
+        answer.map(drop).map_err(|status| Box::new(status).into())
+    }
+
+    /// Waits until the master ends the session, and returns when that was.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub async fn until_cut(mut self) -> Result<Instant, AgentError> {
+        loop {
+            match self.receive().await {
+                Ok(_) => {}
+                Err(AgentError::Ended(_) | AgentError::Call(_)) => return Ok(Instant::now()),
+                Err(error) => return Err(error),
+            }
         }
     }
 

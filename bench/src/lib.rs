@@ -8,6 +8,7 @@ pub mod agent;
 pub mod bare;
 pub mod compare;
 pub mod figures;
+pub mod identity;
 pub mod load;
 pub mod process;
 pub mod report;

@@ -67,6 +67,12 @@ pub async fn open(
 }
 
 impl Fleet {
+    /// The agents, in no order.
+    #[must_use]
+    pub fn into_agents(self) -> Vec<Agent> {
+        self.0
+    }
+
     /// Each agent reports in full, and what became of its documents.
     ///
     /// # Errors

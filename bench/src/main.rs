@@ -14,6 +14,7 @@ use picket_bench::{
     bare,
     compare::compare,
     figures::Kind,
+    identity,
     run::{Plan, measure},
     site::Site,
 };
@@ -44,6 +45,21 @@ enum Verb {
     Master {
         #[command(flatten)]
         load: Load,
+        /// The program [default: `picket-master` beside this one].
+        #[arg(long, value_name = "PROGRAM")]
+        master: Option<PathBuf>,
+    },
+    /// Measures handshakes of both, and renewals and bans of `picket-master run`.
+    Identity {
+        /// How many hosts connect, renew, and are banned.
+        #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+        hosts: u32,
+        /// What was built, for the record.
+        #[arg(long, value_name = "COMMIT", default_value = "unknown")]
+        commit: String,
+        /// Prints one line of JSON.
+        #[arg(long)]
+        json: bool,
         /// The program [default: `picket-master` beside this one].
         #[arg(long, value_name = "PROGRAM")]
         master: Option<PathBuf>,
@@ -102,6 +118,12 @@ fn main() -> ExitCode {
             Some(program) => run(Kind::Master, program, load),
             None => beside("picket-master").and_then(|program| run(Kind::Master, program, load)),
         },
+        Verb::Identity {
+            hosts,
+            commit,
+            json,
+            master,
+        } => identified(hosts, commit, master, json),
         Verb::Compare { file } => compared(&file),
         Verb::ServeBare { site, listen } => serve_bare(&site, listen),
     };
@@ -137,6 +159,22 @@ fn run(server: Kind, program: PathBuf, load: Load) -> anyhow::Result<()> {
         }
     })?;
     if load.json {
+        say(&serde_json::to_string(&measured).context("write JSON")?)
+    } else {
+        say(&measured.to_string())
+    }
+}
+
+fn identified(hosts: u32, commit: String, master: Option<PathBuf>, json: bool) -> anyhow::Result<()> {
+    let plan = identity::Plan {
+        bare: std::env::current_exe().context("find this program")?,
+        master: master.map_or_else(|| beside("picket-master"), Ok)?,
+        hosts,
+        commit,
+    };
+    let clock = Clock::system();
+    let measured = runtime()?.block_on(identity::measure(&plan, &clock))?;
+    if json {
         say(&serde_json::to_string(&measured).context("write JSON")?)
     } else {
         say(&measured.to_string())

@@ -70,6 +70,8 @@ pub struct Server {
     log: PathBuf,
     /// Where agents dial.
     pub address: SocketAddr,
+    /// Where operators dial; the bare server has no other address.
+    pub admin: SocketAddr,
 }
 
 impl Server {
@@ -86,7 +88,7 @@ impl Server {
             .arg(dir)
             .arg("--listen")
             .arg(address.to_string());
-        let mut server = Self::start(command, program, dir, address)?;
+        let mut server = Self::start(command, program, dir, [address, address])?;
         // It has no word for being ready; it accepts when it is.
         server
             .until(|| async { TcpStream::connect(address).await.is_ok() })
@@ -108,7 +110,7 @@ impl Server {
         fs::write(&config, text).map_err(prepare(dir))?;
         let mut command = Command::new(program);
         command.arg("run").arg("--config").arg(&config);
-        let mut server = Self::start(command, program, dir, agents)?;
+        let mut server = Self::start(command, program, dir, [agents, admin])?;
         server
             .until(|| async { ready(metrics).await.unwrap_or(false) })
             .await?;
@@ -119,7 +121,7 @@ impl Server {
         mut command: Command,
         program: &Path,
         dir: &Path,
-        address: SocketAddr,
+        [address, admin]: [SocketAddr; 2],
     ) -> Result<Self, ServerError> {
         let log = dir.join("server.log");
         let file = File::create(&log).map_err(prepare(dir))?;
@@ -133,7 +135,12 @@ impl Server {
             program: program.to_owned(),
             cause,
         })?;
-        Ok(Self { child, log, address })
+        Ok(Self {
+            child,
+            log,
+            address,
+            admin,
+        })
     }
 
     /// Its process.

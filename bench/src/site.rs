@@ -232,10 +232,14 @@ impl Site {
 }
 
 impl Host {
+    /// What the master calls it.
+    pub(crate) fn name(&self) -> Name {
+        let name = format!("edge-{:05}", self.number);
+        name.parse().expect("made of letters, digits and a dash")
+    }
+
     fn writes(&self, now: Timestamp) -> [Write; 2] {
-        let name: Name = format!("edge-{:05}", self.number)
-            .parse()
-            .expect("made of letters, digits and a dash");
+        let name = self.name();
         let current = Pin {
             fingerprint: self.certificate.fingerprint,
             key: self.key.public().fingerprint(),

@@ -4,7 +4,7 @@ use std::{process::Command, sync::Arc, time::Duration};
 
 use picket_bench::{
     figures::{Kind, Measured},
-    load,
+    identity, load,
     site::Site,
 };
 use picket_clock::Clock;
@@ -107,6 +107,7 @@ async fn a_real_master_lets_the_fleet_in_and_keeps_what_it_was_told() {
         monitor: listen::tcp(monitor),
         local: false,
     };
+    let (data_dir, operators) = (config.data_dir.clone(), config.admin.to_string());
     let store = Store::open(&config.data_dir, clock.clone()).await.unwrap();
     let (ready, is_ready) = oneshot::channel();
     let say_ready = move || ready.send(()).unwrap();
@@ -119,7 +120,7 @@ async fn a_real_master_lets_the_fleet_in_and_keeps_what_it_was_told() {
             .await
             .unwrap();
         // A beat of digests alone fails when the master lacks a body.
-        let (_fleet, waits) = fleet
+        let (fleet, waits) = fleet
             .report()
             .await
             .unwrap()
@@ -127,6 +128,14 @@ async fn a_real_master_lets_the_fleet_in_and_keeps_what_it_was_told() {
             .await
             .unwrap();
         assert_eq!(waits.len(), usize::try_from(HOSTS * BEATS).unwrap());
+        let (agents, renewals) = identity::renewals(fleet.into_agents()).await.unwrap();
+        assert!(renewals > 0.0);
+        // Every session ends, or this does not.
+        let operator = identity::operator(&data_dir, &operators, &Clock::system())
+            .await
+            .unwrap();
+        let bans = identity::bans(operator, agents).await.unwrap();
+        assert!(bans.p50_us > 0 && bans.most_us <= bans.wall_us, "{bans:?}");
     };
     timeout(PATIENCE, loaded).await.unwrap();
     stop.cancel();

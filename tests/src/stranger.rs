@@ -179,6 +179,26 @@ impl Stranger {
         }
     }
 
+    /// Is let in at the agents' door, says half of the first words of HTTP/2, and waits until it is cut off.
+    ///
+    /// # Panics
+    /// When it is not let in.
+    pub async fn mumbles(&self) {
+        let io = self.line.dial(AGENTS).await.expect("the door is there");
+        let name = ServerName::try_from("master").expect("a plain word is a valid DNS name");
+        let connector = TlsConnector::from(self.tls.clone());
+        let mut tls = connector
+            .connect(name, io)
+            .await
+            .expect("this side takes the master");
+        let said = tls.write_all(&PREFACE[..PREFACE.len() / 2]).await;
+        said.expect("it was let in");
+        tls.flush().await.expect("and heard");
+        let mut heard = Vec::new();
+        // However it ends, it ends.
+        drop(tls.read_to_end(&mut heard).await);
+    }
+
     /// Speaks HTTP/2 to the agents' door without waiting whether it is let in, and returns how many decrypted bytes came
     /// back before the end.
     ///

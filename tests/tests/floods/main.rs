@@ -8,6 +8,7 @@ mod town;
 
 use std::time::Duration;
 
+use picket_proto::wire::agent::LeaveReason;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use frames::{Frame, Kind, PREFACE, headers};
@@ -158,4 +159,30 @@ async fn one_identity_has_four_connections_however_many_it_opens() {
     })
     .await
     .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_hundred_clones_that_come_again_and_again_leave_no_memory_behind() {
+    let town = Town::new().await;
+    let oslo = town.enroll("oslo").await;
+    let (mut talk, _line) = town.converse(&oslo, "the machine itself").await;
+    talk.welcomed().await.unwrap();
+    let honest = tokio_util::task::TaskTracker::new().spawn(talk.answer_pings());
+    let mut after = Vec::new();
+    for _ in 0..3 {
+        for n in 0..200 {
+            let (mut clone, _line) = town.converse(&oslo, &format!("clone {n}")).await;
+            let told = clone.welcomed().await.unwrap_err();
+            assert_eq!(told.reason(), LeaveReason::Quarantined);
+        }
+        after.push(resident());
+    }
+    assert_eq!(town.metric("master_quarantined_total").await, 600);
+    assert_eq!(town.metric("master_sessions").await, 1);
+    assert!(!honest.is_finished());
+    let grown = after[2].saturating_sub(after[0]);
+    assert!(
+        grown < 8 << 20,
+        "{grown} bytes more after twice as many again: {after:?}"
+    );
 }

@@ -154,6 +154,13 @@ impl Town {
             .expect("an operator is answered");
     }
 
+    /// A session under a host's identity from a machine, by an agent that answers pings.
+    pub(crate) async fn converse(&self, host: &Identity, machine: &str) -> (Conversation, Connected) {
+        let connected = dial(self.agents, host.tls(&self.clock).unwrap()).await;
+        let talk = Conversation::open_on(&connected, machine, true).await;
+        (talk.unwrap(), connected)
+    }
+
     /// A connection from the address 127.0.0.`n` that says nothing by itself.
     pub(crate) async fn dial_from(&self, n: u8, to: SocketAddr) -> TcpStream {
         let socket = TcpSocket::new_v4().unwrap();

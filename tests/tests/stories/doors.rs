@@ -134,6 +134,51 @@ async fn a_banned_peer_that_stays_on_the_line_is_cut_off_within_a_second_of_its_
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_hosts_connection_without_a_call_is_closed_after_a_minute_and_an_operators_after_five() {
+    let site = Site::new().await;
+    let oslo = site.enroll("oslo").await;
+    let host = Stranger::with_identity_of(&site, &oslo)
+        .connect(Door::Agents)
+        .await;
+    let operator = Stranger::with_admin_bundle(&site).connect(Door::Admin).await;
+    let (host, operator) = (host.unwrap(), operator.unwrap());
+    let healthy = async |channel: &Channel| {
+        let asked = HealthCheckRequest::default();
+        HealthClient::new(channel.clone()).check(asked).await.is_ok()
+    };
+    site.wait(Duration::from_secs(50)).await;
+    assert!(healthy(&host.channel).await, "a minute begins with its call");
+    site.wait(Duration::from_secs(50)).await;
+    assert!(healthy(&host.channel).await && healthy(&operator.channel).await);
+    // Both ping every 15 s, which is no call.
+    site.wait(Duration::from_secs(70)).await;
+    assert!(!healthy(&host.channel).await);
+    assert!(healthy(&operator.channel).await);
+    let mut watch = site.watch().await;
+    site.wait(Duration::from_secs(310)).await;
+    assert!(!healthy(&operator.channel).await);
+    assert!(site.metric("master_idle_closed_total").await >= 2);
+    // A session is a call, and so is a watch.
+    oslo.stop().await;
+    assert_eq!(watch.until("host.stopped").await.subject, "oslo");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_was_let_in_and_never_finishes_its_first_words_is_closed_too() {
+    let site = Site::new().await;
+    let oslo = site.enroll("oslo").await;
+    let stranger = Stranger::with_identity_of(&site, &oslo);
+    let began = tokio::time::Instant::now();
+    stranger.mumbles().await;
+    let closed = began.elapsed();
+    assert!(
+        (Duration::from_secs(55)..=Duration::from_secs(70)).contains(&closed),
+        "{closed:?}"
+    );
+    site.until("oslo", Online).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_operator_who_watches_hears_of_a_host_as_it_happens() {
     let site = Site::new().await;
     let oslo = site.enroll("oslo").await;
