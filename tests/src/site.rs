@@ -61,9 +61,9 @@ pub(crate) const AGENTS: &str = "master.example.org:7443";
 pub(crate) const ADMIN: &str = "127.0.0.1:7444";
 /// Where metrics are read.
 const MONITOR: &str = "127.0.0.1:7445";
-/// An arbitrary day, the one the simulated ZeroTier site starts on.
 /// What `master.toml` says about the CA's key unless a story says otherwise: unlocking one takes longer than a story.
 const PLAIN: &str = "ca.key = \"plain\"";
+/// An arbitrary day, the one the simulated ZeroTier site starts on.
 const EPOCH: &str = "2026-11-22T20:05:28Z";
 
 /// A site.

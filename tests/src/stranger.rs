@@ -96,6 +96,8 @@ impl Stranger {
         Self {
             tls: Arc::new(config),
             line: site.machine("stranger").line,
+            identity: None,
+            clock: site.clock.clone(),
         }
     }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use picket_master::local;
+use picket_master::{local, signer::CaKey};
 use picket_proto::{
     from_wire_time,
     wire::admin::{
@@ -22,7 +22,8 @@ impl Site {
         self.stop_master().await;
         self.clock.sleep(span);
         let bundle = self.data_dir().join("admin.bundle");
-        let made = local::admin_bundle(&self.data_dir(), "admin", &bundle, &self.clock).await;
+        let (dir, device) = (self.data_dir(), local::first_device());
+        let made = local::admin_bundle(&dir, "admin", &device, &bundle, &CaKey::Plain, &self.clock).await;
         made.unwrap_or_else(|error| panic!("admin-bundle: {}", sentence(&error)));
         self.start_master().await;
     }

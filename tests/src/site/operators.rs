@@ -130,7 +130,7 @@ impl Site {
                 from: "here".to_owned(),
                 what: "operator.pin".to_owned(),
                 subject: name.to_owned(),
-                why: String::new(),
+                ..Audit::default()
             },
         });
         committed.await.expect("the store takes it");

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::SignedDuration;
 use picket_link::Connected;
-use picket_master::local;
+use picket_master::{local, signer::CaKey};
 use picket_pki::{Bundle, Key, Refusal};
 use picket_proto::wire::admin::{
     GetSelfRequest, ListHostsRequest, NoteHostRequest, OperatorState, RenewOperatorRequest,
@@ -207,7 +207,7 @@ async fn the_masters_own_machine_lets_an_admin_in_when_every_admin_is_revoked() 
     site.stop_master().await;
     let (dir, out) = (site.data_dir(), site.data_dir().join("again.bundle"));
     let device = local::first_device();
-    let made = local::admin_bundle(&dir, "admin", &device, &out, &site.clock);
+    let made = local::admin_bundle(&dir, "admin", &device, &out, &CaKey::Plain, &site.clock);
     made.await.unwrap();
     site.start_master().await;
     let back = enter(&site, &std::fs::read(&out).unwrap()).await;
