@@ -117,8 +117,9 @@ impl Authorities {
             .map_err(|_| CertificateError::UnknownIssuer)
     }
 
-    /// Whether one of these CAs signed this certificate.
-    pub(crate) fn signed(&self, leaf: &[u8]) -> bool {
+    /// Whether one of these CAs itself signed this certificate (DER).
+    #[must_use]
+    pub fn signed(&self, leaf: &[u8]) -> bool {
         let algorithms = crate::tls::provider().signature_verification_algorithms;
         self.check_chain(&CertificateDer::from(leaf), &[], &algorithms)
             .is_ok()

@@ -16,11 +16,12 @@ pub mod pem;
 mod pin;
 mod refusal;
 mod tls;
+mod vouch;
 
 pub use authorities::{Authorities, AuthoritiesError};
 pub use authority::{Authority, AuthorityError, IssuedCertificate, Root};
 pub use bundle::{Bundle, BundleError, Holder};
-pub use certificate::{Certificate, CertificateError, Purpose};
+pub use certificate::{Certificate, CertificateError, Issuer, Purpose};
 pub use csr::{Csr, CsrError};
 pub use fingerprint::{Fingerprint, FingerprintError};
 pub use identity::{Identity, IdentityError, OperatorName, Role, TrustDomain};
@@ -28,3 +29,4 @@ pub use key::{Key, KeyError, PublicKey};
 pub use pin::{PinKind, Pins, Standing};
 pub use refusal::{Distrust, Refusal};
 pub use tls::{Presented, Time, TlsError, client::client_config, server::server_config};
+pub use vouch::{VouchError, accept};
