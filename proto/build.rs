@@ -9,7 +9,7 @@ use std::{env, error::Error, path::PathBuf};
 
 use prost::Message as _;
 
-const FILES: [&str; 9] = [
+const FILES: [&str; 10] = [
     "picket/agent/v1/agent.proto",
     "picket/agent/v1/status.proto",
     "picket/agent/v1/documents.proto",
@@ -19,6 +19,7 @@ const FILES: [&str; 9] = [
     "picket/admin/v1/deployments.proto",
     "picket/admin/v1/deckies.proto",
     "picket/admin/v1/events.proto",
+    "picket/admin/v1/ca.proto",
 ];
 
 /// Messages whose `Debug` is written by hand, because they carry a secret.

@@ -23,9 +23,9 @@ use picket_clock::Clock;
 use picket_durable::FileError;
 use picket_pki::{
     Authorities, AuthoritiesError, Bundle, Certificate, CertificateError, Fingerprint, Key, KeyError,
-    Purpose, TlsError, TrustDomain,
+    Purpose, TlsError, TrustDomain, VouchError,
 };
-use picket_proto::host::HostId;
+use picket_proto::{host::HostId, session::Trust};
 use rustls::ClientConfig;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroize;
@@ -120,6 +120,9 @@ pub enum IdentityError {
     /// The CA certificates cannot be used.
     #[error("the CA certificates are of no use")]
     Authorities(#[from] AuthoritiesError),
+    /// They are not vouched for.
+    #[error(transparent)]
+    Vouch(#[from] VouchError),
     /// TLS cannot be set up.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -385,6 +388,26 @@ impl IdentityStore {
         let (from, to) = (self.path(NEXT), self.path(CURRENT));
         fs::rename(&from, to).map_err(|cause| IdentityError::Change { path: from, cause })?;
         self.remove(KEY)
+    }
+
+    /// Trusts these CAs from here on. They are on disk when this returns the current identity, which trusts them.
+    ///
+    /// # Errors
+    /// When one of them is not vouched for by one that is trusted, or a file cannot be written. Calling again is safe.
+    pub fn trust(&self, trust: &Trust) -> Result<Identity, IdentityError> {
+        let current = self.read(CURRENT)?.ok_or(IdentityError::NotEnrolled)?;
+        let trusting = current.trusting(trust)?;
+        if trusting.authorities != current.authorities {
+            self.write(CURRENT, &Stored::from(&trusting))?;
+        }
+        // The identity before is left as it is: it is for a master that was restored from before.
+        if let Some(next) = self.aside(NEXT, self.read(NEXT))?
+            && next.authorities != trusting.authorities
+        {
+            let authorities = trusting.authorities.clone();
+            self.write(NEXT, &Stored::from(&Identity { authorities, ..next }))?;
+        }
+        Ok(trusting)
     }
 
     /// Forgets an identity that the master will not take any more.

@@ -93,6 +93,16 @@ impl MasterError {
         }
     }
 
+    /// Whether the master knows this identity, and lets it do nothing but renew.
+    pub(crate) fn is_denied(&self) -> bool {
+        matches!(self, Self::Call { status, .. } if status.code() == Code::PermissionDenied)
+    }
+
+    /// Whether what answered is not the master that this identity trusts.
+    pub(crate) fn is_distrust(&self) -> bool {
+        matches!(self, Self::Link(LinkError::NotTheMaster { .. }))
+    }
+
     /// A call that failed.
     pub(crate) fn call(what: &'static str, status: Status) -> Self {
         if status.code() == Code::DeadlineExceeded {
@@ -133,6 +143,10 @@ pub(crate) async fn renew(channel: Channel, key: &Key, base: &Identity) -> Resul
         .map_err(|_| MasterError::Silent { what: WHAT })?
         .map_err(|status| MasterError::call(WHAT, status))?
         .into_inner();
-    let authorities = answer.authorities.iter().map(|der| der.to_vec()).collect();
+    let der = |list: &[Bytes]| list.iter().map(|der| der.to_vec()).collect::<Vec<_>>();
+    let mut authorities = der(&answer.authorities);
+    if !authorities.is_empty() {
+        authorities = base.offered(&authorities, &der(&answer.cross_signed))?;
+    }
     Ok(base.renewed(key.clone(), answer.certificate.to_vec(), authorities)?)
 }

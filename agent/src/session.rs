@@ -24,7 +24,7 @@ use crate::{
     desired::{Desired, Reports},
     identity::{Identity, IdentityError, IdentityStore},
     machine::Machine,
-    master::{MasterError, Reach},
+    master::{self, MasterError, Reach},
     observed::Observed,
     sentence,
     status::{Connection, State},
@@ -40,6 +40,8 @@ const REFUSED_WAIT: Duration = Duration::from_secs(60);
 const BANNED_WAIT: Duration = Duration::from_secs(300);
 /// A session that lasted this long was a success.
 const LASTED: Duration = Duration::from_secs(30);
+/// The least time between two renewals of an agent that may do nothing else.
+const RENEW_ONLY_LEAST: Duration = Duration::from_secs(60);
 /// How long a retired host may take to clean up before it says that it is late; the master allows 60 s.
 const CLEAN_UP: Duration = Duration::from_secs(45);
 
@@ -125,12 +127,23 @@ impl Session {
     async fn once(&mut self) -> Result<End, MasterError> {
         let opening = async {
             let (identity, connected) = self.connect().await?;
-            let talk = talk::Talk::open(self, &identity, &connected).await?;
-            Ok::<_, MasterError>((identity, connected, talk))
+            let talk = talk::Talk::open(self, &identity, &connected).await;
+            match talk {
+                Ok(talk) => Ok(Some((identity, connected, talk))),
+                // What the certificate is good for still is another one.
+                Err(error) if error.is_denied() && self.may_renew() => {
+                    tracing::warn!(error = %sentence(&error), "renews, and comes back under another certificate");
+                    self.renew(&identity, connected).await.map(|()| None)
+                }
+                Err(error) => Err(error),
+            }
         };
-        let (identity, connected, talk) = tokio::select! {
+        let opened = tokio::select! {
             opened = opening => opened?,
             () = self.stop.cancelled() => return Ok(End::Stopped),
+        };
+        let Some((identity, connected, talk)) = opened else {
+            return Ok(End::Renewed);
         };
         match self.promote(&identity).await {
             Ok(false) => {}
@@ -141,6 +154,19 @@ impl Session {
             }
         }
         talk.run(self, &identity, connected).await
+    }
+
+    fn may_renew(&self) -> bool {
+        self.renewed.is_none_or(|last| last.elapsed() >= RENEW_ONLY_LEAST)
+    }
+
+    /// Has a certificate signed outside of a session.
+    async fn renew(&self, identity: &Identity, connected: picket_link::Connected) -> Result<(), MasterError> {
+        let (keys, host) = (self.identities.clone(), identity.host);
+        let key = blocking(move || keys.next_key(host)).await?;
+        let next = master::renew(connected.channel, &key, identity).await?;
+        let store = self.identities.clone();
+        Ok(blocking(move || store.keep_next(&next)).await?)
     }
 
     /// Tries the identities in the order in which they may be good. The one before is for a master that does not know

@@ -104,9 +104,10 @@ impl Agent {
         };
         match agent.receive().await? {
             FromMaster::Welcome(_) => Ok(agent),
-            seen @ (FromMaster::BeatAck(_) | FromMaster::Document(_) | FromMaster::Leave(_)) => {
-                Err(other("a Welcome", seen))
-            }
+            seen @ (FromMaster::BeatAck(_)
+            | FromMaster::Document(_)
+            | FromMaster::Leave(_)
+            | FromMaster::Trust(_)) => Err(other("a Welcome", seen)),
         }
     }
 
@@ -157,7 +158,10 @@ impl Agent {
             match self.receive().await? {
                 FromMaster::Document(document) => self.documents.push(document),
                 FromMaster::BeatAck(ack) if ack.sequence == self.sequence => return Ok(ack),
-                seen @ (FromMaster::Welcome(_) | FromMaster::BeatAck(_) | FromMaster::Leave(_)) => {
+                seen @ (FromMaster::Welcome(_)
+                | FromMaster::BeatAck(_)
+                | FromMaster::Leave(_)
+                | FromMaster::Trust(_)) => {
                     return Err(other("the acknowledgement of the last beat", seen));
                 }
             }
@@ -186,12 +190,13 @@ fn say(outbound: &mpsc::Sender<SessionRequest>, message: &FromAgent) -> Result<(
 fn other(wanted: &'static str, seen: FromMaster) -> AgentError {
     match seen {
         FromMaster::Leave(leave) => AgentError::Ended(leave.message),
-        seen @ (FromMaster::Welcome(_) | FromMaster::BeatAck(_) | FromMaster::Document(_)) => {
-            AgentError::Other {
-                wanted,
-                seen: Box::new(seen),
-            }
-        }
+        seen @ (FromMaster::Welcome(_)
+        | FromMaster::BeatAck(_)
+        | FromMaster::Document(_)
+        | FromMaster::Trust(_)) => AgentError::Other {
+            wanted,
+            seen: Box::new(seen),
+        },
     }
 }
 
@@ -205,5 +210,6 @@ fn hello(host: &Host, clock: &Clock) -> Hello {
         instance_id: id.to_be_bytes(),
         time: clock.now(),
         held: Vec::new(),
+        authorities: Vec::new(),
     }
 }

@@ -1,5 +1,6 @@
 //! `picket.admin.v1`: what operators call. One room for each noun; each decides little, commits, and answers.
 
+pub mod ca;
 pub mod deckies;
 pub mod deployments;
 pub mod events;

@@ -2,12 +2,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use bytes::Bytes;
 use futures::{
     StreamExt as _,
     stream::{BoxStream, Map},
 };
-use picket_pki::{Csr, PinKind};
+use picket_pki::Csr;
 use picket_proto::{
     beat::{MOST_CHUNK_BYTES, section_kind},
     document::kind,
@@ -22,7 +21,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
-    caller::{HostCaller, host},
+    caller::{HostCaller, RenewOnly, host},
     desired,
     desk::Desk,
     event::Severity,
@@ -71,10 +70,11 @@ impl AgentService for Agents {
         let caller = host(&self.desk, &request)?;
         let csr = Csr::parse(&request.into_inner().csr).map_err(Refused::Csr)?;
         let certificate = self.renewed(&caller, &csr).await?;
-        let authorities = vec![Bytes::copy_from_slice(self.desk.signer.certificate())];
+        let trust = self.desk.ca.trust();
         Ok(Response::new(RenewResponse {
             certificate: certificate.into(),
-            authorities,
+            authorities: trust.authorities,
+            cross_signed: trust.cross_signed,
         }))
     }
 
@@ -154,15 +154,16 @@ impl AgentService for Agents {
     }
 }
 
-/// The pin in a bundle may renew, and nothing else.
+/// Some callers may renew, and do nothing else.
 fn working(caller: HostCaller) -> Result<HostCaller, Status> {
-    if caller.pin == PinKind::Bundle {
-        return Err(Refused::Denied(
-            "a bundle's certificate may only renew; enroll with it first".to_owned(),
-        )
-        .into());
-    }
-    Ok(caller)
+    let why = match caller.renew_only {
+        None => return Ok(caller),
+        Some(RenewOnly::Bundle) => "a bundle's certificate may only renew; enroll with it first",
+        Some(RenewOnly::RetiredRoot) => {
+            "the CA that signed this certificate is retired: it may only renew, and come back with another"
+        }
+    };
+    Err(Refused::Denied(why.to_owned()).into())
 }
 
 impl Agents {
@@ -179,11 +180,12 @@ impl Agents {
                 }
                 let promoted = renewal::promote(record, &caller.fingerprint);
                 match renewal::renew(&record.pins, &caller.fingerprint, &key, desk.now()) {
-                    Renewal::Again(pin) => {
+                    Renewal::Again(pin) if desk.signed_by_active(&pin) => {
                         answer = Some(pin);
                         Ok(promoted)
                     }
-                    Renewal::Issue => {
+                    // The same certificate again would be no use where another CA signs by now.
+                    Renewal::Again(_) | Renewal::Issue => {
                         let pin = desk.signer.host(caller.id, csr, &from, desk.now())?;
                         renewal::offer(record, pin.clone());
                         answer = Some(pin);

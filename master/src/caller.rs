@@ -8,6 +8,7 @@ use picket_proto::host::HostId;
 use tonic::{Request, Status};
 
 use crate::{
+    ca::Phase,
     desk::{Actor, Desk},
     status::unauthenticated,
 };
@@ -21,8 +22,19 @@ pub struct HostCaller {
     pub fingerprint: Fingerprint,
     /// Which of its pins that is.
     pub pin: PinKind,
+    /// Why it may renew and do nothing else, if so.
+    pub renew_only: Option<RenewOnly>,
     /// The connection.
     pub peer: Peer,
+}
+
+/// Why a host may renew its certificate and do nothing else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RenewOnly {
+    /// The certificate travelled in a bundle.
+    Bundle,
+    /// The CA that signed it is retired.
+    RetiredRoot,
 }
 
 impl HostCaller {
@@ -42,11 +54,17 @@ impl HostCaller {
 /// When it is none, or its certificate is not pinned any more.
 pub fn host<T>(desk: &Arc<Desk>, request: &Request<T>) -> Result<HostCaller, Status> {
     let (peer, pin) = admitted(desk, request)?;
+    let renew_only = match (pin, desk.ca.phase(&peer.issuer)) {
+        (PinKind::Bundle, _) => Some(RenewOnly::Bundle),
+        (_, Some(Phase::Retired)) => Some(RenewOnly::RetiredRoot),
+        (PinKind::Current | PinKind::Pending | PinKind::Operator, _) => None,
+    };
     match peer.identity {
         Identity::Host(id) => Ok(HostCaller {
             id: HostId(id),
             fingerprint: peer.fingerprint,
             pin,
+            renew_only,
             peer,
         }),
         Identity::Master | Identity::Operator(_) => Err(unauthenticated("this call is for hosts")),
@@ -80,6 +98,15 @@ pub fn admitted<T>(desk: &Arc<Desk>, request: &Request<T>) -> Result<(Peer, PinK
         return Err(unauthenticated(
             "the certificate of this connection has ended; connect again with a newer one",
         ));
+    }
+    // Pinned, it is what we signed: what it says of its issuer is true.
+    match desk.ca.phase(&peer.issuer) {
+        Some(Phase::Active | Phase::Outgoing | Phase::Retired) => {}
+        Some(Phase::Prepared | Phase::Distrusted) | None => {
+            return Err(unauthenticated(
+                "the CA that signed the certificate of this connection is trusted no more; get a new bundle",
+            ));
+        }
     }
     let pin = desk.views.read().roster.admits(&peer.identity, &peer.fingerprint);
     match pin {

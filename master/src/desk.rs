@@ -17,6 +17,7 @@ use picket_proto::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    ca::work::Work,
     event::{Events, Severity},
     liveness::{Liveness, Presence, Transition},
     metrics::Metrics,
@@ -41,8 +42,10 @@ pub struct Desk {
     pub store: Store,
     /// The store, in memory.
     pub views: Arc<Views>,
-    /// The CA.
+    /// The CA that signs.
     pub signer: Signer,
+    /// The succession of CAs, as it is in force.
+    pub ca: Work,
     /// What hosts said.
     pub observed: Observed,
     /// Who is connected.
@@ -240,6 +243,7 @@ impl Desk {
     /// close, after their last message had [`LAST_WORD`](crate::sessions::LAST_WORD).
     #[must_use]
     pub fn pass_on(&self, affected: &Affected) -> Vec<CancellationToken> {
+        let replaced = affected.ca.then(|| self.succeed(affected.distrusted));
         for host in &affected.cut {
             self.sessions.end(*host, self.last_message(*host));
             let retired = {
@@ -266,7 +270,24 @@ impl Desk {
                 views.roster.admits(&who, fingerprint).is_some()
             })
         });
-        spent.collect()
+        spent.chain(replaced.into_iter().flatten()).collect()
+    }
+
+    /// Brings another succession of CAs into force. Returns the connections that are to close.
+    fn succeed(&self, distrusted: bool) -> Vec<CancellationToken> {
+        self.settle();
+        if !distrusted {
+            return Vec::new();
+        }
+        self.sessions.end_all(&Leave {
+            reason: LeaveReason::Protocol,
+            message: "a CA is trusted no more; a host whose certificate it signed needs a new bundle \
+                      (`picketctl host bundle NAME`)"
+                .to_owned(),
+            retry_after: Some(std::time::Duration::from_secs(1)),
+        });
+        // The doors know: whoever has a certificate of that CA finds them shut, and the others are back at once.
+        self.sessions.everybody()
     }
 
     fn last_message(&self, host: HostId) -> Leave {

@@ -9,15 +9,16 @@ use std::{
 use futures::future::BoxFuture;
 use picket_clock::Clock;
 use picket_durable::FileError;
-use picket_pki::{Authorities, AuthoritiesError, Presented, Role, Time, TlsError, lifetime, server_config};
+use picket_pki::{Role, Time, TlsError, server_config};
 use picket_proto::{
     DESCRIPTORS,
     beat::MOST_CHUNK_BYTES,
     wire::{
         admin::{
-            decky_service_server::DeckyServiceServer, deployment_service_server::DeploymentServiceServer,
-            event_service_server::EventServiceServer, host_service_server::HostServiceServer,
-            member_service_server::MemberServiceServer, network_service_server::NetworkServiceServer,
+            ca_service_server::CaServiceServer, decky_service_server::DeckyServiceServer,
+            deployment_service_server::DeploymentServiceServer, event_service_server::EventServiceServer,
+            host_service_server::HostServiceServer, member_service_server::MemberServiceServer,
+            network_service_server::NetworkServiceServer,
         },
         agent::agent_service_server::AgentServiceServer,
     },
@@ -29,10 +30,11 @@ use tonic::{Request, Status, service::InterceptorLayer, transport::Server};
 
 use crate::{
     admin::{
-        deckies::Deckies, deployments::Deployments, events::EventStreams, hosts::Hosts, members::Members,
-        networks::Networks,
+        ca::Cas, deckies::Deckies, deployments::Deployments, events::EventStreams, hosts::Hosts,
+        members::Members, networks::Networks,
     },
     agents::Agents,
+    ca::work::{self, Work, WorkError},
     caller, checkpoint,
     config::Config,
     desk::Desk,
@@ -58,8 +60,6 @@ const MOST_ADMIN_MESSAGE: usize = 4 * 1024 * 1024;
 const AGENT_STREAMS: u32 = 16;
 /// Operators' connections are tried with a ping this often.
 const ADMIN_PING: Duration = Duration::from_secs(30);
-/// How often the master looks whether its own certificate is due.
-const CERTIFICATE_LOOK: Duration = Duration::from_secs(3600);
 /// How long open connections have after a stop was asked for. Together with the checkpoint it stays under 10 s.
 const GOODBYE: Duration = Duration::from_secs(3);
 /// Then tasks have this long, and the last two of them once more.
@@ -97,9 +97,9 @@ pub enum RunError {
     /// The CA cannot be used.
     #[error(transparent)]
     Signer(#[from] SignerError),
-    /// Nor its certificate.
-    #[error("the CA's certificate cannot be used")]
-    Authorities(#[from] AuthoritiesError),
+    /// Nor the one that took its place.
+    #[error(transparent)]
+    Succession(#[from] WorkError),
     /// TLS cannot be set up.
     #[error("TLS cannot be set up")]
     Tls(#[from] TlsError),
@@ -174,6 +174,12 @@ async fn serve(
     } else {
         &config.advertise
     };
+    let ca = {
+        let views = views.read();
+        let succession = views.ca.record().map(|(record, _)| record);
+        let (dir, names) = (data_dir.to_owned(), record.names.clone());
+        Work::open(dir, names, &signer, succession, (record.created_at, clock.now()))?
+    };
     let desk = Arc::new(Desk {
         liveness: Mutex::new(Liveness::new(config.grace, clock.monotonic())),
         turn: tokio::sync::Mutex::new(()),
@@ -186,6 +192,7 @@ async fn serve(
         store,
         views,
         signer,
+        ca,
         events,
     });
     checkpoint::read(&desk, data_dir);
@@ -205,7 +212,7 @@ async fn serve(
         stop: CancellationToken::new(),
     };
     let sessions = TaskTracker::new();
-    let tls = Listeners::new(&desk, &record)?;
+    let tls = Listeners::new(&desk)?;
     let refusals = Arc::new(Refusals::default());
     house.keep("views", follow(Arc::clone(&desk), watch, last.clone()));
     house.keep("events", event_file.run(last.clone()));
@@ -218,15 +225,7 @@ async fn serve(
         "refusals",
         report_refusals(Arc::clone(&desk), Arc::clone(&refusals), house.stop.clone()),
     );
-    house.keep(
-        "certificate",
-        renew_certificate(
-            Arc::clone(&desk),
-            record.clone(),
-            tls.presented,
-            house.stop.clone(),
-        ),
-    );
+    house.keep("ca", work::tend(Arc::clone(&desk), house.stop.clone()));
     house.keep(
         "monitor",
         monitor::serve(Arc::clone(&desk), doors.monitor, house.stop.clone()),
@@ -333,29 +332,21 @@ impl House {
     }
 }
 
-/// The TLS of the two doors, and the certificate both show.
+/// The TLS of the two doors.
 struct Listeners {
-    presented: Arc<Presented>,
     agents: Arc<ServerConfig>,
     admin: Arc<ServerConfig>,
 }
 
 impl Listeners {
-    fn new(desk: &Arc<Desk>, record: &MasterRecord) -> Result<Self, RunError> {
-        let (certificate, key) = desk.signer.master(&record.names, desk.now())?;
-        let presented = Arc::new(Presented::new(&certificate.der, &key)?);
-        let domain = desk.signer.trust_domain().clone();
-        let authorities = Arc::new(Authorities::new(
-            domain,
-            vec![desk.signer.certificate().to_vec()],
-        )?);
+    fn new(desk: &Arc<Desk>) -> Result<Self, RunError> {
         let clock = desk.clock.clone();
         let time: Time = Arc::new(move || clock.unix());
         let door = |role| {
             let pins = Arc::clone(&desk.views);
             server_config(
-                Arc::clone(&presented),
-                Arc::clone(&authorities),
+                desk.ca.presented(),
+                desk.ca.authorities(),
                 role,
                 pins,
                 Arc::clone(&time),
@@ -365,7 +356,6 @@ impl Listeners {
         Ok(Self {
             agents: door(Role::Host)?,
             admin: door(Role::Operator)?,
-            presented,
         })
     }
 }
@@ -440,37 +430,6 @@ async fn report_refusals(desk: Arc<Desk>, refusals: Arc<Refusals>, stop: Cancell
     refusals.report(&desk);
 }
 
-/// Shows a new certificate when half the life of the one before is over, by the wall clock: a machine that slept does not
-/// wake up with one that has ended.
-async fn renew_certificate(
-    desk: Arc<Desk>,
-    record: MasterRecord,
-    presented: Arc<Presented>,
-    stop: CancellationToken,
-) {
-    let half = lifetime::MASTER / 2;
-    let mut due = desk.now() + half;
-    while !slept(CERTIFICATE_LOOK, &stop).await {
-        if desk.now() < due {
-            continue;
-        }
-        let renewed = desk.signer.master(&record.names, desk.now());
-        match renewed.map(|(certificate, key)| presented.replace(&certificate.der, &key)) {
-            Ok(Ok(())) => due = desk.now() + half,
-            Ok(Err(error)) => complain_of_certificate(&desk, &error),
-            Err(error) => complain_of_certificate(&desk, &error),
-        }
-    }
-}
-
-fn complain_of_certificate(desk: &Desk, error: &dyn std::error::Error) {
-    let message = format!(
-        "the master's own certificate could not be renewed: {}",
-        crate::status::chain(error)
-    );
-    desk.say(Severity::Alert, "master.certificate", "master", &message);
-}
-
 async fn slept(span: Duration, stop: &CancellationToken) -> bool {
     tokio::select! {
         () = stop.cancelled() => true,
@@ -531,6 +490,7 @@ fn serve_admin(
             .add_service(NetworkServiceServer::new(Networks(Arc::clone(&desk))))
             .add_service(MemberServiceServer::new(Members(Arc::clone(&desk))))
             .add_service(deployments.max_decoding_message_size(MOST_ADMIN_MESSAGE))
+            .add_service(CaServiceServer::new(Cas(Arc::clone(&desk))))
             .add_service(DeckyServiceServer::new(Deckies(desk)))
             .add_service(EventServiceServer::new(events))
             .add_service(health_service)

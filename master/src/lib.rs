@@ -4,6 +4,7 @@
 
 pub mod admin;
 pub mod agents;
+pub mod ca;
 pub mod caller;
 pub mod checkpoint;
 pub mod config;

@@ -23,6 +23,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    ca::{self, CaRecord},
     desk::{Actor, Desk},
     record::{MasterRecord, OperatorRecord, Record as _, RecordError, key},
     refused::Refused,
@@ -131,14 +132,26 @@ pub async fn admin_bundle(
     replaceable(out)?;
     let signer = Signer::load(data_dir)?;
     let opened = Store::open(data_dir, clock.clone()).await;
-    let (store, record) = match opened {
+    let (store, record, succession) = match opened {
         Ok(store) => {
             let record = master_record(&store, data_dir)?;
-            (Some(store), record)
+            let succession = store.get(&ca::key())?.as_ref().map(CaRecord::of).transpose()?;
+            (Some(store), record, succession)
         }
-        Err(OpenError::Lock(LockError::Held { .. })) => (None, ask_master_record(data_dir).await?),
+        Err(OpenError::Lock(LockError::Held { .. })) => {
+            let record = ask_master_record(data_dir).await?;
+            (None, record, Some(ask_succession(data_dir).await?))
+        }
         Err(error) => return Err(error.into()),
     };
+    if let Some(succession) = succession {
+        let active = succession.active().fingerprint;
+        if active != signer.fingerprint() {
+            signer.follow(ca::keys::load(data_dir, active)?);
+        }
+        let trusted = succession.trusted();
+        signer.vouch_for(trusted.iter().map(|root| root.certificate.0.clone()).collect());
+    }
     let Bundled { bundle, pin } = signer.operator_bundle(name, &record.admin_addresses, clock.now())?;
     let text = bundle.encode()?;
     match store {
@@ -237,6 +250,12 @@ async fn ask_master_record(data_dir: &Path) -> Result<MasterRecord, LocalError> 
         .map_err(|cause| silent(data_dir, io::Error::new(io::ErrorKind::InvalidData, cause)))
 }
 
+async fn ask_succession(data_dir: &Path) -> Result<CaRecord, LocalError> {
+    let line = exchange(data_dir, "ca\n").await?;
+    serde_json::from_str(&line)
+        .map_err(|cause| silent(data_dir, io::Error::new(io::ErrorKind::InvalidData, cause)))
+}
+
 async fn ask_pin(data_dir: &Path, operator: &str, pin: Fingerprint) -> Result<(), LocalError> {
     let ask = serde_json::to_string(&Ask {
         operator: operator.to_owned(),
@@ -319,6 +338,8 @@ async fn answer(desk: &Desk, mut stream: UnixStream, record: &MasterRecord) -> i
     BufReader::new(read.take(LONGEST)).read_line(&mut line).await?;
     let text = if line.trim() == "record" {
         serde_json::to_string(record)?
+    } else if line.trim() == "ca" {
+        serde_json::to_string(&desk.succession().0)?
     } else {
         let refused = match serde_json::from_str::<Ask>(&line) {
             Ok(ask) => pin_through_desk(desk, ask)

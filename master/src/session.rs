@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status, Streaming};
 
 use crate::{
+    ca::{self, Told},
     caller::HostCaller,
     desired,
     desk::Desk,
@@ -74,6 +75,8 @@ struct Session {
     beat_at: Instant,
     /// The node whose claim was told of in this session.
     told_node: Option<NodeId>,
+    /// What the agent holds and was told of the CAs.
+    told_cas: Told,
 }
 
 /// What an agent holds of a document that travels as changes.
@@ -133,11 +136,13 @@ pub async fn serve(
         announced: [None; Kind::ALL.len()],
         beat_at: now,
         told_node: None,
+        told_cas: Told::new(&hello.authorities),
         host,
         seen,
         out,
         desk: Arc::clone(&desk),
     };
+    desk.hold(host, ca::fingerprints(&hello.authorities));
     let ends = expiry(&desk, &caller);
     let end = match session.open(&hello).await {
         Some(end) => end,
@@ -194,7 +199,7 @@ async fn greet(
     };
     let hello = match FromAgent::try_from(message) {
         Ok(FromAgent::Hello(hello)) => hello,
-        Ok(FromAgent::Beat(_) | FromAgent::Outcome(_) | FromAgent::Goodbye(_)) => {
+        Ok(FromAgent::Beat(_) | FromAgent::Outcome(_) | FromAgent::Goodbye(_) | FromAgent::TrustAck(_)) => {
             return Err(protocol("a session begins with a hello"));
         }
         Err(error) => return Err(protocol(&error.to_string())),
@@ -327,6 +332,10 @@ impl Session {
                 Ok(())
             }
             FromAgent::Goodbye(_) => Err(End::Goodbye),
+            FromAgent::TrustAck(holds) => {
+                self.desk.hold(self.host, ca::fingerprints(&holds));
+                Ok(())
+            }
             FromAgent::Hello(_) => Err(End::Leave(protocol("a second hello in one session"))),
         }
     }
@@ -507,6 +516,9 @@ impl Session {
         // A store that was restored without its latest changes is not told to anybody before it is accepted.
         if self.desk.store.frozen() {
             return Ok(());
+        }
+        if self.told_cas.is_due(&self.desk.ca.wanted()) {
+            self.send(FromMaster::Trust(self.desk.ca.trust())).await?;
         }
         for (kind, slot) in Kind::ALL.into_iter().zip(0..) {
             let since = if kind == Kind::Members {

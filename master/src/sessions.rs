@@ -178,6 +178,20 @@ impl Sessions {
             .collect()
     }
 
+    /// Ends every session with a last message.
+    pub fn end_all(&self, leave: &Leave) {
+        for handle in self.open().values() {
+            handle.end.send_replace(Some(leave.clone()));
+        }
+    }
+
+    /// Every connection. Cancelling one closes it.
+    #[must_use]
+    pub fn everybody(&self) -> Vec<CancellationToken> {
+        let links = self.links();
+        links.values().flatten().map(|open| open.closed.clone()).collect()
+    }
+
     /// Closes every connection.
     pub fn close_all(&self) {
         for open in self.links().values().flatten() {

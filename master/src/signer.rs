@@ -1,7 +1,11 @@
 //! The CA at work: what it signs for hosts, operators and the master itself.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
+use arc_swap::ArcSwap;
 use jiff::Timestamp;
 use picket_durable::FileError;
 use picket_pki::{
@@ -30,7 +34,10 @@ pub fn key_path(data_dir: &Path) -> PathBuf {
 /// Signs certificates.
 #[derive(Debug)]
 pub struct Signer {
-    authority: Authority,
+    /// The CA that signs.
+    authority: ArcSwap<Authority>,
+    /// The CAs that bundles say to trust, the one that signs first.
+    trusted: ArcSwap<Vec<Vec<u8>>>,
 }
 
 /// Why the CA cannot be used.
@@ -45,6 +52,16 @@ pub enum SignerError {
     /// No key could be made.
     #[error("make a key")]
     Key(#[from] KeyError),
+    /// A file is another CA's.
+    #[error("{} is of the CA {seen}, and the store says that {wanted} signs; restore its files from a backup", path.display())]
+    OtherCa {
+        /// The file.
+        path: PathBuf,
+        /// The CA that was looked for.
+        wanted: Fingerprint,
+        /// The CA that is there.
+        seen: Fingerprint,
+    },
 }
 
 /// A new certificate for a bundle, and the pin that makes it good.
@@ -65,7 +82,40 @@ impl Signer {
         let authority = Authority::create(trust_domain, now)?;
         picket_durable::create_private(key_path(data_dir), authority.key_pem().as_bytes())?;
         picket_durable::write_private(certificate_path(data_dir), authority.certificate_pem().as_bytes())?;
-        Ok(Self { authority })
+        Ok(Self::of(authority))
+    }
+
+    fn of(authority: Authority) -> Self {
+        Self {
+            trusted: ArcSwap::from_pointee(vec![authority.certificate().to_vec()]),
+            authority: ArcSwap::from_pointee(authority),
+        }
+    }
+
+    /// Signs with another CA from here on.
+    pub fn follow(&self, authority: Authority) {
+        self.trusted
+            .store(Arc::new(vec![authority.certificate().to_vec()]));
+        self.authority.store(Arc::new(authority));
+    }
+
+    /// Says in bundles that these CAs are to be trusted, the one that signs first.
+    pub fn vouch_for(&self, trusted: Vec<Vec<u8>>) {
+        self.trusted.store(Arc::new(trusted));
+    }
+
+    /// Has the CA that signs vouch for its successor, whose certificate (DER) this is.
+    ///
+    /// # Errors
+    /// When the CA's time is over, or the other is no CA of this trust domain.
+    pub fn cross_sign(&self, successor: &[u8], now: Timestamp) -> Result<Vec<u8>, AuthorityError> {
+        self.authority.load().cross_sign(successor, now)
+    }
+
+    /// From when until when the CA signs.
+    #[must_use]
+    pub fn validity(&self) -> lifetime::Validity {
+        self.authority.load().validity()
     }
 
     /// Says whether `names` can stand in a master's certificate; keeps nothing.
@@ -89,27 +139,25 @@ impl Signer {
     pub fn load(data_dir: &Path) -> Result<Self, SignerError> {
         let key = picket_durable::read_private(key_path(data_dir), LONGEST)?;
         let certificate = picket_durable::read_private(certificate_path(data_dir), LONGEST)?;
-        Ok(Self {
-            authority: Authority::load(&certificate, &key)?,
-        })
+        Ok(Self::of(Authority::load(&certificate, &key)?))
     }
 
     /// The CA's certificate (DER).
     #[must_use]
-    pub fn certificate(&self) -> &[u8] {
-        self.authority.certificate()
+    pub fn certificate(&self) -> Vec<u8> {
+        self.authority.load().certificate().to_vec()
     }
 
     /// Its SHA-256, for people to compare.
     #[must_use]
     pub fn fingerprint(&self) -> Fingerprint {
-        self.authority.fingerprint()
+        self.authority.load().fingerprint()
     }
 
     /// The trust domain.
     #[must_use]
-    pub fn trust_domain(&self) -> &TrustDomain {
-        self.authority.trust_domain()
+    pub fn trust_domain(&self) -> TrustDomain {
+        self.authority.load().trust_domain().clone()
     }
 
     /// A new certificate and key for the master's own listeners.
@@ -118,7 +166,8 @@ impl Signer {
     /// When the CA's time is over, or a name cannot stand in a certificate.
     pub fn master(&self, names: &[String], now: Timestamp) -> Result<(IssuedCertificate, Key), SignerError> {
         let key = Key::generate()?;
-        Ok((self.authority.issue_master(key.public(), names, now)?, key))
+        let issued = self.authority.load().issue_master(key.public(), names, now)?;
+        Ok((issued, key))
     }
 
     /// A certificate for a host's own key.
@@ -126,9 +175,10 @@ impl Signer {
     /// # Errors
     /// When the CA's time is over.
     pub fn host(&self, id: HostId, csr: &Csr, from: &str, now: Timestamp) -> Result<Pin, AuthorityError> {
-        let issued = self
-            .authority
-            .issue(csr.public_key(), &Identity::Host(id.0), lifetime::HOST, now)?;
+        let issued =
+            self.authority
+                .load()
+                .issue(csr.public_key(), &Identity::Host(id.0), lifetime::HOST, now)?;
         Ok(pin(&issued, csr.public_key(), from))
     }
 
@@ -173,6 +223,7 @@ impl Signer {
         let key = Key::generate()?;
         let issued = self
             .authority
+            .load()
             .issue(key.public(), &holder.identity(), life, now)?;
         let pin = Pin {
             certificate: String::new(),
@@ -180,9 +231,9 @@ impl Signer {
         };
         let bundle = Bundle {
             holder,
-            trust_domain: self.trust_domain().clone(),
+            trust_domain: self.trust_domain(),
             masters: masters.to_vec(),
-            authorities: vec![self.certificate().to_vec()],
+            authorities: self.trusted.load().to_vec(),
             certificate: issued.der,
             key,
         };

@@ -16,7 +16,11 @@ impl From<Refused> for Status {
             Refused::Commit(CommitError::TooLarge(_)) => Code::InvalidArgument,
             Refused::Commit(CommitError::Frozen { .. }) => Code::FailedPrecondition,
             Refused::Commit(CommitError::Failed { .. } | CommitError::Closed) => Code::Unavailable,
-            Refused::Authority(_) | Refused::Bundle(_) | Refused::Read(_) | Refused::Record(_) => {
+            Refused::Authority(_)
+            | Refused::Signer(_)
+            | Refused::Bundle(_)
+            | Refused::Read(_)
+            | Refused::Record(_) => {
                 tracing::error!(error = %chain(&refused), "refused a call");
                 Code::Internal
             }

@@ -14,6 +14,7 @@ use picket_proto::host::HostId;
 use tokio::sync::watch;
 
 use crate::{
+    ca,
     deployments::Deployments,
     networks::Networks,
     record::{
@@ -33,6 +34,8 @@ pub struct State {
     pub networks: Networks,
     /// Deployments.
     pub deployments: Deployments,
+    /// The succession of CAs, and who has heard of it.
+    pub ca: ca::View,
 }
 
 /// Whom a change concerns.
@@ -44,6 +47,10 @@ pub struct Affected {
     pub cut: BTreeSet<HostId>,
     /// An operator's pins changed: connections under the others are to end.
     pub operators: BTreeSet<String>,
+    /// The succession of CAs changed: other ones sign or are trusted.
+    pub ca: bool,
+    /// One of them is trusted no more for what it signed: every connection is to end.
+    pub distrusted: bool,
 }
 
 impl State {
@@ -122,6 +129,16 @@ impl State {
         } else if text.starts_with(key::DEPLOYMENTS) {
             let deployment = DeploymentRecord::read(key, value)?;
             affected.hosts.extend(self.deployments.put(deployment, revision));
+        } else if text.starts_with(ca::PREFIX) {
+            let before = self.ca.distrusted();
+            if self.ca.put(key, value, revision)? {
+                affected.ca = true;
+                affected.distrusted = self.ca.distrusted() > before;
+                // Sessions tell their agents.
+                affected
+                    .hosts
+                    .extend(self.roster.hosts().map(|host| host.record.id));
+            }
         }
         Ok(())
     }

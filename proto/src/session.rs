@@ -16,6 +16,12 @@ use crate::{
     wire::agent as wire,
 };
 
+/// The most CAs an agent is told to trust, or says it does.
+const MOST_AUTHORITIES: usize = 16;
+/// The most certificates that vouch for them.
+const MOST_VOUCHERS: usize = 64;
+/// The longest certificate.
+const LONGEST_CERTIFICATE: usize = 4 * 1024;
 /// The most capabilities either side names.
 const MOST_CAPABILITIES: usize = 64;
 
@@ -36,6 +42,17 @@ pub struct Hello {
     pub time: Timestamp,
     /// The documents the agent applied last.
     pub held: Vec<(Kind, Stamp)>,
+    /// SHA-256 of each CA certificate the agent trusts, in its order.
+    pub authorities: Vec<[u8; 32]>,
+}
+
+/// The CAs to trust.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trust {
+    /// CA certificates (DER), the one that signs first.
+    pub authorities: Vec<Bytes>,
+    /// What vouches for them (DER).
+    pub cross_signed: Vec<Bytes>,
 }
 
 /// The master's answer to [`Hello`].
@@ -126,6 +143,8 @@ pub enum FromAgent {
     Outcome(Outcome),
     /// A planned end, with its reason.
     Goodbye(String),
+    /// SHA-256 of each CA certificate that is kept as one to trust.
+    TrustAck(Vec<[u8; 32]>),
 }
 
 /// From the master, inside a session.
@@ -139,6 +158,8 @@ pub enum FromMaster {
     Document(Document),
     /// The end.
     Leave(Leave),
+    /// The CAs to trust.
+    Trust(Trust),
 }
 
 impl From<&FromAgent> for wire::SessionRequest {
@@ -150,6 +171,9 @@ impl From<&FromAgent> for wire::SessionRequest {
             FromAgent::Outcome(outcome) => Message::Outcome(outcome.into()),
             FromAgent::Goodbye(reason) => Message::Goodbye(wire::Goodbye {
                 reason: reason.clone(),
+            }),
+            FromAgent::TrustAck(held) => Message::TrustAck(wire::TrustAck {
+                sha256: to_wire_digests(held),
             }),
         };
         Self {
@@ -168,6 +192,7 @@ impl TryFrom<wire::SessionRequest> for FromAgent {
             Message::Beat(beat) => Self::Beat(beat.try_into()?),
             Message::Outcome(outcome) => Self::Outcome(outcome.try_into()?),
             Message::Goodbye(goodbye) => Self::Goodbye(text("goodbye.reason", goodbye.reason, 256)?),
+            Message::TrustAck(ack) => Self::TrustAck(digests("trust_ack.sha256", &ack.sha256)?),
         })
     }
 }
@@ -180,6 +205,10 @@ impl From<&FromMaster> for wire::SessionResponse {
             FromMaster::BeatAck(ack) => Message::BeatAck(ack.into()),
             FromMaster::Document(document) => Message::Document(document.into()),
             FromMaster::Leave(leave) => Message::Leave(leave.into()),
+            FromMaster::Trust(trust) => Message::Trust(wire::Trust {
+                authorities: trust.authorities.clone(),
+                cross_signed: trust.cross_signed.clone(),
+            }),
         };
         Self {
             message: Some(message),
@@ -197,6 +226,10 @@ impl TryFrom<wire::SessionResponse> for FromMaster {
             Message::BeatAck(ack) => Self::BeatAck(ack.try_into()?),
             Message::Document(document) => Self::Document(document.try_into()?),
             Message::Leave(leave) => Self::Leave(leave.try_into()?),
+            Message::Trust(trust) => Self::Trust(Trust {
+                authorities: certificates("trust.authorities", trust.authorities, MOST_AUTHORITIES)?,
+                cross_signed: certificates("trust.cross_signed", trust.cross_signed, MOST_VOUCHERS)?,
+            }),
         })
     }
 }
@@ -216,6 +249,7 @@ impl From<&Hello> for wire::Hello {
             instance_id: Bytes::copy_from_slice(&hello.instance_id),
             time: Some(to_wire_time(hello.time)),
             held: hello.held.iter().map(held).collect(),
+            authorities: to_wire_digests(&hello.authorities),
         }
     }
 }
@@ -242,8 +276,42 @@ impl TryFrom<wire::Hello> for Hello {
             held: known
                 .map(|(kind, held)| Ok((kind, stamp("hello.held.lineage", &held.lineage, held.generation)?)))
                 .collect::<Result<_, WireError>>()?,
+            authorities: digests("hello.authorities", &hello.authorities)?,
         })
     }
+}
+
+fn to_wire_digests(digests: &[[u8; 32]]) -> Vec<Bytes> {
+    digests
+        .iter()
+        .map(|digest| Bytes::copy_from_slice(digest))
+        .collect()
+}
+
+fn digests(field: &str, digests: &[Bytes]) -> Result<Vec<[u8; 32]>, WireError> {
+    few(field, digests.len(), MOST_AUTHORITIES)?;
+    digests.iter().map(|digest| array(field, digest)).collect()
+}
+
+fn certificates(field: &str, certificates: Vec<Bytes>, most: usize) -> Result<Vec<Bytes>, WireError> {
+    few(field, certificates.len(), most)?;
+    match certificates.iter().find(|der| der.len() > LONGEST_CERTIFICATE) {
+        Some(der) => Err(WireError::new(
+            field,
+            format_args!("{} bytes in one, at most {LONGEST_CERTIFICATE}", der.len()),
+        )),
+        None => Ok(certificates),
+    }
+}
+
+fn few(field: &str, count: usize, most: usize) -> Result<(), WireError> {
+    if count > most {
+        return Err(WireError::new(
+            field,
+            format_args!("{count} of them, at most {most}"),
+        ));
+    }
+    Ok(())
 }
 
 fn capabilities(field: &str, names: Vec<String>) -> Result<Vec<String>, WireError> {
@@ -398,6 +466,24 @@ mod tests {
             Hello::try_from(hello).unwrap_err().to_string(),
             "hello.instance_id: 15 bytes, want 16"
         );
+    }
+
+    #[test]
+    fn an_agent_reads_no_more_cas_than_it_would_trust_and_none_that_is_too_long() {
+        let trust = |authorities: Vec<Bytes>| {
+            FromMaster::try_from(wire::SessionResponse {
+                message: Some(wire::session_response::Message::Trust(wire::Trust {
+                    authorities,
+                    cross_signed: Vec::new(),
+                })),
+            })
+        };
+        let der = Bytes::from_static(b"der");
+        assert!(trust(vec![der.clone(); MOST_AUTHORITIES]).is_ok());
+        let many = trust(vec![der; MOST_AUTHORITIES + 1]).unwrap_err().to_string();
+        assert_eq!(many, "trust.authorities: 17 of them, at most 16");
+        let long = trust(vec![Bytes::from(vec![0; LONGEST_CERTIFICATE + 1])]).unwrap_err();
+        assert!(long.to_string().contains("4097 bytes in one"), "{long}");
     }
 
     #[test]

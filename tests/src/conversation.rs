@@ -82,7 +82,11 @@ impl Conversation {
                 Some(session_response::Message::Leave(leave)) => {
                     panic!("the master ends it: {}", leave.message)
                 }
-                Some(session_response::Message::Welcome(_) | session_response::Message::Document(_)) => {}
+                Some(
+                    session_response::Message::Welcome(_)
+                    | session_response::Message::Document(_)
+                    | session_response::Message::Trust(_),
+                ) => {}
                 None => panic!("the master ends it without a word"),
             }
         }

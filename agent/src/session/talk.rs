@@ -11,7 +11,7 @@ use picket_proto::{
     VERSION,
     beat::{Digest, SectionKind},
     document::{Document, Kind, Outcome, OutcomeStatus, Problem},
-    session::{BeatAck, FromAgent, FromMaster, Hello, Welcome},
+    session::{BeatAck, FromAgent, FromMaster, Hello, Trust, Welcome},
     wire::agent as wire,
 };
 use tokio::{
@@ -26,7 +26,7 @@ use super::{End, Session, blocking, transfer};
 use crate::{
     beat::Beats,
     desired::{AcceptError, Reports},
-    identity::Identity,
+    identity::{Identity, IdentityError},
     machine::Machine,
     master::{self, Client, MasterError},
     observed::Sections,
@@ -67,6 +67,7 @@ pub(crate) fn hello(
         instance_id: machine.instance_id,
         time: now,
         held,
+        authorities: Vec::new(),
     }
 }
 
@@ -95,7 +96,7 @@ impl Streams {
             match streams.receive().await? {
                 FromMaster::Welcome(welcome) => Ok((streams, welcome)),
                 FromMaster::Leave(leave) => Err(MasterError::Left(Box::new(leave))),
-                FromMaster::BeatAck(_) | FromMaster::Document(_) => {
+                FromMaster::BeatAck(_) | FromMaster::Document(_) | FromMaster::Trust(_) => {
                     Err(MasterError::Ended("its first message was no Welcome".into()))
                 }
             }
@@ -140,6 +141,7 @@ enum Aside {
     Reported(SectionKind, Digest, Result<(), MasterError>),
     Accepted(Box<Document>, Result<Result<(), AcceptError>, MasterError>),
     Renewed(Result<(), MasterError>),
+    Trusted(Result<Identity, IdentityError>),
 }
 
 /// One open session.
@@ -167,7 +169,8 @@ impl Talk {
         connected: &Connected,
     ) -> Result<Self, MasterError> {
         let clock = &session.reach.clock;
-        let hello = hello(&session.machine, clock.now(), session.desired.held());
+        let mut hello = hello(&session.machine, clock.now(), session.desired.held());
+        hello.authorities = identity.authority_digests();
         let (streams, welcome) = Streams::open(connected.channel.clone(), hello).await?;
         tracing::info!(host = %identity.name, address = %connected.address, master = %welcome.version, "session open");
         let skew = welcome.time.duration_since(clock.now()).abs();
@@ -227,6 +230,7 @@ impl Talk {
                     FromMaster::BeatAck(ack) => self.acknowledged(session, &ack),
                     FromMaster::Document(document) => self.announced(session, document)?,
                     FromMaster::Leave(leave) => return Ok(End::Left(leave)),
+                    FromMaster::Trust(trust) => self.start_trust(session, trust),
                 },
                 Some(done) = self.asides.join_next() => {
                     let aside = done.map_err(|error| MasterError::Ended(format!("a transfer broke off: {error}")))?;
@@ -374,6 +378,40 @@ impl Talk {
         });
     }
 
+    /// Keeps the CAs to trust.
+    fn start_trust(&mut self, session: &Session, trust: Trust) {
+        let store = session.identities.clone();
+        self.asides
+            .spawn(async move { Aside::Trusted(blocking(move || store.trust(&trust)).await) });
+    }
+
+    /// Says which CAs are trusted from here on, and brings the renewal forward that another one of them asks for.
+    fn trusted(
+        &mut self,
+        session: &Session,
+        kept: Result<Identity, IdentityError>,
+        renew_at: &mut Instant,
+    ) -> Result<(), MasterError> {
+        const WHAT: &str = "trusted CAs";
+        let identity = match kept {
+            Ok(identity) => identity,
+            Err(error) => {
+                let message = sentence(&error);
+                tracing::error!(problem = message, "does not trust the CAs that the master names");
+                session.observed.complain(WHAT, vec![Problem::new("CA", message)]);
+                return Ok(());
+            }
+        };
+        session.observed.complain(WHAT, Vec::new());
+        tracing::info!(count = identity.authorities.len(), "the CAs to trust are kept");
+        self.streams
+            .send(&FromAgent::TrustAck(identity.authority_digests()))?;
+        if let Some(within) = identity.moves_within() {
+            *renew_at = (*renew_at).min(Instant::now() + within.mul_f64(fastrand::f64()));
+        }
+        Ok(())
+    }
+
     fn aside(
         &mut self,
         session: &Session,
@@ -415,6 +453,7 @@ impl Talk {
                 self.start_document(session, kind);
                 Ok(None)
             }
+            Aside::Trusted(kept) => self.trusted(session, kept, renew_at).map(|()| None),
             Aside::Renewed(Ok(())) => Ok(Some(End::Renewed)),
             Aside::Renewed(Err(error)) => {
                 tracing::warn!(error = %sentence(&error), "could not renew the certificate; tries again");
@@ -475,7 +514,10 @@ fn renewal(session: &Session, identity: &Identity) -> Instant {
     let wait = identity
         .renew_at(jitter)
         .duration_since(session.reach.clock.now());
-    let due = Instant::now() + Duration::try_from(wait).unwrap_or(Duration::ZERO);
+    let mut due = Instant::now() + Duration::try_from(wait).unwrap_or(Duration::ZERO);
+    if let Some(within) = identity.moves_within() {
+        due = due.min(Instant::now() + within.mul_f64(fastrand::f64()));
+    }
     // On a machine whose clock is days ahead every new certificate looks old.
     session.renewed.map_or(due, |last| due.max(last + RENEW_LEAST))
 }

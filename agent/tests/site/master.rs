@@ -323,7 +323,7 @@ impl Master {
     fn heard(&self, message: FromAgent) -> Option<FromMaster> {
         let mut state = self.state();
         match message {
-            FromAgent::Hello(_) => {}
+            FromAgent::Hello(_) | FromAgent::TrustAck(_) => {}
             FromAgent::Outcome(outcome) => state.log.outcomes.push(outcome),
             FromAgent::Goodbye(reason) => state.log.goodbyes.push(reason),
             FromAgent::Beat(beat) => {
@@ -468,6 +468,7 @@ impl AgentService for Master {
         Ok(Response::new(RenewResponse {
             certificate: certificate.into(),
             authorities: vec![Bytes::copy_from_slice(state.authority.certificate())],
+            cross_signed: Vec::new(),
         }))
     }
 

@@ -211,6 +211,7 @@ impl Caller {
                 instance_id: [7; 16],
                 time: Clock::system().now(),
                 held: Vec::new(),
+                authorities: Vec::new(),
             });
             let hello = wire::SessionRequest {
                 message: Some(wire::session_request::Message::Hello(hello)),

@@ -4,5 +4,6 @@ mod deckies;
 mod doors;
 mod identity;
 mod members;
+mod rotation;
 mod sessions;
 mod store;
