@@ -5,7 +5,7 @@ use std::{ffi::OsString, path::PathBuf, time::Duration};
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
-use crate::{decky, deploy, event, host, member, network, print::Format};
+use crate::{ca, decky, deploy, event, host, member, network, print::Format};
 
 /// The port of the admin API.
 const ADMIN_PORT: u16 = 7444;
@@ -134,6 +134,16 @@ pub(crate) enum Command {
     Event {
         #[command(subcommand)]
         verb: event::Verb,
+    },
+    /// The CA, and how another takes its place
+    #[command(
+        arg_required_else_help = true,
+        subcommand_value_name = "VERB",
+        subcommand_help_heading = "Verbs"
+    )]
+    Ca {
+        #[command(subcommand)]
+        verb: ca::Verb,
     },
     /// Print the completions for a shell
     #[command(

@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, BufRead as _, Read},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
@@ -11,14 +11,16 @@ use picket_clock::Clock;
 use picket_link::{Dial, Options};
 use picket_pki::{Authorities, Bundle, Holder, bundle};
 use picket_proto::wire::admin::{
-    decky_service_client::DeckyServiceClient, deployment_service_client::DeploymentServiceClient,
-    event_service_client::EventServiceClient, host_service_client::HostServiceClient,
-    member_service_client::MemberServiceClient, network_service_client::NetworkServiceClient,
+    GetCaRequest, ca_service_client::CaServiceClient, decky_service_client::DeckyServiceClient,
+    deployment_service_client::DeploymentServiceClient, event_service_client::EventServiceClient,
+    host_service_client::HostServiceClient, member_service_client::MemberServiceClient,
+    network_service_client::NetworkServiceClient,
 };
 use tokio::time;
 use tonic::{Response, Status, transport::Channel};
 
 use crate::{
+    ca,
     cli::Globals,
     config::{self, World},
     fault::{About, Fault},
@@ -89,6 +91,7 @@ impl Desk {
         deployments: DeploymentServiceClient,
         deckies: DeckyServiceClient,
         events: EventServiceClient,
+        cas: CaServiceClient,
     }
 
     /// Makes one call, within the deadline.
@@ -152,15 +155,16 @@ impl Desk {
         if let Some(channel) = &self.channel {
             return Ok(channel.clone());
         }
-        let bundle = self.bundle()?;
+        let (path, bundle) = self.bundle()?;
         let addresses = self
             .master
             .clone()
             .map_or_else(|| bundle.masters.clone(), |master| vec![master]);
         let authorities = Authorities::new(bundle.trust_domain.clone(), bundle.authorities.clone());
+        let authorities = Arc::new(authorities.map_err(Fault::Authorities)?);
         let clock = self.clock.clone();
         let config = picket_pki::client_config(
-            Arc::new(authorities.map_err(Fault::Authorities)?),
+            Arc::clone(&authorities),
             &bundle.certificate,
             &bundle.key,
             Arc::new(move || clock.unix()),
@@ -171,13 +175,34 @@ impl Desk {
             ..Options::default()
         };
         let connected = picket_link::connect(&*self.dial, &addresses, Arc::new(config), options).await;
-        let channel = connected.map_err(Fault::Link)?.channel;
+        let connected = connected.map_err(Fault::Link)?;
+        let channel = connected.channel;
         self.channel = Some(channel.clone());
+        // The master shows a certificate of a CA that the bundle's own vouch for, and that it does not have.
+        if !authorities.signed(&connected.master_der) {
+            self.follow(&channel, &path, &bundle).await;
+        }
         Ok(channel)
     }
 
+    /// Puts the CAs into the bundle that took the place of those in it. What cannot be done is tried at the next command.
+    async fn follow(&mut self, channel: &Channel, path: &Path, bundle: &Bundle) {
+        let mut cas = CaServiceClient::new(channel.clone());
+        let asked = time::timeout(self.timeout, cas.get_ca(GetCaRequest {})).await;
+        let Ok(Ok(answer)) = asked else { return };
+        let Some(followed) = ca::followed(bundle, answer.get_ref()) else {
+            return;
+        };
+        match ca::keep(path, &followed) {
+            Ok(()) => self.print.note("the CA was replaced; the bundle has the new one"),
+            Err(fault) => self.print.note(&format!(
+                "the CA was replaced, and the bundle could not be: {fault}"
+            )),
+        }
+    }
+
     /// The operator's bundle, read and checked.
-    fn bundle(&self) -> Result<Bundle, Fault> {
+    fn bundle(&self) -> Result<(PathBuf, Bundle), Fault> {
         let default = || self.home.as_deref().map(config::default_bundle);
         let Some(path) = self.bundle.clone().or_else(default) else {
             return Err(Fault::NoBundle(None));
@@ -199,6 +224,6 @@ impl Desk {
             });
         }
         bundle.check(self.clock.now()).map_err(unusable)?;
-        Ok(bundle)
+        Ok((path, bundle))
     }
 }

@@ -5,6 +5,7 @@
 //!
 //! One file per noun; [`run`] is the whole program, over whatever [`World`] it is handed.
 
+mod ca;
 mod cli;
 mod config;
 mod decky;
@@ -119,6 +120,7 @@ async fn finish(cli: Cli, mut desk: Desk) -> Exit {
         Command::Deploy { verb } => deploy::run(verb, &mut desk).await,
         Command::Decky { verb } => decky::run(verb, &mut desk).await,
         Command::Event { verb } => event::run(verb, &mut desk).await,
+        Command::Ca { verb } => ca::run(verb, &mut desk).await,
         Command::Completions { .. } => Ok(()),
     };
     end(&mut desk.print, done)
