@@ -163,24 +163,19 @@ async fn renewed(desk: &Desk, channel: &Channel, kept: &Kept) -> Result<(), NotR
         csr: key.csr()?.into(),
     };
     let answer = desk.call(&about, operators.renew_operator(asked)).await;
-    let RenewOperatorResponse {
-        certificate,
-        authorities,
-    } = answer.map_err(|fault| match fault {
+    // Which CAs are trusted is not the master's word alone: see `Desk::follow`.
+    let RenewOperatorResponse { certificate, .. } = answer.map_err(|fault| match fault {
         Fault::Refused {
             code: Code::Unimplemented | Code::FailedPrecondition,
             ..
         } => NotRenewed::Later,
         other => NotRenewed::Refused(other),
     })?;
-    let mut next = Bundle {
+    let next = Bundle {
         certificate: certificate.to_vec(),
         key,
         ..kept.bundle.clone()
     };
-    if !authorities.is_empty() {
-        next.authorities = authorities.iter().map(|der| der.to_vec()).collect();
-    }
     next.check(desk.clock.now())?;
     kept.replace(&next)
 }
