@@ -22,6 +22,7 @@ const FILES: &[&str] = &[
     "picket/admin/v1/operators.proto",
     "picket/admin/v1/clock.proto",
     "picket/admin/v1/audit.proto",
+    "picket/admin/v1/ca.proto",
 ];
 
 /// Messages whose `Debug` is written by hand, because they carry a secret.

@@ -10,9 +10,9 @@ use picket_clock::Clock;
 use picket_durable::FileError;
 use picket_pki::{
     Authorities, AuthoritiesError, Bundle, Certificate, CertificateError, Key, KeyError, Purpose, TlsError,
-    TrustDomain,
+    TrustDomain, VouchError,
 };
-use picket_proto::host::HostId;
+use picket_proto::{host::HostId, session::Trust};
 use rustls::ClientConfig;
 
 pub use store::{Identities, IdentityStore};
@@ -95,6 +95,9 @@ pub enum IdentityError {
     /// The CA certificates cannot be used.
     #[error("the CA certificates are of no use")]
     Authorities(#[from] AuthoritiesError),
+    /// They are not vouched for.
+    #[error(transparent)]
+    Vouch(#[from] VouchError),
     /// TLS cannot be set up.
     #[error(transparent)]
     Tls(#[from] TlsError),

@@ -30,6 +30,7 @@ mod observed;
 mod reconcile;
 mod session;
 mod supervisor;
+mod trust;
 mod version;
 
 use std::{

@@ -94,9 +94,14 @@ impl MasterError {
         }
     }
 
-    /// Whether the master knows this host and does not let it do this.
+    /// Whether the master knows this host and does not let it do this: nothing but renew, perhaps.
     pub(crate) fn is_denied(&self) -> bool {
         matches!(self, Self::Call { status, .. } if status.code() == Code::PermissionDenied)
+    }
+
+    /// Whether what answered is not the master that this identity trusts.
+    pub(crate) fn is_distrust(&self) -> bool {
+        matches!(self, Self::Link(LinkError::NotTheMaster { .. }))
     }
 
     /// A call that failed.
@@ -144,7 +149,11 @@ pub(crate) async fn renew(channel: Channel, key: &Key, base: &Identity) -> Resul
         .map_err(|status| MasterError::call(WHAT, status))?
         .into_inner();
     pass(Point::AgentAfterReply);
-    let authorities = answer.authorities.iter().map(|der| der.to_vec()).collect();
+    let der = |list: &[Bytes]| list.iter().map(|der| der.to_vec()).collect::<Vec<_>>();
+    let mut authorities = der(&answer.authorities);
+    if !authorities.is_empty() {
+        authorities = base.offered(&authorities, &der(&answer.cross_signed))?;
+    }
     Ok(base.renewed(key.clone(), answer.certificate.to_vec(), authorities)?)
 }
 

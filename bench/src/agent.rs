@@ -110,7 +110,8 @@ impl Agent {
             seen @ (FromMaster::BeatAck(_)
             | FromMaster::Document(_)
             | FromMaster::Leave(_)
-            | FromMaster::Ping(_)) => Err(other("a Welcome", seen)),
+            | FromMaster::Ping(_)
+            | FromMaster::Trust(_)) => Err(other("a Welcome", seen)),
         }
     }
 
@@ -195,7 +196,10 @@ impl Agent {
                 FromMaster::Document(document) => self.documents.push(document),
                 FromMaster::BeatAck(ack) if ack.sequence == self.sequence => return Ok(ack),
                 FromMaster::Ping(nonce) => say(&self.outbound, &FromAgent::Pong(nonce))?,
-                seen @ (FromMaster::Welcome(_) | FromMaster::BeatAck(_) | FromMaster::Leave(_)) => {
+                seen @ (FromMaster::Welcome(_)
+                | FromMaster::BeatAck(_)
+                | FromMaster::Leave(_)
+                | FromMaster::Trust(_)) => {
                     return Err(other("the acknowledgement of the last beat", seen));
                 }
             }
@@ -227,7 +231,8 @@ fn other(wanted: &'static str, seen: FromMaster) -> AgentError {
         seen @ (FromMaster::Welcome(_)
         | FromMaster::BeatAck(_)
         | FromMaster::Document(_)
-        | FromMaster::Ping(_)) => AgentError::Other {
+        | FromMaster::Ping(_)
+        | FromMaster::Trust(_)) => AgentError::Other {
             wanted,
             seen: Box::new(seen),
         },
@@ -245,5 +250,6 @@ fn hello(host: &Host, clock: &Clock) -> Hello {
         time: clock.now(),
         held: Vec::new(),
         node_proof: None,
+        authorities: Vec::new(),
     }
 }

@@ -99,7 +99,7 @@ fn answer(request: wire::SessionRequest, clock: &Clock) -> Option<wire::SessionR
     match request.message? {
         Asked::Hello(_) => Some((&say::FromMaster::Welcome(welcome(clock))).into()),
         Asked::Beat(wire::Beat { sequence, .. }) => Some((&say::FromMaster::BeatAck(ack(sequence))).into()),
-        Asked::Outcome(_) | Asked::Goodbye(_) | Asked::Pong(_) => None,
+        Asked::Outcome(_) | Asked::Goodbye(_) | Asked::Pong(_) | Asked::TrustAck(_) => None,
     }
 }
 

@@ -5,7 +5,9 @@ use std::{ffi::OsString, path::PathBuf, time::Duration};
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
-use crate::{audit, clock, decky, deploy, event, host, member, network, operator, print::Format};
+use crate::{
+    audit, ca, clock, decky, deploy, event, host, member, network, operator, print::Format,
+};
 
 /// The port of the admin API.
 const ADMIN_PORT: u16 = 7444;
@@ -164,6 +166,16 @@ pub(crate) enum Command {
     Clock {
         #[command(subcommand)]
         verb: clock::Verb,
+    },
+    /// The CA, and how another takes its place
+    #[command(
+        arg_required_else_help = true,
+        subcommand_value_name = "VERB",
+        subcommand_help_heading = "Verbs"
+    )]
+    Ca {
+        #[command(subcommand)]
+        verb: ca::Verb,
     },
     /// Print the completions for a shell
     #[command(

@@ -8,19 +8,20 @@ use std::{
 };
 
 use picket_clock::Clock;
-use picket_link::{Dial, LinkError, Options};
+use picket_link::{Connected, Dial, LinkError, Options};
 use picket_pki::{Authorities, Bundle, Holder, Refusal, bundle};
 use picket_proto::wire::admin::{
-    audit_service_client::AuditServiceClient, clock_service_client::ClockServiceClient,
-    decky_service_client::DeckyServiceClient, deployment_service_client::DeploymentServiceClient,
-    event_service_client::EventServiceClient, host_service_client::HostServiceClient,
-    member_service_client::MemberServiceClient, network_service_client::NetworkServiceClient,
-    operator_service_client::OperatorServiceClient,
+    GetCaRequest, audit_service_client::AuditServiceClient, ca_service_client::CaServiceClient,
+    clock_service_client::ClockServiceClient, decky_service_client::DeckyServiceClient,
+    deployment_service_client::DeploymentServiceClient, event_service_client::EventServiceClient,
+    host_service_client::HostServiceClient, member_service_client::MemberServiceClient,
+    network_service_client::NetworkServiceClient, operator_service_client::OperatorServiceClient,
 };
 use tokio::time;
 use tonic::{Response, Status, Streaming, transport::Channel};
 
 use crate::{
+    ca,
     cli::Globals,
     config::{self, World},
     fault::{About, Fault},
@@ -95,6 +96,7 @@ impl Desk {
         operators: OperatorServiceClient,
         audit: AuditServiceClient,
         clocks: ClockServiceClient,
+        cas: CaServiceClient,
     }
 
     /// Makes one call, within the deadline.
@@ -191,24 +193,27 @@ impl Desk {
             })) => kept.previous(self.clock.now()),
             Ok(_) | Err(_) => None,
         };
-        let (channel, kept) = match previous {
+        let (connected, kept) = match previous {
             Some(previous) => (self.connect(&previous.bundle).await?, previous),
             None => (first?, kept),
         };
+        let channel = connected.channel;
         self.channel = Some(channel.clone());
+        let kept = self.follow(&channel, kept, &connected.master_der).await;
         renew::renew(self, &channel, &kept).await;
         Ok(channel)
     }
 
-    async fn connect(&self, bundle: &Bundle) -> Result<Channel, Fault> {
+    async fn connect(&self, bundle: &Bundle) -> Result<Connected, Fault> {
         let addresses = self
             .master
             .clone()
             .map_or_else(|| bundle.masters.clone(), |master| vec![master]);
         let authorities = Authorities::new(bundle.trust_domain.clone(), bundle.authorities.clone());
+        let authorities = Arc::new(authorities.map_err(Fault::Authorities)?);
         let clock = self.clock.clone();
         let config = picket_pki::client_config(
-            Arc::new(authorities.map_err(Fault::Authorities)?),
+            Arc::clone(&authorities),
             &bundle.certificate,
             &bundle.key,
             Arc::new(move || clock.unix()),
@@ -219,7 +224,37 @@ impl Desk {
             ..Options::default()
         };
         let connected = picket_link::connect(&*self.dial, &addresses, Arc::new(config), options).await;
-        Ok(connected.map_err(Fault::Link)?.channel)
+        connected.map_err(Fault::Link)
+    }
+
+    /// Puts the CAs into the bundle that took the place of those in it: when the master shows a certificate of one that
+    /// it does not have, and until only one is left. What cannot be done is tried at the next command.
+    async fn follow(&mut self, channel: &Channel, kept: Kept, shown: &[u8]) -> Kept {
+        let bundle = &kept.bundle;
+        let known = Authorities::new(bundle.trust_domain.clone(), bundle.authorities.clone());
+        let is_settled = known.is_ok_and(|known| known.signed(shown)) && bundle.authorities.len() == 1;
+        if is_settled || kept.is_previous {
+            return kept;
+        }
+        let mut cas = CaServiceClient::new(channel.clone());
+        let asked = time::timeout(self.timeout, cas.get_ca(GetCaRequest {})).await;
+        let Ok(Ok(answer)) = asked else { return kept };
+        let Some(followed) = ca::followed(bundle, answer.get_ref()) else {
+            return kept;
+        };
+        match ca::keep(&kept.file, &followed) {
+            Ok(()) => self.print.note("the CA was replaced; the bundle has the new one"),
+            Err(fault) => {
+                self.print.note(&format!(
+                    "the CA was replaced, and the bundle could not be: {fault}"
+                ));
+                return kept;
+            }
+        }
+        Kept {
+            bundle: followed,
+            ..kept
+        }
     }
 
     /// The operator's bundle, read and checked.

@@ -6,6 +6,7 @@
 //! One file per noun; [`run`] is the whole program, over whatever [`World`] it is handed.
 
 mod audit;
+mod ca;
 mod cli;
 mod clock;
 mod config;
@@ -126,6 +127,7 @@ async fn finish(cli: Cli, mut desk: Desk) -> Exit {
         Command::Event { verb } => event::run(verb, &mut desk).await,
         Command::Audit { verb } => audit::run(verb, &mut desk).await,
         Command::Clock { verb } => clock::run(verb, &mut desk).await,
+        Command::Ca { verb } => ca::run(verb, &mut desk).await,
         Command::Completions { .. } => Ok(()),
     };
     end(&mut desk.print, done)

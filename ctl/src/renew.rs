@@ -171,10 +171,8 @@ async fn renewed(desk: &Desk, channel: &Channel, kept: &Kept) -> Result<(), NotR
         csr: key.csr()?.into(),
     };
     let answer = desk.call(&about, operators.renew_operator(asked)).await;
-    let RenewOperatorResponse {
-        certificate,
-        authorities,
-    } = answer.map_err(|fault| {
+    // Which CAs are trusted is not the master's word alone: see `Desk::follow`.
+    let RenewOperatorResponse { certificate, .. } = answer.map_err(|fault| {
         let later = matches!(
             fault,
             Fault::Refused {
@@ -188,14 +186,11 @@ async fn renewed(desk: &Desk, channel: &Channel, kept: &Kept) -> Result<(), NotR
             NotRenewed::Refused(fault)
         }
     })?;
-    let mut next = Bundle {
+    let next = Bundle {
         certificate: certificate.to_vec(),
         key,
         ..kept.bundle.clone()
     };
-    if !authorities.is_empty() {
-        next.authorities = authorities.iter().map(|der| der.to_vec()).collect();
-    }
     next.check(desk.clock.now())?;
     kept.replace(&next)
 }

@@ -13,7 +13,7 @@ use std::{
 };
 
 use jiff::Timestamp;
-use picket_pki::{Certificate, Fingerprint, Identity, Refusal};
+use picket_pki::{Certificate, Fingerprint, Identity, Issuer, Refusal};
 use rustls::ServerConfig;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
@@ -68,6 +68,8 @@ pub struct Peer {
     pub identity: Identity,
     /// Which certificate it is.
     pub fingerprint: Fingerprint,
+    /// The CA that signed it, as it says itself.
+    pub issuer: Issuer,
     /// Until when it holds: open sessions end then.
     pub not_after: Timestamp,
     /// Where the connection comes from.
@@ -144,11 +146,13 @@ fn peer(stream: &TlsStream<Plain>, address: SocketAddr) -> Option<Peer> {
         identity,
         fingerprint,
         not_after,
+        issuer,
         ..
     } = Certificate::parse(leaf).ok()?;
     Some(Peer {
         identity,
         fingerprint,
+        issuer,
         not_after,
         address,
         binding: Binding::of(session).ok()?,

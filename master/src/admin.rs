@@ -2,6 +2,7 @@
 
 pub mod audit;
 mod bundle;
+pub mod ca;
 pub mod clock;
 pub mod deckies;
 pub mod deployments;

@@ -2,7 +2,6 @@
 
 use std::{sync::Arc, time::Duration};
 
-use bytes::Bytes;
 use futures::{
     StreamExt as _,
     stream::{BoxStream, Map},
@@ -94,10 +93,11 @@ impl AgentService for Agents {
             .await
             .unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
         pass(Point::MasterBeforeReply);
-        let authorities = vec![Bytes::copy_from_slice(self.desk.signer.certificate())];
+        let trust = self.desk.ca.trust();
         Ok(Response::new(RenewResponse {
             certificate: certificate.into(),
-            authorities,
+            authorities: trust.authorities,
+            cross_signed: trust.cross_signed,
         }))
     }
 
@@ -226,22 +226,24 @@ impl Agents {
     /// commit waits for nobody.
     async fn signed_ahead(&self, caller: &HostCaller, csr: &Csr, from: &str) -> Result<Option<Pin>, Refused> {
         let desk = &self.desk;
-        let looked = desk
-            .views
-            .read()
-            .roster
-            .host(caller.id)
-            .map(|host| host.record.clone());
-        let Some(mut record) = looked else {
+        let entry = desk.store.get(&key::host(caller.id))?;
+        let Some(mut record) = entry.as_ref().map(HostRecord::of).transpose()? else {
             return Ok(None);
         };
-        renewal::promote(&mut record, &caller.fingerprint);
-        let key = csr.public_key().fingerprint();
-        let (id, now) = (caller.id, desk.now());
-        if record.standing != HostStanding::Active
-            || renewal::renew(&record.pins, &caller.fingerprint, &key, now) != Renewal::Issue
-        {
+        if record.standing != HostStanding::Active {
             return Ok(None);
+        }
+        renewal::promote(&mut record, &caller.fingerprint);
+        let (id, now) = (caller.id, desk.now());
+        let asks = csr.public_key().fingerprint();
+        match renewal::renew(&record.pins, &caller.fingerprint, &asks, now) {
+            Renewal::Issue => {}
+            Renewal::Again(pin) if !desk.signed_by_active(&pin) => {}
+            Renewal::Again(_)
+            | Renewal::BundleUsed { .. }
+            | Renewal::BundleKey
+            | Renewal::NotPinned
+            | Renewal::TooSoon => return Ok(None),
         }
         let (csr, from) = (csr.clone(), from.to_owned());
         let signed = desk
@@ -281,11 +283,12 @@ impl Agents {
                 }
                 let promoted = renewal::promote(record, &caller.fingerprint);
                 match renewal::renew(&record.pins, &caller.fingerprint, &key, desk.now()) {
-                    Renewal::Again(pin) => {
+                    Renewal::Again(pin) if desk.signed_by_active(&pin) => {
                         answer = Some(pin);
                         Ok(promoted)
                     }
-                    Renewal::Issue => {
+                    // The same certificate again would be no use where another CA signs by now.
+                    Renewal::Again(_) | Renewal::Issue => {
                         let Some(pin) = signed.clone() else {
                             return Err(Refused::NotNow("this host was changed just now; try again".to_owned()));
                         };

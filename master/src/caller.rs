@@ -8,6 +8,7 @@ use picket_proto::host::HostId;
 use tonic::{Request, Status};
 
 use crate::{
+    ca::Phase,
     desk::{Actor, Desk},
     expired::{self, Ended},
     refused::Refused,
@@ -21,6 +22,8 @@ pub enum RenewOnly {
     Bundle,
     /// Its certificate has ended, and not so long ago that it is lost.
     Expired,
+    /// The CA that signed its certificate is retired.
+    RetiredRoot,
 }
 
 /// A host that calls.
@@ -32,10 +35,19 @@ pub struct HostCaller {
     pub fingerprint: Fingerprint,
     /// Which of its pins that is.
     pub pin: PinKind,
-    /// Set when it may renew and nothing else.
+    /// Set when it may renew and nothing else: why.
     pub renew_only: Option<RenewOnly>,
     /// The connection.
     pub peer: Peer,
+}
+
+/// Why a host may renew its certificate and do nothing else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RenewOnly {
+    /// The certificate travelled in a bundle.
+    Bundle,
+    /// The CA that signed it is retired.
+    RetiredRoot,
 }
 
 impl HostCaller {
@@ -56,10 +68,13 @@ impl HostCaller {
 pub fn host<T>(desk: &Arc<Desk>, request: &Request<T>) -> Result<HostCaller, Status> {
     let (peer, pin) = admitted(desk, request)?;
     let ended = expired::ended(pin, peer.not_after, desk.now());
-    let renew_only = match (pin, ended) {
-        (PinKind::Bundle, _) => Some(RenewOnly::Bundle),
-        (PinKind::Current | PinKind::Pending | PinKind::Operator, Ended::No) => None,
-        (PinKind::Current | PinKind::Pending | PinKind::Operator, Ended::Renewable | Ended::Lost) => {
+    let renew_only = match (pin, desk.ca.phase(&peer.issuer), ended) {
+        (PinKind::Bundle, _, _) => Some(RenewOnly::Bundle),
+        (PinKind::Current | PinKind::Pending | PinKind::Operator, Some(Phase::Retired), _) => {
+            Some(RenewOnly::RetiredRoot)
+        }
+        (PinKind::Current | PinKind::Pending | PinKind::Operator, _, Ended::No) => None,
+        (PinKind::Current | PinKind::Pending | PinKind::Operator, _, Ended::Renewable | Ended::Lost) => {
             Some(RenewOnly::Expired)
         }
     };
@@ -88,6 +103,9 @@ pub fn working(caller: HostCaller) -> Result<HostCaller, Status> {
             "this certificate ended on {:.0} and may only renew; renew it and come back with the new one",
             caller.peer.not_after
         ),
+        Some(RenewOnly::RetiredRoot) => {
+            "the CA that signed this certificate is retired: it may only renew, and come back with another".to_owned()
+        }
     };
     Err(Refused::Denied(why).into())
 }
@@ -135,6 +153,15 @@ pub fn admitted<T>(desk: &Arc<Desk>, request: &Request<T>) -> Result<(Peer, PinK
 #[allow(clippy::result_large_err, reason = "tonic answers a call with a Status")]
 pub fn peer_admitted(desk: &Arc<Desk>, peer: Option<&Peer>) -> Result<(Peer, PinKind), Status> {
     let peer = peer.ok_or_else(|| unauthenticated("the connection has no certificate"))?;
+    // Pinned, it is what we signed: what it says of its issuer is true.
+    match desk.ca.phase(&peer.issuer) {
+        Some(Phase::Active | Phase::Outgoing | Phase::Retired) => {}
+        Some(Phase::Prepared | Phase::Distrusted) | None => {
+            return Err(unauthenticated(
+                "the CA that signed the certificate of this connection is trusted no more; get a new bundle",
+            ));
+        }
+    }
     let pin = desk.views.read().roster.admits(&peer.identity, &peer.fingerprint);
     match pin {
         Some(pin) if expired::ended(pin, peer.not_after, desk.now()) == Ended::Lost => {

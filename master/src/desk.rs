@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     audit::{self, head::Heads, refusal::Refusals},
+    ca::work::Work,
     event::{Events, Severity},
     gate::{self, Calls},
     liveness::{Liveness, Presence, Transition},
@@ -47,8 +48,10 @@ pub struct Desk {
     pub store: Store,
     /// The store, in memory.
     pub views: Arc<Views>,
-    /// The CA.
+    /// The CA that signs.
     pub signer: Arc<Signer>,
+    /// The succession of CAs, as it is in force.
+    pub ca: Work,
     /// What hosts said.
     pub observed: Observed,
     /// Who is connected.
@@ -256,6 +259,9 @@ impl Desk {
     /// close, after their last message had [`LAST_WORD`](crate::sessions::LAST_WORD).
     #[must_use]
     pub fn pass_on(&self, affected: &Affected) -> Vec<CancellationToken> {
+        if affected.ca {
+            self.ca.changed();
+        }
         for host in &affected.cut {
             self.sessions.end(*host, self.last_message(*host));
             let retired = {

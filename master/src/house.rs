@@ -10,17 +10,17 @@ use futures::future::BoxFuture;
 use jiff::Timestamp;
 use picket_clock::Clock;
 use picket_durable::FileError;
-use picket_pki::{Authorities, AuthoritiesError, Presented, Role, Time, TlsError, lifetime, server_config};
+use picket_pki::{Role, Time, TlsError, server_config};
 use picket_proto::{
     DESCRIPTORS,
     beat::MOST_CHUNK_BYTES,
     wire::{
         admin::{
-            audit_service_server::AuditServiceServer, clock_service_server::ClockServiceServer,
-            decky_service_server::DeckyServiceServer, deployment_service_server::DeploymentServiceServer,
-            event_service_server::EventServiceServer, host_service_server::HostServiceServer,
-            member_service_server::MemberServiceServer, network_service_server::NetworkServiceServer,
-            operator_service_server::OperatorServiceServer,
+            audit_service_server::AuditServiceServer, ca_service_server::CaServiceServer,
+            clock_service_server::ClockServiceServer, decky_service_server::DeckyServiceServer,
+            deployment_service_server::DeploymentServiceServer, event_service_server::EventServiceServer,
+            host_service_server::HostServiceServer, member_service_server::MemberServiceServer,
+            network_service_server::NetworkServiceServer, operator_service_server::OperatorServiceServer,
         },
         agent::agent_service_server::AgentServiceServer,
     },
@@ -36,11 +36,12 @@ use tonic::{
 
 use crate::{
     admin::{
-        audit::AuditTrail, clock::Clocks, deckies::Deckies, deployments::Deployments, events::EventStreams,
-        hosts::Hosts, members::Members, networks::Networks, operators::Operators,
+        audit::AuditTrail, ca::Cas, clock::Clocks, deckies::Deckies, deployments::Deployments,
+        events::EventStreams, hosts::Hosts, members::Members, networks::Networks, operators::Operators,
     },
     agents::Agents,
     audit,
+    ca::work::{self, Work, WorkError},
     caller,
     calls::CallLayer,
     checkpoint,
@@ -90,8 +91,6 @@ const MOST_TAKEN_BACK: usize = 20;
 const IDLE_LOOK: Duration = Duration::from_secs(5);
 /// Operators' connections are tried with a ping this often.
 const ADMIN_PING: Duration = Duration::from_secs(30);
-/// How often the master looks whether its own certificate is due.
-const CERTIFICATE_LOOK: Duration = Duration::from_secs(3600);
 /// How long open connections have after a stop was asked for. Together with the checkpoint it stays under 10 s.
 const GOODBYE: Duration = Duration::from_secs(3);
 /// Then tasks have this long, and the last two of them once more.
@@ -129,9 +128,9 @@ pub enum RunError {
     /// The CA cannot be used.
     #[error(transparent)]
     Signer(#[from] SignerError),
-    /// Nor its certificate.
-    #[error("the CA's certificate cannot be used")]
-    Authorities(#[from] AuthoritiesError),
+    /// Nor the one that took its place.
+    #[error(transparent)]
+    Succession(#[from] WorkError),
     /// TLS cannot be set up.
     #[error("TLS cannot be set up")]
     Tls(#[from] TlsError),
@@ -212,6 +211,14 @@ async fn serve(
     } else {
         &config.advertise
     };
+    let succession = views.read().ca.record().map(|(record, _)| record.clone());
+    let (dir, names, opener) = (data_dir.to_owned(), record.names.clone(), Arc::clone(&signer));
+    let times = (record.created_at, clock.now());
+    let opened =
+        tokio::task::spawn_blocking(move || Work::open(dir, names, &opener, succession.as_ref(), times));
+    let ca = opened
+        .await
+        .unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
     let desk = Arc::new(Desk {
         liveness: Mutex::new(Liveness::new(config.grace, clock.monotonic())),
         turn: tokio::sync::Mutex::new(()),
@@ -223,12 +230,13 @@ async fn serve(
         calls: Arc::new(Calls::default()),
         metrics: Metrics::new(),
         refusals: audit::refusal::Refusals::default(),
-        heads: audit::head::Heads::new(&record.names),
+        heads: audit::head::Heads::default(),
         clock,
         time,
         store,
         views,
         signer,
+        ca,
         events,
     });
     checkpoint::read(&desk, data_dir);
@@ -249,8 +257,7 @@ async fn serve(
     };
     let admin_addresses = record.admin_addresses.clone();
     let sessions = TaskTracker::new();
-    let own = desk.signer.own(data_dir, &record.names, desk.now()).await?;
-    let tls = Listeners::new(&desk, &own)?;
+    let tls = Listeners::new(&desk)?;
     let refusals = Arc::new(Refusals::default());
     house.keep("views", follow(Arc::clone(&desk), watch, last.clone()));
     house.keep("events", event_file.run(last.clone()));
@@ -265,18 +272,8 @@ async fn serve(
         report_refusals(Arc::clone(&desk), Arc::clone(&refusals), house.stop.clone()),
     );
     house.keep("audit", audit::keep(Arc::clone(&desk), house.stop.clone()));
-    house.keep(
-        "certificate",
-        renew_certificate(
-            Arc::clone(&desk),
-            data_dir.to_owned(),
-            record.names.clone(),
-            tls.presented,
-            own.not_after - lifetime::MASTER / 2,
-            house.stop.clone(),
-        ),
-    );
     house.keep("signer", watch_signer(Arc::clone(&desk), house.stop.clone()));
+    house.keep("ca", work::tend(Arc::clone(&desk), house.stop.clone()));
     house.keep(
         "monitor",
         monitor::serve(Arc::clone(&desk), doors.monitor, house.stop.clone()),
@@ -394,28 +391,21 @@ impl House {
     }
 }
 
-/// The TLS of the two doors, and the certificate both show.
+/// The TLS of the two doors.
 struct Listeners {
-    presented: Arc<Presented>,
     agents: Arc<ServerConfig>,
     admin: Arc<ServerConfig>,
 }
 
 impl Listeners {
-    fn new(desk: &Arc<Desk>, own: &Own) -> Result<Self, RunError> {
-        let presented = Arc::new(Presented::new(&own.der, &own.key)?);
-        let domain = desk.signer.trust_domain().clone();
-        let authorities = Arc::new(Authorities::new(
-            domain,
-            vec![desk.signer.certificate().to_vec()],
-        )?);
+    fn new(desk: &Arc<Desk>) -> Result<Self, RunError> {
         let clock = desk.clock.clone();
         let time: Time = Arc::new(move || clock.unix());
         let door = |role| {
             let pins = Arc::clone(&desk.views);
             server_config(
-                Arc::clone(&presented),
-                Arc::clone(&authorities),
+                desk.ca.presented(),
+                desk.ca.authorities(),
                 role,
                 pins,
                 Arc::clone(&time),
@@ -425,7 +415,6 @@ impl Listeners {
         Ok(Self {
             agents: door(Role::Host)?,
             admin: door(Role::Operator)?,
-            presented,
         })
     }
 }
@@ -509,37 +498,6 @@ async fn close_idle(desk: Arc<Desk>, stop: CancellationToken) {
     }
 }
 
-/// Shows a new certificate when half the life of the one before is over, by the wall clock: a machine that slept does not
-/// wake up with one that has ended.
-async fn renew_certificate(
-    desk: Arc<Desk>,
-    data_dir: PathBuf,
-    names: Vec<String>,
-    presented: Arc<Presented>,
-    mut due: Timestamp,
-    stop: CancellationToken,
-) {
-    while !slept(CERTIFICATE_LOOK, &stop).await {
-        if desk.now() < due {
-            continue;
-        }
-        let renewed = desk.signer.renew_own(&data_dir, &names, desk.now()).await;
-        match renewed.map(|own| (presented.replace(&own.der, &own.key), own.not_after)) {
-            Ok((Ok(()), not_after)) => due = not_after - lifetime::MASTER / 2,
-            Ok((Err(error), _)) => complain_of_certificate(&desk, &error),
-            Err(error) => complain_of_certificate(&desk, &error),
-        }
-    }
-}
-
-fn complain_of_certificate(desk: &Desk, error: &dyn std::error::Error) {
-    let message = format!(
-        "the master's own certificate could not be renewed: {}",
-        crate::status::chain(error)
-    );
-    desk.say(Severity::Alert, "master.certificate", "master", &message);
-}
-
 async fn slept(span: Duration, stop: &CancellationToken) -> bool {
     tokio::select! {
         () = stop.cancelled() => true,
@@ -614,6 +572,7 @@ fn serve_admin(
             .add_service(NetworkServiceServer::new(Networks(Arc::clone(&desk))))
             .add_service(MemberServiceServer::new(Members(Arc::clone(&desk))))
             .add_service(deployments.max_decoding_message_size(MOST_ADMIN_MESSAGE))
+            .add_service(CaServiceServer::new(Cas(Arc::clone(&desk))))
             .add_service(ClockServiceServer::new(Clocks(Arc::clone(&desk))))
             .add_service(DeckyServiceServer::new(Deckies(Arc::clone(&desk))))
             .add_service(OperatorServiceServer::new(Operators { desk, addresses }))

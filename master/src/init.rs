@@ -130,10 +130,10 @@ pub async fn init(plan: &Plan, clock: &Clock) -> Result<Made, InitError> {
 async fn finish(plan: &Plan, clock: &Clock) -> Result<Made, InitError> {
     let dir = plan.data_dir.as_path();
     let signer = Signer::load(dir, &plan.ca, clock).await?;
-    if signer.trust_domain() != &plan.trust_domain {
+    if signer.trust_domain() != plan.trust_domain {
         return Err(InitError::OtherDomain {
             dir: dir.to_owned(),
-            domain: signer.trust_domain().clone(),
+            domain: signer.trust_domain(),
         });
     }
     // What is made last is there: nothing needs to be opened, and so written, to know that there is a master.

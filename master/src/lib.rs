@@ -6,6 +6,7 @@ pub mod access;
 pub mod admin;
 pub mod agents;
 pub mod audit;
+pub mod ca;
 pub mod caller;
 pub mod calls;
 pub mod checkpoint;

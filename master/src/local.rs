@@ -27,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     audit::changing,
+    ca::{self, CaRecord},
     desk::{Actor, Desk},
     operators,
     record::{MasterRecord, OperatorRecord, Pin, Record as _, RecordError, key},
@@ -58,9 +59,6 @@ struct Answer {
     /// The certificate, in hex.
     #[serde(default)]
     certificate: String,
-    /// The CA's, in hex.
-    #[serde(default)]
-    authority: String,
 }
 
 /// Why there is no admin bundle.
@@ -176,11 +174,22 @@ async fn make_directly(
     store: &Store,
     data_dir: &Path,
     (name, device): (OperatorName, &Name),
-    ca: &CaKey,
+    kept: &CaKey,
     clock: &Clock,
 ) -> Result<Bundle, LocalError> {
     let record = master_record(store, data_dir)?;
-    let signer = Arc::new(Signer::load(data_dir, &ca.as_found(data_dir), clock).await?);
+    let signer = Arc::new(Signer::load(data_dir, &kept.as_found(data_dir), clock).await?);
+    let succession = store.get(&ca::key())?.as_ref().map(CaRecord::of).transpose()?;
+    if let Some(succession) = succession {
+        let active = succession.active().fingerprint;
+        if active != signer.fingerprint() {
+            let (opener, dir) = (Arc::clone(&signer), data_dir.to_owned());
+            let opened = tokio::task::spawn_blocking(move || ca::keys::load(&opener, &dir, active));
+            signer.follow(opened.await.map_err(|error| silent(data_dir, io::Error::other(error)))??);
+        }
+        let trusted = succession.trusted();
+        signer.vouch_for(trusted.iter().map(|root| root.certificate.0.clone()).collect());
+    }
     let (operator, now) = (name.clone(), clock.now());
     let signed = signer.sign(move |signer| signer.operator_bundle(operator, &record.admin_addresses, now));
     let Bundled { bundle, pin } = signed.await?;
@@ -191,6 +200,7 @@ async fn make_directly(
 /// The running master signs and pins; the key is made here and goes nowhere but into the bundle.
 async fn ask_bundle(data_dir: &Path, name: OperatorName, device: &Name) -> Result<Bundle, LocalError> {
     let record = ask_master_record(data_dir).await?;
+    let succession = ask_succession(data_dir).await?;
     let key = Key::generate()?;
     let ask = Ask {
         operator: name.to_string(),
@@ -207,7 +217,11 @@ async fn ask_bundle(data_dir: &Path, name: OperatorName, device: &Name) -> Resul
         holder: Holder::Operator { name },
         trust_domain: record.trust_domain.parse()?,
         masters: record.admin_addresses,
-        authorities: vec![read(&answer.authority)?],
+        authorities: succession
+            .trusted()
+            .iter()
+            .map(|root| root.certificate.0.clone())
+            .collect(),
         certificate: read(&answer.certificate)?,
         key,
     })
@@ -288,6 +302,12 @@ fn local() -> Actor {
 
 async fn ask_master_record(data_dir: &Path) -> Result<MasterRecord, LocalError> {
     let line = exchange(data_dir, "record\n").await?;
+    serde_json::from_str(&line)
+        .map_err(|cause| silent(data_dir, io::Error::new(io::ErrorKind::InvalidData, cause)))
+}
+
+async fn ask_succession(data_dir: &Path) -> Result<CaRecord, LocalError> {
+    let line = exchange(data_dir, "ca\n").await?;
     serde_json::from_str(&line)
         .map_err(|cause| silent(data_dir, io::Error::new(io::ErrorKind::InvalidData, cause)))
 }
@@ -380,6 +400,8 @@ async fn answer(desk: &Desk, mut stream: UnixStream, record: &MasterRecord) -> i
     BufReader::new(read.take(LONGEST)).read_line(&mut line).await?;
     let text = if line.trim() == "record" {
         serde_json::to_string(record)?
+    } else if line.trim() == "ca" {
+        serde_json::to_string(&desk.succession().0)?
     } else {
         let answer = match serde_json::from_str::<Ask>(&line) {
             Ok(ask) => sign_and_pin(desk, ask).await.unwrap_or_else(|error| Answer {
@@ -430,7 +452,6 @@ async fn sign_and_pin(desk: &Desk, ask: Ask) -> Result<Answer, Refused> {
     Ok(Answer {
         refused: None,
         certificate,
-        authority: HEXLOWER.encode(desk.signer.certificate()),
     })
 }
 

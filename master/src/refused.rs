@@ -43,6 +43,9 @@ pub enum Refused {
     /// The CA cannot sign.
     #[error("the CA cannot sign")]
     Authority(#[from] AuthorityError),
+    /// Its files cannot be used.
+    #[error("the CA cannot be used")]
+    Signer(#[from] SignerError),
     /// The bundle cannot be written.
     #[error("the bundle cannot be made")]
     Bundle(#[from] BundleError),

@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status, Streaming};
 
 use crate::{
+    ca::{self, Told},
     caller::HostCaller,
     clones::{self, Answer, Machine, Verdict, Why, decide},
     desired,
@@ -82,6 +83,8 @@ struct Session {
     claims: Claims,
     /// The question that was sent last.
     pinged: u64,
+    /// What the agent holds and was told of the CAs.
+    told_cas: Told,
 }
 
 /// What an agent holds of a document that travels as changes.
@@ -155,11 +158,13 @@ pub async fn serve(
         beat_at: now,
         claims: Claims::new(&desk, &caller, &hello),
         pinged: 0,
+        told_cas: Told::new(&hello.authorities),
         host,
         seen,
         out,
         desk: Arc::clone(&desk),
     };
+    desk.hold(host, ca::fingerprints(&hello.authorities));
     let end = match session.open(&hello).await {
         Some(end) => end,
         None => {
@@ -286,7 +291,13 @@ async fn greet(inbound: &mut Streaming<wire::SessionRequest>) -> Result<Hello, O
     };
     let hello = match FromAgent::try_from(message) {
         Ok(FromAgent::Hello(hello)) => hello,
-        Ok(FromAgent::Beat(_) | FromAgent::Outcome(_) | FromAgent::Goodbye(_) | FromAgent::Pong(_)) => {
+        Ok(
+            FromAgent::Beat(_)
+            | FromAgent::Outcome(_)
+            | FromAgent::Goodbye(_)
+            | FromAgent::Pong(_)
+            | FromAgent::TrustAck(_),
+        ) => {
             return Err(Some(protocol("a session begins with a hello")));
         }
         Err(error) => return Err(Some(protocol(&error.to_string()))),
@@ -452,6 +463,10 @@ impl Session {
                 seat.post.answer(question);
                 Ok(())
             }
+            FromAgent::TrustAck(holds) => {
+                self.desk.hold(self.host, ca::fingerprints(&holds));
+                Ok(())
+            }
             FromAgent::Hello(_) => Err(End::Leave(protocol("a second hello in one session"))),
         }
     }
@@ -576,6 +591,9 @@ impl Session {
         // A store that was restored without its latest changes is not told to anybody before it is accepted.
         if self.desk.store.frozen() {
             return Ok(());
+        }
+        if self.told_cas.is_due(&self.desk.ca.wanted()) {
+            self.send(FromMaster::Trust(self.desk.ca.trust())).await?;
         }
         for (kind, slot) in Kind::ALL.into_iter().zip(0..) {
             let since = if kind == Kind::Members {

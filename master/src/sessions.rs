@@ -378,6 +378,13 @@ impl Sessions {
             .collect()
     }
 
+    /// Ends every session with a last message.
+    pub fn end_all(&self, leave: &Leave) {
+        for handle in self.open().values() {
+            handle.end.send_replace(Some(leave.clone()));
+        }
+    }
+
     /// Closes every connection.
     pub fn close_all(&self) {
         for open in self.links().values().flatten() {

@@ -9,16 +9,18 @@ use std::{
     time::Duration,
 };
 
+use arc_swap::ArcSwap;
 use jiff::Timestamp;
 use picket_clock::Clock;
 use picket_durable::FileError;
 use picket_pki::{
-    Authority, AuthorityError, Bundle, CertificateError, Csr, Fingerprint, Holder, Identity,
+    Authority, AuthorityError, AuthorityKey, Bundle, CertificateError, Csr, Fingerprint, Holder, Identity,
     IssuedCertificate, Key, KeyError, Keyless, OperatorName, PublicKey, Root, TrustDomain, lifetime,
 };
 use picket_proto::host::{HostId, Name};
 use picket_transit::{Engine, Health, TransitError};
 use tokio::{sync::Semaphore, sync::watch, task, time};
+use zeroize::Zeroizing;
 
 use crate::record::Pin;
 
@@ -55,15 +57,18 @@ pub fn key_path(data_dir: &Path) -> PathBuf {
 /// Signs certificates.
 #[derive(Debug)]
 pub struct Signer {
-    authority: Authority,
-    key: Kept,
+    /// The CA that signs.
+    authority: ArcSwap<Authority>,
+    /// The CAs that bundles say to trust, the one that signs first.
+    trusted: ArcSwap<Vec<Vec<u8>>>,
+    keys: Keys,
     turns: Semaphore,
 }
 
-/// Where the CA's key is.
+/// Where the keys of the CAs are.
 #[derive(Debug)]
-enum Kept {
-    Encrypted,
+enum Keys {
+    Encrypted(PassphraseFrom),
     Plain,
     Elsewhere(Arc<Engine>),
 }
@@ -89,6 +94,28 @@ pub enum SignerError {
     /// The engine's key is not the CA's.
     #[error("the key in the transit engine cannot be used for the CA")]
     Remote(#[from] RemoteError),
+    /// The engine has no key that is not a CA's already.
+    #[error(
+        "the newest version of {key} at {place} is the key of a CA that there is already; make another version of it first: `vault write -f {mount}/keys/{key}/rotate`"
+    )]
+    NoNewKey {
+        /// The key.
+        key: String,
+        /// Where.
+        place: String,
+        /// The engine's mount.
+        mount: String,
+    },
+    /// A file is another CA's.
+    #[error("{} is of the CA {seen}, and the store says that {wanted} signs; restore its files from a backup", path.display())]
+    OtherCa {
+        /// The file.
+        path: PathBuf,
+        /// The CA that was looked for.
+        wanted: Fingerprint,
+        /// The CA that is there.
+        seen: Fingerprint,
+    },
 }
 
 /// A new certificate for a bundle, and the pin that makes it good.
@@ -126,24 +153,13 @@ impl Signer {
         domain: &TrustDomain,
         clock: &Clock,
     ) -> Result<Self, SignerError> {
-        let passphrase = match ca {
-            CaKey::Encrypted(from) => Some(from.read().map_err(KeyFileError::from)?),
-            CaKey::Plain => None,
-            CaKey::Transit(place) => {
-                let engine = Arc::new(Engine::start((**place).clone(), clock.clone())?);
-                let key = Arc::new(Remote::newest(Arc::clone(&engine))?);
-                let authority = Authority::create_with(key, domain, clock.now())?;
-                keep_certificate(dir, &authority)?;
-                return Ok(Self::of(authority, Kept::Elsewhere(engine)));
-            }
-        };
-        let key = Key::generate()?;
-        let text = key_file::written(&key, passphrase.as_ref())?;
-        let authority = Authority::create_with(Arc::new(key), domain, clock.now())?;
-        picket_durable::create_private(key_path(dir), text.as_bytes())?;
-        keep_certificate(dir, &authority)?;
-        let kept = passphrase.map_or(Kept::Plain, |_| Kept::Encrypted);
-        Ok(Self::of(authority, kept))
+        let keys = Keys::open(ca, clock)?;
+        let (authority, text) = keys.make(domain, &[], clock.now())?;
+        if let Some(text) = text {
+            picket_durable::create_private(key_path(dir), text.as_bytes())?;
+        }
+        picket_durable::write_private(certificate_path(dir), authority.certificate_pem().as_bytes())?;
+        Ok(Self::of(authority, keys))
     }
 
     /// Whether a CA whose key is kept as `ca` says is in `data_dir`, all of it.
@@ -180,37 +196,67 @@ impl Signer {
     }
 
     fn load_apart(dir: &Path, ca: &CaKey, clock: &Clock) -> Result<Self, SignerError> {
-        let read = |kept, from| -> Result<Self, SignerError> {
-            let key = key_file::read(dir, from)?;
-            let certificate = picket_durable::read_private(certificate_path(dir), LONGEST)?;
-            Ok(Self::of(Authority::load_with(&certificate, Arc::new(key))?, kept))
-        };
-        match ca {
-            CaKey::Encrypted(from) => read(Kept::Encrypted, Some(from)),
-            CaKey::Plain => read(Kept::Plain, None),
-            CaKey::Transit(place) => {
-                let text = picket_durable::read_private(certificate_path(dir), LONGEST)?;
-                let ders = picket_pki::pem::certificates_from_pem(&text).unwrap_or_default();
-                let der = ders
-                    .first()
-                    .ok_or(AuthorityError::from(CertificateError::Unreadable))?;
-                let public = Root::parse(der)?.public_key;
-                let engine = Arc::new(Engine::start((**place).clone(), clock.clone())?);
-                let key = Arc::new(Remote::of(Arc::clone(&engine), public));
-                Ok(Self::of(
-                    Authority::load_with(&text, key)?,
-                    Kept::Elsewhere(engine),
-                ))
-            }
+        let keys = Keys::open(ca, clock)?;
+        let authority = keys.load(&certificate_path(dir), &key_path(dir))?;
+        Ok(Self::of(authority, keys))
+    }
+
+    fn of(authority: Authority, keys: Keys) -> Self {
+        Self {
+            trusted: ArcSwap::from_pointee(vec![authority.certificate().to_vec()]),
+            authority: ArcSwap::from_pointee(authority),
+            keys,
+            turns: Semaphore::new(AT_ONCE),
         }
     }
 
-    fn of(authority: Authority, key: Kept) -> Self {
-        Self {
-            authority,
-            key,
-            turns: Semaphore::new(AT_ONCE),
-        }
+    /// The CA whose certificate is in this file, with its key: in the other file, or elsewhere. It may take as long as a
+    /// passphrase does.
+    ///
+    /// # Errors
+    /// When a file is missing, readable by others, or no CA's, or the passphrase does not open the key.
+    pub fn open(&self, certificate: &Path, key: &Path) -> Result<Authority, SignerError> {
+        self.keys.load(certificate, key)
+    }
+
+    /// Makes another CA than `known` (DER), and the text of its key's file when it is to be in one. It may take as long
+    /// as a passphrase does, or a network.
+    ///
+    /// # Errors
+    /// When no key could be made, or the engine that has the keys has no other one.
+    pub fn make(
+        &self,
+        domain: &TrustDomain,
+        known: &[Vec<u8>],
+        now: Timestamp,
+    ) -> Result<(Authority, Option<Zeroizing<String>>), SignerError> {
+        self.keys.make(domain, known, now)
+    }
+
+    /// Signs with another CA from here on.
+    pub fn follow(&self, authority: Authority) {
+        self.trusted
+            .store(Arc::new(vec![authority.certificate().to_vec()]));
+        self.authority.store(Arc::new(authority));
+    }
+
+    /// Says in bundles that these CAs are to be trusted, the one that signs first.
+    pub fn vouch_for(&self, trusted: Vec<Vec<u8>>) {
+        self.trusted.store(Arc::new(trusted));
+    }
+
+    /// Has the CA that signs vouch for its successor, whose certificate (DER) this is.
+    ///
+    /// # Errors
+    /// When the CA's time is over, or the other is no CA of this trust domain.
+    pub fn cross_sign(&self, successor: &[u8], now: Timestamp) -> Result<Vec<u8>, AuthorityError> {
+        self.authority.load().cross_sign(successor, now)
+    }
+
+    /// From when until when the CA signs.
+    #[must_use]
+    pub fn validity(&self) -> lifetime::Validity {
+        self.authority.load().validity()
     }
 
     /// Does `work`, which signs: here when the key is in memory, and on a thread that may wait when it is elsewhere.
@@ -225,7 +271,7 @@ impl Signer {
         T: Send + 'static,
         E: From<AuthorityError> + Send + 'static,
     {
-        let Kept::Elsewhere(_) = &self.key else {
+        let Keys::Elsewhere(_) = &self.keys else {
             return work(self);
         };
         // The semaphore is never closed.
@@ -242,15 +288,15 @@ impl Signer {
     /// Whether the key lies in the data directory for whoever can read it.
     #[must_use]
     pub fn is_plain(&self) -> bool {
-        matches!(self.key, Kept::Plain)
+        matches!(self.keys, Keys::Plain)
     }
 
     /// How it stands with the engine that has the key, when one has it.
     #[must_use]
     pub fn health(&self) -> Option<watch::Receiver<Health>> {
-        match &self.key {
-            Kept::Encrypted | Kept::Plain => None,
-            Kept::Elsewhere(engine) => Some(engine.health()),
+        match &self.keys {
+            Keys::Encrypted(_) | Keys::Plain => None,
+            Keys::Elsewhere(engine) => Some(engine.health()),
         }
     }
 
@@ -260,11 +306,11 @@ impl Signer {
     /// # Errors
     /// When the engine is away, or its key is another.
     pub fn look(&self) -> Result<Vec<&'static str>, SignerError> {
-        match &self.key {
-            Kept::Encrypted | Kept::Plain => Ok(Vec::new()),
-            Kept::Elsewhere(engine) => {
+        match &self.keys {
+            Keys::Encrypted(_) | Keys::Plain => Ok(Vec::new()),
+            Keys::Elsewhere(engine) => {
                 let versions = engine.versions()?;
-                let public = Root::parse(self.certificate())?.public_key;
+                let public = Root::parse(&self.certificate())?.public_key;
                 remote::version_of(engine, &versions, &public)?;
                 Ok(versions.loose)
             }
@@ -273,29 +319,20 @@ impl Signer {
 
     /// The CA's certificate (DER).
     #[must_use]
-    pub fn certificate(&self) -> &[u8] {
-        self.authority.certificate()
+    pub fn certificate(&self) -> Vec<u8> {
+        self.authority.load().certificate().to_vec()
     }
 
     /// Its SHA-256, for people to compare.
     #[must_use]
     pub fn fingerprint(&self) -> Fingerprint {
-        self.authority.fingerprint()
+        self.authority.load().fingerprint()
     }
 
     /// The trust domain.
     #[must_use]
-    pub fn trust_domain(&self) -> &TrustDomain {
-        self.authority.trust_domain()
-    }
-
-    /// A new certificate and key for the master's own listeners.
-    ///
-    /// # Errors
-    /// When the CA's time is over, or a name cannot stand in a certificate.
-    pub fn master(&self, names: &[String], now: Timestamp) -> Result<(IssuedCertificate, Key), SignerError> {
-        let key = Key::generate()?;
-        Ok((self.authority.issue_master(key.public(), names, now)?, key))
+    pub fn trust_domain(&self) -> TrustDomain {
+        self.authority.load().trust_domain().clone()
     }
 
     /// A certificate for a host's own key.
@@ -305,6 +342,7 @@ impl Signer {
     pub fn host(&self, id: HostId, csr: &Csr, from: &str, now: Timestamp) -> Result<Pin, AuthorityError> {
         let issued = self
             .authority
+            .load()
             .issue(csr.public_key(), &Identity::Host(id.0), lifetime::HOST, now)?;
         Ok(pin(&issued, csr.public_key(), from))
     }
@@ -323,6 +361,7 @@ impl Signer {
         let identity = Identity::Operator(name.clone());
         let issued = self
             .authority
+            .load()
             .issue(csr.public_key(), &identity, lifetime::OPERATOR, now)?;
         Ok(pin(&issued, csr.public_key(), from))
     }
@@ -376,6 +415,7 @@ impl Signer {
         };
         let issued = self
             .authority
+            .load()
             .issue(csr.public_key(), &holder.identity(), lifetime::BUNDLE, now)?;
         let pin = Pin {
             certificate: String::new(),
@@ -383,9 +423,9 @@ impl Signer {
         };
         let bundle = Keyless {
             holder,
-            trust_domain: self.trust_domain().clone(),
+            trust_domain: self.trust_domain(),
             masters: masters.to_vec(),
-            authorities: vec![self.certificate().to_vec()],
+            authorities: self.trusted.load().to_vec(),
             certificate: issued.der,
         };
         Ok((bundle, pin))
@@ -401,6 +441,7 @@ impl Signer {
         let key = Key::generate()?;
         let issued = self
             .authority
+            .load()
             .issue(key.public(), &holder.identity(), life, now)?;
         let pin = Pin {
             certificate: String::new(),
@@ -408,9 +449,9 @@ impl Signer {
         };
         let bundle = Bundle {
             holder,
-            trust_domain: self.trust_domain().clone(),
+            trust_domain: self.trust_domain(),
             masters: masters.to_vec(),
-            authorities: vec![self.certificate().to_vec()],
+            authorities: self.trusted.load().to_vec(),
             certificate: issued.der,
             key,
         };
@@ -426,9 +467,62 @@ async fn apart<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> 
     }
 }
 
-fn keep_certificate(dir: &Path, authority: &Authority) -> Result<(), SignerError> {
-    picket_durable::write_private(certificate_path(dir), authority.certificate_pem().as_bytes())?;
-    Ok(())
+impl Keys {
+    fn open(ca: &CaKey, clock: &Clock) -> Result<Self, SignerError> {
+        Ok(match ca {
+            CaKey::Encrypted(from) => Self::Encrypted(from.clone()),
+            CaKey::Plain => Self::Plain,
+            CaKey::Transit(place) => {
+                Self::Elsewhere(Arc::new(Engine::start((**place).clone(), clock.clone())?))
+            }
+        })
+    }
+
+    fn load(&self, certificate: &Path, key: &Path) -> Result<Authority, SignerError> {
+        let key: Arc<dyn AuthorityKey> = match self {
+            Self::Encrypted(from) => Arc::new(key_file::read(key, Some(from))?),
+            Self::Plain => Arc::new(key_file::read(key, None)?),
+            Self::Elsewhere(engine) => {
+                let text = picket_durable::read_private(certificate, LONGEST)?;
+                let ders = picket_pki::pem::certificates_from_pem(&text).unwrap_or_default();
+                let der = ders
+                    .first()
+                    .ok_or(AuthorityError::from(CertificateError::Unreadable))?;
+                let public = Root::parse(der)?.public_key;
+                Arc::new(Remote::of(Arc::clone(engine), public))
+            }
+        };
+        let text = picket_durable::read_private(certificate, LONGEST)?;
+        Ok(Authority::load_with(&text, key)?)
+    }
+
+    fn make(
+        &self,
+        domain: &TrustDomain,
+        known: &[Vec<u8>],
+        now: Timestamp,
+    ) -> Result<(Authority, Option<Zeroizing<String>>), SignerError> {
+        let passphrase = match self {
+            Self::Encrypted(from) => Some(from.read().map_err(KeyFileError::from)?),
+            Self::Plain => None,
+            Self::Elsewhere(engine) => {
+                let key = Remote::newest(Arc::clone(engine))?;
+                let is_known = |der: &Vec<u8>| Root::parse(der).is_ok_and(|root| &root.public_key == key.public());
+                if known.iter().any(is_known) {
+                    let place = engine.place();
+                    return Err(SignerError::NoNewKey {
+                        key: place.key.to_string(),
+                        place: place.address.to_string(),
+                        mount: place.mount.to_string(),
+                    });
+                }
+                return Ok((Authority::create_with(Arc::new(key), domain, now)?, None));
+            }
+        };
+        let key = Key::generate()?;
+        let text = key_file::written(&key, passphrase.as_ref())?;
+        Ok((Authority::create_with(Arc::new(key), domain, now)?, Some(text)))
+    }
 }
 
 fn pin(issued: &IssuedCertificate, key: &PublicKey, from: &str) -> Pin {

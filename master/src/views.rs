@@ -14,6 +14,7 @@ use picket_proto::host::HostId;
 use tokio::sync::watch;
 
 use crate::{
+    ca,
     deployments::Deployments,
     networks::Networks,
     record::{
@@ -34,6 +35,8 @@ pub struct State {
     pub networks: Networks,
     /// Deployments.
     pub deployments: Deployments,
+    /// The succession of CAs, and who has heard of it.
+    pub ca: ca::View,
 }
 
 /// Whom a change concerns.
@@ -45,6 +48,8 @@ pub struct Affected {
     pub cut: BTreeSet<HostId>,
     /// An operator's pins changed: connections under the others are to end.
     pub operators: BTreeSet<String>,
+    /// The succession of CAs changed: other ones sign or are trusted.
+    pub ca: bool,
 }
 
 impl State {
@@ -126,6 +131,14 @@ impl State {
         } else if text.starts_with(key::DEPLOYMENTS) {
             let deployment = DeploymentRecord::read(key, value)?;
             affected.hosts.extend(self.deployments.put(deployment, revision));
+        } else if text.starts_with(ca::PREFIX) {
+            if self.ca.put(key, value, revision)? {
+                affected.ca = true;
+                // Sessions tell their agents.
+                affected
+                    .hosts
+                    .extend(self.roster.hosts().map(|host| host.record.id));
+            }
         }
         Ok(())
     }

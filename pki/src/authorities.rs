@@ -117,7 +117,7 @@ impl Authorities {
             .map_err(|_| CertificateError::UnknownIssuer)
     }
 
-    /// Whether one of these CAs signed this certificate.
+    /// Whether one of these CAs itself signed this certificate (DER).
     #[must_use]
     pub fn signed(&self, leaf: &[u8]) -> bool {
         let algorithms = crate::tls::provider().signature_verification_algorithms;

@@ -44,6 +44,16 @@ pub enum AuthorityError {
         /// When the CA signs.
         validity: Validity,
     },
+    /// The other CA is another trust domain's.
+    #[error(
+        "the other CA is of the trust domain {theirs}, and this one is of {ours}; nothing is vouched for"
+    )]
+    OtherTrustDomain {
+        /// This CA's.
+        ours: TrustDomain,
+        /// The other's.
+        theirs: TrustDomain,
+    },
     /// A name for the master is neither a DNS name nor an address.
     #[error("{0:?} is neither a DNS name nor an IP address")]
     Name(String),
@@ -59,6 +69,10 @@ pub enum AuthorityError {
     )]
     WrongSignature(Fingerprint),
 }
+
+/// How many CAs may stand between a CA and what one of its successors signs: whoever slept through this many rotations
+/// still finds the way.
+pub(crate) const SUCCESSORS: u8 = 4;
 
 /// A certificate that was just signed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -110,9 +124,7 @@ impl Authority {
             &format!("Picket CA {domain} {unique}"),
             Validity::starting(now, lifetime::CA),
         )?;
-        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        params.subject_alt_names = vec![SanType::URI(ascii(&format!("spiffe://{trust_domain}"))?)];
+        authority(&mut params, trust_domain)?;
         let pen = Pen::new(&*key);
         let der = pen.made(params.self_signed(&pen))?.der().to_vec();
         Self::load_der(der, key)
@@ -218,6 +230,33 @@ impl Authority {
         now: Timestamp,
     ) -> Result<IssuedCertificate, AuthorityError> {
         self.sign(key, &Identity::Master, names, lifetime::MASTER, now)
+    }
+
+    /// Vouches for the CA whose certificate (DER) `successor` is: signs its name and its key, so that whoever trusts this
+    /// CA and no other finds the way to what the successor signs. It holds for as long as the successor.
+    ///
+    /// # Errors
+    ///
+    /// [`AuthorityError::OutOfTime`] when this CA has ended, [`AuthorityError::TrustDomain`] and the others when
+    /// `successor` is no CA of the same trust domain, [`AuthorityError::Sign`].
+    pub fn cross_sign(&self, successor: &[u8], now: Timestamp) -> Result<Vec<u8>, AuthorityError> {
+        if now < self.validity.not_before || now >= self.validity.not_after {
+            return Err(AuthorityError::OutOfTime {
+                now,
+                validity: self.validity,
+            });
+        }
+        let root = Root::parse(successor)?;
+        if root.trust_domain != self.trust_domain {
+            return Err(AuthorityError::OtherTrustDomain {
+                ours: self.trust_domain.clone(),
+                theirs: root.trust_domain,
+            });
+        }
+        let mut params = params(&common_name(successor)?, root.validity)?;
+        authority(&mut params, &self.trust_domain)?;
+        params.use_authority_key_identifier_extension = true;
+        self.signed(&params, &root.public_key.info())
     }
 
     fn sign(
@@ -335,6 +374,24 @@ fn params(name: &str, validity: Validity) -> Result<CertificateParams, Authority
     Ok(params)
 }
 
+/// Makes it a CA's certificate.
+fn authority(params: &mut CertificateParams, trust_domain: &TrustDomain) -> Result<(), AuthorityError> {
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(SUCCESSORS));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params.subject_alt_names = vec![SanType::URI(ascii(&format!("spiffe://{trust_domain}"))?)];
+    Ok(())
+}
+
+/// The one name of a CA of ours.
+fn common_name(der: &[u8]) -> Result<String, AuthorityError> {
+    let parsed = certificate::read(der)?;
+    let mut names = parsed.subject().iter_common_name();
+    match (names.next().and_then(|name| name.as_str().ok()), names.next()) {
+        (Some(name), None) => Ok(name.to_owned()),
+        (Some(_) | None, _) => Err(AuthorityError::NotAnAuthority),
+    }
+}
+
 fn server_name(name: &str) -> Result<SanType, AuthorityError> {
     if let Ok(address) = name.parse::<IpAddr>() {
         return Ok(SanType::IpAddress(address));
@@ -449,7 +506,7 @@ mod tests {
         let root = certificate::read(authority.certificate()).unwrap();
         let constraints = root.basic_constraints().unwrap().unwrap();
         assert!(constraints.critical && constraints.value.ca);
-        assert_eq!(constraints.value.path_len_constraint, Some(0));
+        assert_eq!(constraints.value.path_len_constraint, Some(u32::from(SUCCESSORS)));
         let usage = root.key_usage().unwrap().unwrap().value;
         assert!(usage.key_cert_sign() && usage.crl_sign() && !usage.digital_signature());
         assert!(subject_key(&root).is_some());

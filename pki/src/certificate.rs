@@ -54,6 +54,23 @@ pub struct Certificate {
     pub fingerprint: Fingerprint,
     /// The key it is for.
     pub public_key: PublicKey,
+    /// Which CA signed it, by what it says of itself: to be believed of a certificate that is pinned.
+    pub issuer: Issuer,
+}
+
+/// A CA as the certificates it signed name it: SHA-256 of its distinguished name, which no two CAs of ours share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Issuer(pub Fingerprint);
+
+impl Issuer {
+    /// The CA whose certificate (DER) this is.
+    ///
+    /// # Errors
+    ///
+    /// [`CertificateError::Unreadable`].
+    pub fn of_authority(der: &[u8]) -> Result<Self, CertificateError> {
+        Ok(Self(Fingerprint::of(read(der)?.subject().as_raw())))
+    }
 }
 
 impl Certificate {
@@ -76,6 +93,7 @@ impl Certificate {
             fingerprint: Fingerprint::of(der),
             public_key: PublicKey::from_spki(certificate.public_key().raw)
                 .map_err(|_| CertificateError::Key)?,
+            issuer: Issuer(Fingerprint::of(certificate.issuer().as_raw())),
         })
     }
 

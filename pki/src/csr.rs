@@ -71,7 +71,7 @@ const ALGORITHM: [u8; 12] = [
 
 /// Whether what follows the signed part is this algorithm and this signature in their one spelling. The parser does not
 /// look at the tags there, and a request that reads in two ways would have two meanings.
-fn ends_as_written(der: &[u8], signed: &[u8], signature: &[u8]) -> bool {
+pub(crate) fn ends_as_written(der: &[u8], signed: &[u8], signature: &[u8]) -> bool {
     let Ok(length) = u8::try_from(signature.len() + 1) else {
         return false;
     };

@@ -19,11 +19,12 @@ mod pin;
 mod refusal;
 mod signing;
 mod tls;
+mod vouch;
 
 pub use authorities::{Authorities, AuthoritiesError};
 pub use authority::{Authority, AuthorityError, IssuedCertificate, Root};
 pub use bundle::{Bundle, BundleError, Carried, Holder, Keyless};
-pub use certificate::{Certificate, CertificateError, Purpose};
+pub use certificate::{Certificate, CertificateError, Issuer, Purpose};
 pub use csr::{Csr, CsrError};
 pub use fingerprint::{Fingerprint, FingerprintError};
 pub use head::{Head, HeadError, SignedHead};
@@ -34,3 +35,4 @@ pub use pin::{PinKind, Pins, Standing};
 pub use refusal::{Distrust, Refusal};
 pub use signing::{AuthorityKey, SignError};
 pub use tls::{Presented, Time, TlsError, client::client_config, server::server_config};
+pub use vouch::{VouchError, accept};

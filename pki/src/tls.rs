@@ -70,7 +70,21 @@ impl Presented {
     ///
     /// [`TlsError::Identity`] when they are no pair; then nothing changes.
     pub fn replace(&self, certificate: &[u8], key: &Key) -> Result<(), TlsError> {
-        self.0.store(Arc::new(certified(certificate, key)?));
+        self.replace_chain(certificate, key, &[])
+    }
+
+    /// Shows this one from the next handshake on, and behind it the certificates (DER) by which those who trust an
+    /// earlier CA find the way to the one that signed it.
+    ///
+    /// # Errors
+    ///
+    /// [`TlsError::Identity`] when certificate and key are no pair; then nothing changes.
+    pub fn replace_chain(&self, certificate: &[u8], key: &Key, way: &[Vec<u8>]) -> Result<(), TlsError> {
+        let mut certified = certified(certificate, key)?;
+        certified
+            .cert
+            .extend(way.iter().map(|der| CertificateDer::from(der.clone())));
+        self.0.store(Arc::new(certified));
         Ok(())
     }
 }

@@ -20,6 +20,12 @@ use crate::{
 /// The capability of an agent that answers [`FromMaster::Ping`] and knows [`LeaveReason::Quarantined`].
 pub const PING: &str = "ping";
 
+/// The most CAs an agent is told to trust, or says it does.
+const MOST_AUTHORITIES: usize = 16;
+/// The most certificates that vouch for them.
+const MOST_VOUCHERS: usize = 64;
+/// The longest certificate.
+const LONGEST_CERTIFICATE: usize = 4 * 1024;
 /// The most capabilities either side names.
 const MOST_CAPABILITIES: usize = 64;
 
@@ -42,6 +48,17 @@ pub struct Hello {
     pub held: Vec<(Kind, Stamp)>,
     /// That its ZeroTier node is its own.
     pub node_proof: Option<NodeProof>,
+    /// SHA-256 of each CA certificate the agent trusts, in its order.
+    pub authorities: Vec<[u8; 32]>,
+}
+
+/// The CAs to trust.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trust {
+    /// CA certificates (DER), the one that signs first.
+    pub authorities: Vec<Bytes>,
+    /// What vouches for them (DER).
+    pub cross_signed: Vec<Bytes>,
 }
 
 /// The master's answer to [`Hello`].
@@ -136,6 +153,8 @@ pub enum FromAgent {
     Goodbye(String),
     /// The answer to [`FromMaster::Ping`], with its number.
     Pong(u64),
+    /// SHA-256 of each CA certificate that is kept as one to trust.
+    TrustAck(Vec<[u8; 32]>),
 }
 
 /// From the master, inside a session.
@@ -151,6 +170,8 @@ pub enum FromMaster {
     Leave(Leave),
     /// Asks whether the agent is there.
     Ping(u64),
+    /// The CAs to trust.
+    Trust(Trust),
 }
 
 impl From<&FromAgent> for wire::SessionRequest {
@@ -164,6 +185,9 @@ impl From<&FromAgent> for wire::SessionRequest {
                 reason: reason.clone(),
             }),
             FromAgent::Pong(nonce) => Message::Pong(wire::Pong { nonce: *nonce }),
+            FromAgent::TrustAck(held) => Message::TrustAck(wire::TrustAck {
+                sha256: to_wire_digests(held),
+            }),
         };
         Self {
             message: Some(message),
@@ -182,6 +206,7 @@ impl TryFrom<wire::SessionRequest> for FromAgent {
             Message::Outcome(outcome) => Self::Outcome(outcome.try_into()?),
             Message::Goodbye(goodbye) => Self::Goodbye(text("goodbye.reason", goodbye.reason, 256)?),
             Message::Pong(pong) => Self::Pong(pong.nonce),
+            Message::TrustAck(ack) => Self::TrustAck(digests("trust_ack.sha256", &ack.sha256)?),
         })
     }
 }
@@ -195,6 +220,10 @@ impl From<&FromMaster> for wire::SessionResponse {
             FromMaster::Document(document) => Message::Document(document.into()),
             FromMaster::Leave(leave) => Message::Leave(leave.into()),
             FromMaster::Ping(nonce) => Message::Ping(wire::Ping { nonce: *nonce }),
+            FromMaster::Trust(trust) => Message::Trust(wire::Trust {
+                authorities: trust.authorities.clone(),
+                cross_signed: trust.cross_signed.clone(),
+            }),
         };
         Self {
             message: Some(message),
@@ -213,6 +242,10 @@ impl TryFrom<wire::SessionResponse> for FromMaster {
             Message::Document(document) => Self::Document(document.try_into()?),
             Message::Leave(leave) => Self::Leave(leave.try_into()?),
             Message::Ping(ping) => Self::Ping(ping.nonce),
+            Message::Trust(trust) => Self::Trust(Trust {
+                authorities: certificates("trust.authorities", trust.authorities, MOST_AUTHORITIES)?,
+                cross_signed: certificates("trust.cross_signed", trust.cross_signed, MOST_VOUCHERS)?,
+            }),
         })
     }
 }
@@ -233,6 +266,7 @@ impl From<&Hello> for wire::Hello {
             time: Some(to_wire_time(hello.time)),
             held: hello.held.iter().map(held).collect(),
             node_proof: hello.node_proof.as_ref().map(Into::into),
+            authorities: to_wire_digests(&hello.authorities),
         }
     }
 }
@@ -260,8 +294,42 @@ impl TryFrom<wire::Hello> for Hello {
                 .map(|(kind, held)| Ok((kind, stamp("hello.held.lineage", &held.lineage, held.generation)?)))
                 .collect::<Result<_, WireError>>()?,
             node_proof: hello.node_proof.map(NodeProof::try_from).transpose()?,
+            authorities: digests("hello.authorities", &hello.authorities)?,
         })
     }
+}
+
+fn to_wire_digests(digests: &[[u8; 32]]) -> Vec<Bytes> {
+    digests
+        .iter()
+        .map(|digest| Bytes::copy_from_slice(digest))
+        .collect()
+}
+
+fn digests(field: &str, digests: &[Bytes]) -> Result<Vec<[u8; 32]>, WireError> {
+    few(field, digests.len(), MOST_AUTHORITIES)?;
+    digests.iter().map(|digest| array(field, digest)).collect()
+}
+
+fn certificates(field: &str, certificates: Vec<Bytes>, most: usize) -> Result<Vec<Bytes>, WireError> {
+    few(field, certificates.len(), most)?;
+    match certificates.iter().find(|der| der.len() > LONGEST_CERTIFICATE) {
+        Some(der) => Err(WireError::new(
+            field,
+            format_args!("{} bytes in one, at most {LONGEST_CERTIFICATE}", der.len()),
+        )),
+        None => Ok(certificates),
+    }
+}
+
+fn few(field: &str, count: usize, most: usize) -> Result<(), WireError> {
+    if count > most {
+        return Err(WireError::new(
+            field,
+            format_args!("{count} of them, at most {most}"),
+        ));
+    }
+    Ok(())
 }
 
 fn capabilities(field: &str, names: Vec<String>) -> Result<Vec<String>, WireError> {
@@ -418,6 +486,24 @@ mod tests {
             Hello::try_from(hello).unwrap_err().to_string(),
             "hello.instance_id: 15 bytes, want 16"
         );
+    }
+
+    #[test]
+    fn an_agent_reads_no_more_cas_than_it_would_trust_and_none_that_is_too_long() {
+        let trust = |authorities: Vec<Bytes>| {
+            FromMaster::try_from(wire::SessionResponse {
+                message: Some(wire::session_response::Message::Trust(wire::Trust {
+                    authorities,
+                    cross_signed: Vec::new(),
+                })),
+            })
+        };
+        let der = Bytes::from_static(b"der");
+        assert!(trust(vec![der.clone(); MOST_AUTHORITIES]).is_ok());
+        let many = trust(vec![der; MOST_AUTHORITIES + 1]).unwrap_err().to_string();
+        assert_eq!(many, "trust.authorities: 17 of them, at most 16");
+        let long = trust(vec![Bytes::from(vec![0; LONGEST_CERTIFICATE + 1])]).unwrap_err();
+        assert!(long.to_string().contains("4097 bytes in one"), "{long}");
     }
 
     #[test]

@@ -459,7 +459,7 @@ pub const IMAGE: &str = "picket-decoy:latest";
 /// How long an agent may take to end.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-fn copy(from: &std::path::Path, to: &std::path::Path) {
+pub(crate) fn copy(from: &std::path::Path, to: &std::path::Path) {
     picket_durable::create_private_dir(to).expect("a machine's directory takes another one");
     for entry in fs::read_dir(from).expect("an agent's state can be read") {
         let entry = entry.expect("and listed");

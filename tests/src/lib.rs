@@ -14,6 +14,7 @@
 //! | [`crash`] | a daemon that ends at a named point, and what it starts from again |
 //! | [`conversation`] | a session that a story speaks by hand, for what no agent of ours says |
 //! | [`impostor`] | whoever answers at the master's address in its place |
+//! | [`office`] | an operator who types `picketctl` |
 //! | [`mod@line`] | the network between a machine and the master, which can be cut or go silent |
 //! | [`stranger`] | whoever comes to a door with a certificate that may not be good there |
 
@@ -22,12 +23,14 @@ pub mod crash;
 pub mod host;
 pub mod impostor;
 pub mod line;
+pub mod office;
 pub mod process;
 pub mod site;
 pub mod stranger;
 
 pub use crate::{
     host::Host,
+    office::Office,
     site::{Branch, GRACE, Site},
 };
 pub use picket_proto::wire::admin::{

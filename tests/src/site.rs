@@ -1,6 +1,7 @@
 //! The site: one master, the machines around it, the time, and what an operator does and sees.
 
 mod audit;
+mod ca;
 mod clock;
 mod deployments;
 mod events;
@@ -198,6 +199,25 @@ impl Site {
     /// Stops the master and starts it on what it has on disk.
     pub async fn restart_master(&self) {
         self.stop_master().await;
+        self.start_master().await;
+    }
+
+    /// Ends the master as a power failure does, and starts it on what is on its disk at that moment.
+    pub async fn crash_master(&self) {
+        let (disk, dir) = (self.root.path().join("disk"), self.data_dir());
+        crate::host::copy(&dir, &disk);
+        self.stop_master().await;
+        std::fs::remove_dir_all(&dir).expect("the master has a data directory");
+        std::fs::rename(&disk, &dir).expect("and its disk was copied");
+        self.start_master().await;
+    }
+
+    /// Gets the operator in again, as `picket-master admin-bundle` does while no master runs.
+    pub async fn renew_admin_bundle(&self) {
+        self.stop_master().await;
+        let out = self.data_dir().join("admin.bundle");
+        let made = picket_master::local::admin_bundle(&self.data_dir(), "admin", &out, &self.clock).await;
+        made.unwrap_or_else(|error| panic!("admin-bundle: {}", sentence(&error)));
         self.start_master().await;
     }
 

@@ -231,6 +231,26 @@ impl IdentityStore {
         Ok(())
     }
 
+    /// Trusts these CAs from here on. They are on disk when this returns the current identity, which trusts them.
+    ///
+    /// # Errors
+    /// When one of them is not vouched for by one that is trusted, or a file cannot be written. Calling again is safe.
+    pub fn trust(&self, trust: &Trust) -> Result<Identity, IdentityError> {
+        let current = self.read(CURRENT)?.ok_or(IdentityError::NotEnrolled)?;
+        let trusting = current.trusting(trust)?;
+        if trusting.authorities != current.authorities {
+            self.write(CURRENT, &Stored::from(&trusting))?;
+        }
+        // The identity before is left as it is: it is for a master that was restored from before.
+        if let Some(next) = self.aside(NEXT, self.read(NEXT))?
+            && next.authorities != trusting.authorities
+        {
+            let authorities = trusting.authorities.clone();
+            self.write(NEXT, &Stored::from(&Identity { authorities, ..next }))?;
+        }
+        Ok(trusting)
+    }
+
     /// Forgets an identity that the master will not take any more.
     ///
     /// # Errors

@@ -67,6 +67,9 @@ impl Due {
         if let Some(last) = session.renewed {
             wait = wait.max((last + LEAST).saturating_sub(clock.boot()));
         }
+        if let Some(within) = identity.moves_within() {
+            wait = wait.min(within.mul_f64(fastrand::f64()));
+        }
         // The master that takes this one does not know the newer one, whose files are here.
         if session.which == Which::Previous {
             wait = Duration::ZERO;
@@ -88,6 +91,13 @@ impl Due {
     pub(super) fn look(&mut self, now: Timestamp) {
         if !self.tried && now >= self.wall {
             self.at = Instant::now();
+        }
+    }
+
+    /// At some time within this span, unless it is due before: another CA signs from here on.
+    pub(super) fn hurry(&mut self, within: Duration) {
+        if !self.tried {
+            self.at = self.at.min(Instant::now() + within.mul_f64(fastrand::f64()));
         }
     }
 

@@ -12,7 +12,7 @@ use picket_proto::{
     VERSION,
     beat::{Digest, SectionKind},
     document::{Document, Kind, Outcome, OutcomeStatus, Problem},
-    session::{BeatAck, FromAgent, FromMaster, Hello, PING, Welcome},
+    session::{BeatAck, FromAgent, FromMaster, Hello, PING, Trust, Welcome},
     wire::agent as wire,
 };
 use picket_zerotier::NodeId;
@@ -33,7 +33,7 @@ use super::{
 use crate::{
     beat::Beats,
     desired::{AcceptError, Reports},
-    identity::Identity,
+    identity::{Identity, IdentityError},
     machine::Machine,
     master::{Client, MasterError},
     node,
@@ -74,6 +74,7 @@ pub(crate) fn hello(
         time: now,
         held,
         node_proof: None,
+        authorities: Vec::new(),
     }
 }
 
@@ -103,7 +104,10 @@ impl Streams {
             match streams.receive().await? {
                 FromMaster::Welcome(welcome) => Ok((streams, welcome)),
                 FromMaster::Leave(leave) => Err(MasterError::Left(Box::new(leave))),
-                FromMaster::BeatAck(_) | FromMaster::Document(_) | FromMaster::Ping(_) => {
+                FromMaster::BeatAck(_)
+                | FromMaster::Document(_)
+                | FromMaster::Ping(_)
+                | FromMaster::Trust(_) => {
                     Err(MasterError::Ended("its first message was no Welcome".into()))
                 }
             }
@@ -153,6 +157,7 @@ enum Aside {
     Renewed(Result<(), MasterError>),
     /// The local node whose identity can be read.
     Looked(Option<NodeId>),
+    Trusted(Result<Identity, IdentityError>),
 }
 
 /// One open session.
@@ -195,6 +200,7 @@ impl Talk {
         let proven = node.map(|node| node.public().node());
         let hello = Hello {
             node_proof: proof,
+            authorities: identity.authority_digests(),
             ..hello(&session.machine, clock.now(), session.desired.held())
         };
         let (streams, welcome) = Streams::open(connected.channel.clone(), hello).await?;
@@ -264,6 +270,7 @@ impl Talk {
                     FromMaster::Leave(leave) => return Ok(End::Left(leave)),
                     // Another session wants this one's place: whoever does not answer within 3 s loses it.
                     FromMaster::Ping(nonce) => self.streams.send(&FromAgent::Pong(nonce))?,
+                    FromMaster::Trust(trust) => self.start_trust(session, trust),
                 },
                 Some(done) = self.asides.join_next() => {
                     let aside = done.map_err(|error| MasterError::Ended(format!("a transfer broke off: {error}")))?;
@@ -426,6 +433,40 @@ impl Talk {
         });
     }
 
+    /// Keeps the CAs to trust.
+    fn start_trust(&mut self, session: &Session, trust: Trust) {
+        let store = session.identities.clone();
+        self.asides
+            .spawn(async move { Aside::Trusted(blocking(move || store.trust(&trust)).await) });
+    }
+
+    /// Says which CAs are trusted from here on, and brings the renewal forward that another one of them asks for.
+    fn trusted(
+        &mut self,
+        session: &Session,
+        kept: Result<Identity, IdentityError>,
+        renewal: &mut Due,
+    ) -> Result<(), MasterError> {
+        const WHAT: &str = "trusted CAs";
+        let identity = match kept {
+            Ok(identity) => identity,
+            Err(error) => {
+                let message = sentence(&error);
+                tracing::error!(problem = message, "does not trust the CAs that the master names");
+                session.observed.complain(WHAT, vec![Problem::new("CA", message)]);
+                return Ok(());
+            }
+        };
+        session.observed.complain(WHAT, Vec::new());
+        tracing::info!(count = identity.authorities.len(), "the CAs to trust are kept");
+        self.streams
+            .send(&FromAgent::TrustAck(identity.authority_digests()))?;
+        if let Some(within) = identity.moves_within() {
+            renewal.hurry(within);
+        }
+        Ok(())
+    }
+
     fn aside(
         &mut self,
         session: &Session,
@@ -473,6 +514,7 @@ impl Talk {
                 self.look_at = next_look(self.proven, self.said);
                 Ok(None)
             }
+            Aside::Trusted(kept) => self.trusted(session, kept, renewal).map(|()| None),
             Aside::Renewed(Ok(())) => Ok(Some(End::Renewed)),
             Aside::Renewed(Err(error)) => {
                 tracing::warn!(error = %sentence(&error), "could not renew the certificate; tries again");

@@ -52,6 +52,7 @@ impl OperatorService for Operators {
         let role = role(asked.role)?;
         let device = name("device", &asked.device)?;
         let desk = &self.desk;
+        desk.may_approve()?;
         let _turn = desk.turn.lock().await;
         still_admin(desk, &actor)?;
         let now = desk.now();
@@ -301,7 +302,7 @@ impl OperatorService for Operators {
             })?;
         Ok(Response::new(RenewOperatorResponse {
             certificate: certificate.into(),
-            authorities: vec![Bytes::copy_from_slice(desk.signer.certificate())],
+            authorities: desk.ca.trust().authorities,
         }))
     }
 }

@@ -1,4 +1,5 @@
-//! The CA's key on disk: `ca.key`, under a passphrase unless the settings say otherwise.
+//! The keys of the CAs on disk: `ca.key` and those of its successors, under one passphrase unless the settings say
+//! otherwise.
 
 use std::path::{Path, PathBuf};
 
@@ -82,16 +83,16 @@ impl CaKey {
     /// For whoever can read the file anyway, and needs it whatever the settings say.
     #[must_use]
     pub fn as_found(&self, data_dir: &Path) -> Self {
-        match (self, text(data_dir)) {
+        match (self, text(&key_path(data_dir))) {
             (Self::Encrypted(_), Ok(text)) if !Key::is_locked(&text) => Self::Plain,
             (Self::Encrypted(_) | Self::Plain | Self::Transit(_), _) => self.clone(),
         }
     }
 }
 
-/// Reads the key of `data_dir`; `from` is where its passphrase comes from, or nothing when it is to be plain.
-pub(super) fn read(data_dir: &Path, from: Option<&PassphraseFrom>) -> Result<Key, KeyFileError> {
-    let (path, text) = (key_path(data_dir), text(data_dir)?);
+/// Reads a CA's key; `from` is where its passphrase comes from, or nothing when it is to be plain.
+pub(super) fn read(path: &Path, from: Option<&PassphraseFrom>) -> Result<Key, KeyFileError> {
+    let (path, text) = (path.to_owned(), text(path)?);
     match (from, Key::is_locked(&text)) {
         (Some(from), true) => open(path, &text, &from.read()?),
         (Some(_), false) if Key::from_pem(&text).is_ok() => Err(KeyFileError::Plain { path }),
@@ -108,37 +109,76 @@ pub(super) fn written(key: &Key, passphrase: Option<&Passphrase>) -> Result<Zero
     }
 }
 
-/// Puts the plain key of `data_dir` under a passphrase. A master that runs goes on with the key it has.
+/// Puts the plain keys of `data_dir` under a passphrase. A master that runs goes on with the key it has.
 ///
 /// # Errors
-/// When it is encrypted already, or cannot be written; then it stays as it is.
+/// When all are encrypted already, or one cannot be written; then that one stays as it is.
 pub fn encrypt(data_dir: &Path, to: &PassphraseFrom) -> Result<(), KeyFileError> {
-    let (path, text) = (key_path(data_dir), text(data_dir)?);
-    if Key::is_locked(&text) {
+    let mut plain = Vec::new();
+    for path in files(data_dir)? {
+        let text = text(&path)?;
+        if !Key::is_locked(&text) {
+            let key = Key::from_pem(&text).map_err(|cause| KeyFileError::NoKey {
+                path: path.clone(),
+                cause,
+            })?;
+            plain.push((path, key));
+        }
+    }
+    if plain.is_empty() {
+        let path = key_path(data_dir);
         return Err(KeyFileError::Already { path });
     }
-    let key = Key::from_pem(&text).map_err(|cause| KeyFileError::NoKey {
-        path: path.clone(),
-        cause,
-    })?;
-    replace(&path, &key, &to.read()?)
+    let passphrase = to.read()?;
+    plain
+        .iter()
+        .try_for_each(|(path, key)| replace(path, key, &passphrase))
 }
 
-/// Gives the key of `data_dir` another passphrase. A master that runs goes on with the key it has.
+/// Gives the keys of `data_dir` another passphrase. A master that runs goes on with the key it has.
 ///
 /// # Errors
-/// When the old one does not open it, or it cannot be written; then it stays as it is.
+/// When the old one does not open one of them; then all stay as they are. When one cannot be written, it and those after
+/// it have the old one still.
 pub fn change_passphrase(
     data_dir: &Path,
     from: &PassphraseFrom,
     to: &PassphraseFrom,
 ) -> Result<(), KeyFileError> {
-    let (path, text) = (key_path(data_dir), text(data_dir)?);
-    if !Key::is_locked(&text) {
-        return Err(KeyFileError::Plain { path });
+    let mut opened = Vec::new();
+    for path in files(data_dir)? {
+        let text = text(&path)?;
+        if !Key::is_locked(&text) {
+            return Err(KeyFileError::Plain { path });
+        }
+        let key = open(path.clone(), &text, &from.read()?)?;
+        opened.push((path, key));
     }
-    let key = open(path.clone(), &text, &from.read()?)?;
-    replace(&path, &key, &to.read()?)
+    let passphrase = to.read()?;
+    opened
+        .iter()
+        .try_for_each(|(path, key)| replace(path, key, &passphrase))
+}
+
+/// The key files of the CAs: the first one's, which there must be, and those of its successors.
+fn files(data_dir: &Path) -> Result<Vec<PathBuf>, KeyFileError> {
+    let first = key_path(data_dir);
+    let listed = std::fs::read_dir(data_dir).map_err(|cause| FileError::Read {
+        path: data_dir.to_owned(),
+        cause,
+    })?;
+    let is_successors = |name: &str| name.starts_with("ca-") && name.ends_with(".key");
+    let mut files: Vec<PathBuf> = listed
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| {
+            path.file_name()
+                .and_then(|name| name.to_str())
+                .is_some_and(is_successors)
+        })
+        .collect();
+    files.sort();
+    files.insert(0, first);
+    Ok(files)
 }
 
 fn replace(path: &Path, key: &Key, passphrase: &Passphrase) -> Result<(), KeyFileError> {
@@ -150,8 +190,8 @@ fn open(path: PathBuf, text: &[u8], passphrase: &Passphrase) -> Result<Key, KeyF
     Key::from_locked_pem(text, passphrase).map_err(|cause| KeyFileError::Locked { path, cause })
 }
 
-fn text(data_dir: &Path) -> Result<Zeroizing<Vec<u8>>, FileError> {
-    picket_durable::read_private(key_path(data_dir), LONGEST).map(Zeroizing::new)
+fn text(path: &Path) -> Result<Zeroizing<Vec<u8>>, FileError> {
+    picket_durable::read_private(path, LONGEST).map(Zeroizing::new)
 }
 
 #[cfg(test)]
@@ -180,7 +220,7 @@ mod tests {
         }
 
         fn opens(&self, from: Option<&PassphraseFrom>) -> Result<(), KeyFileError> {
-            let key = read(self.dir.path(), from)?;
+            let key = read(&key_path(self.dir.path()), from)?;
             assert_eq!(key.as_pkcs8(), self.key.as_pkcs8());
             Ok(())
         }
@@ -230,6 +270,22 @@ mod tests {
         change_passphrase(home.dir.path(), &old, &new).unwrap();
         home.opens(Some(&new)).unwrap();
         assert!(matches!(home.opens(Some(&old)), Err(KeyFileError::Locked { .. })));
+    }
+
+    #[test]
+    fn the_keys_of_all_cas_have_one_passphrase() {
+        let home = Home::plain();
+        let second = home.dir.path().join("ca-0123abcd.key");
+        let key = Key::generate().unwrap();
+        picket_durable::write_private(&second, key.to_pem().as_bytes()).unwrap();
+        let (old, new) = (
+            home.passphrase("the old passphrase"),
+            home.passphrase("the new passphrase"),
+        );
+        encrypt(home.dir.path(), &old).unwrap();
+        change_passphrase(home.dir.path(), &old, &new).unwrap();
+        home.opens(Some(&new)).unwrap();
+        assert_eq!(read(&second, Some(&new)).unwrap().as_pkcs8(), key.as_pkcs8());
     }
 
     #[test]

@@ -1,13 +1,10 @@
 //! The master's own certificate. When the CA's key is elsewhere, it is kept beside the store: a master that starts while
 //! the engine is sealed shows the one it has, and its hosts come back.
 
-use std::{
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::path::{Path, PathBuf};
 
 use jiff::{SignedDuration, Timestamp};
-use picket_pki::{Authorities, Certificate, Identity, Key, pem};
+use picket_pki::{Authorities, Authority, Certificate, Identity, Key, lifetime, pem};
 
 use super::{LONGEST, Signer, SignerError};
 
@@ -15,7 +12,7 @@ use super::{LONGEST, Signer, SignerError};
 const LEFT: SignedDuration = SignedDuration::from_hours(24);
 
 /// A certificate of the master's, with its key.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Own {
     /// The certificate (DER).
     pub der: Vec<u8>,
@@ -31,54 +28,76 @@ fn path(data_dir: &Path) -> PathBuf {
 }
 
 impl Signer {
-    /// A certificate to show: the kept one while it does, or a new one.
+    /// A certificate of this CA to show. Where the key is elsewhere it is the kept one until half of its life is over,
+    /// and after that as long as the engine does not sign another. It may take as long as a network does.
     ///
     /// # Errors
-    /// When there is none to show and none can be signed.
-    pub async fn own(
-        self: &Arc<Self>,
+    /// When there is none to show and none can be signed or kept.
+    pub fn own(
+        &self,
+        authority: &Authority,
         data_dir: &Path,
         names: &[String],
         now: Timestamp,
     ) -> Result<Own, SignerError> {
-        if self.health().is_some()
-            && let Some(own) = self.kept(data_dir, names, now)
+        if self.health().is_none() {
+            return made(authority, names, now);
+        }
+        let kept = kept(authority, data_dir, names, now);
+        if let Some(kept) = &kept
+            && now < kept.due()
         {
-            return Ok(own);
+            return Ok(kept.clone());
         }
-        self.renew_own(data_dir, names, now).await
+        let own = match (made(authority, names, now), kept) {
+            (Ok(own), _) => own,
+            (Err(_), Some(kept)) => return Ok(kept),
+            (Err(error), None) => return Err(error),
+        };
+        let text = format!(
+            "# names: {}\n{}{}",
+            names.join(" "),
+            pem::certificate_to_pem(&own.der),
+            *own.key.to_pem()
+        );
+        picket_durable::write_private(path(data_dir), zeroize::Zeroizing::new(text).as_bytes())?;
+        Ok(own)
     }
 
-    /// A new certificate to show, kept when the CA's key is elsewhere.
+    /// As [`Self::own`], of the CA that signs.
     ///
     /// # Errors
-    /// When it cannot be signed or kept.
-    pub async fn renew_own(
-        self: &Arc<Self>,
+    /// As that.
+    pub fn own_of_active(
+        &self,
         data_dir: &Path,
         names: &[String],
         now: Timestamp,
     ) -> Result<Own, SignerError> {
-        let named = names.to_vec();
-        let (issued, key) = self.sign(move |signer| signer.master(&named, now)).await?;
-        if self.health().is_some() {
-            let text = format!(
-                "# names: {}\n{}{}",
-                names.join(" "),
-                pem::certificate_to_pem(&issued.der),
-                *key.to_pem()
-            );
-            picket_durable::write_private(path(data_dir), zeroize::Zeroizing::new(text).as_bytes())?;
-        }
-        Ok(Own {
-            der: issued.der,
-            not_after: issued.not_after,
-            key,
-        })
+        self.own(&self.authority.load(), data_dir, names, now)
     }
+}
 
-    /// The kept certificate, when it is for the same names, of this CA, for its key, and has a day left.
-    fn kept(&self, data_dir: &Path, names: &[String], now: Timestamp) -> Option<Own> {
+impl Own {
+    /// When it is to be replaced.
+    #[must_use]
+    pub fn due(&self) -> Timestamp {
+        self.not_after - lifetime::MASTER / 2
+    }
+}
+
+fn made(authority: &Authority, names: &[String], now: Timestamp) -> Result<Own, SignerError> {
+    let key = Key::generate()?;
+    let issued = authority.issue_master(key.public(), names, now)?;
+    Ok(Own {
+        der: issued.der,
+        not_after: issued.not_after,
+        key,
+    })
+}
+
+/// The kept certificate, when it is for the same names, of this CA, for its key, and has a day left.
+fn kept(authority: &Authority, data_dir: &Path, names: &[String], now: Timestamp) -> Option<Own> {
         // Whatever is wrong with the file, a new certificate replaces it.
         let text = picket_durable::read_private(path(data_dir), LONGEST).ok()?;
         let text = zeroize::Zeroizing::new(text);
@@ -89,7 +108,8 @@ impl Signer {
         let der = pem::certificates_from_pem(&text)?.into_iter().next()?;
         let key = Key::from_pem(&text).ok()?;
         let parsed = Certificate::parse(&der).ok()?;
-        let trust = Authorities::new(self.trust_domain().clone(), vec![self.certificate().to_vec()]).ok()?;
+        let domain = authority.trust_domain().clone();
+        let trust = Authorities::new(domain, vec![authority.certificate().to_vec()]).ok()?;
         let good = parsed.identity == Identity::Master
             && parsed.public_key == *key.public()
             && trust.signed(&der)
@@ -101,4 +121,3 @@ impl Signer {
             key,
         })
     }
-}

@@ -212,6 +212,7 @@ impl Caller {
                 time: Clock::system().now(),
                 held: Vec::new(),
                 node_proof: None,
+                authorities: Vec::new(),
             });
             let hello = wire::SessionRequest {
                 message: Some(wire::session_request::Message::Hello(hello)),

@@ -14,6 +14,7 @@ mod operators;
 mod promises;
 mod renewal;
 mod renewing;
+mod rotation;
 mod sessions;
 mod store;
 mod time;
