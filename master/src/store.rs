@@ -357,7 +357,12 @@ impl Store {
             });
         }
         let (answer, answered) = oneshot::channel();
-        if self.requests.send(Request::Commit(commit, answer)).await.is_err() {
+        if self
+            .requests
+            .send(Request::Commit(Box::new(commit), answer))
+            .await
+            .is_err()
+        {
             return Err(self.shared.refusal());
         }
         answered.await.unwrap_or_else(|_| Err(self.shared.refusal()))

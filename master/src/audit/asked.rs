@@ -311,10 +311,7 @@ mod tests {
             name: "dmz".into(),
             ..Site::default()
         };
-        let apply = ApplyDeploymentRequest {
-            site: Some(site),
-            ..ApplyDeploymentRequest::default()
-        };
+        let apply = ApplyDeploymentRequest { site: Some(site) };
         assert_eq!(
             of("DeploymentService/ApplyDeployment", apply.encode_to_vec()).subject,
             "dmz"

@@ -39,7 +39,7 @@ const BATCH_BYTES: usize = 4 << 20;
 pub(super) type Answer = Result<Revision, CommitError>;
 
 pub(super) enum Request {
-    Commit(Commit, oneshot::Sender<Answer>),
+    Commit(Box<Commit>, oneshot::Sender<Answer>),
     Close,
 }
 
@@ -108,7 +108,7 @@ async fn gather(
         match next {
             Some(Request::Commit(commit, answer)) => {
                 bytes += weight(&commit.writes);
-                commits.push((commit, answer));
+                commits.push((*commit, answer));
             }
             Some(Request::Close) => return Some((commits, false)),
             None => return Some((commits, true)),
@@ -373,7 +373,10 @@ mod tests {
     async fn what_waits_is_one_batch_and_a_batch_is_bounded() {
         let (requests, mut queue) = mpsc::channel(BATCH + 10);
         for n in 0..BATCH + 3 {
-            let request = Request::Commit(commit(vec![], &format!("k{n}"), "v"), oneshot::channel().0);
+            let request = Request::Commit(
+                Box::new(commit(vec![], &format!("k{n}"), "v")),
+                oneshot::channel().0,
+            );
             requests.try_send(request).map_err(drop).unwrap();
         }
         let (first, more) = gather(&mut queue).await.unwrap();

@@ -14,7 +14,7 @@ use std::{
 };
 
 use needle::{Secret, Secrets};
-use picket_agent::{identity::IdentityStore, status::State};
+use picket_agent::identity::IdentityStore;
 use picket_pki::{Bundle, Key};
 use picket_proto::{audit::Line, wire::admin::ListAuditRequest};
 use picket_tests::{
@@ -77,11 +77,10 @@ async fn no_private_key_and_no_token_is_in_journal_index_events_logs_export_or_d
     secrets.add_bundle("bern's second", &used);
     let thief = site.machine("thief");
     thief.enroll(&used).await.unwrap();
-    thief.enroll(&used).await.unwrap_err();
+    site.machine("second").enroll(&used).await.unwrap_err();
     secrets.add_keys_in(&thief.state());
     site.ban("bern", "a story").await;
     site.until("bern", Banned).await;
-    bern.until(State::Banned).await;
     site.unban("bern").await;
     let again = site.another_bundle("bern", true).await;
     secrets.add_bundle("bern's third", &again);

@@ -292,13 +292,13 @@ async fn a_journal_that_was_put_back_to_an_older_state_is_found_by_the_heads_amo
 }
 
 fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
+    fs::create_dir_all(to).expect("the data directory takes another one");
+    for entry in fs::read_dir(from).expect("a stopped master's store can be read") {
+        let entry = entry.expect("and listed");
         if entry.path().is_dir() {
             copy(&entry.path(), &to.join(entry.file_name()));
         } else {
-            fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+            fs::copy(entry.path(), to.join(entry.file_name())).expect("and copied");
         }
     }
 }
