@@ -1,5 +1,6 @@
 //! Stories over a whole site: each says in its name what Picket promises.
 
+mod ca_key;
 mod deckies;
 mod doors;
 mod identity;
