@@ -250,13 +250,14 @@ impl Agents {
             .signer
             .sign(move |signer| signer.host(id, &csr, &from, now))
             .await;
-        signed.map(Some).map_err(|error| match error {
+        signed.map(Some).map_err(|error| {
             // Where the CA's key is, and how it fares, is no host's business.
-            AuthorityError::Unsigned(_) => {
+            if matches!(error, AuthorityError::Unsigned(_)) {
                 tracing::error!(error = %chain(&error), host = %id, "a renewal could not be signed");
                 Refused::NotNow("the master's CA cannot sign at the moment; try again in a minute".to_owned())
+            } else {
+                error.into()
             }
-            other => other.into(),
         })
     }
 

@@ -11,7 +11,7 @@ use crate::{
     desk::Actor,
     local::{self, LocalError},
     record::{MasterRecord, Record as _, key},
-    signer::{self, CaKey, KeyFileError, Signer, SignerError},
+    signer::{self, CaKey, Signer, SignerError},
     store::{Commit, CommitError, CreateError, Guard, OpenError, Revision, Store},
 };
 
@@ -108,11 +108,7 @@ pub async fn init(plan: &Plan, clock: &Clock) -> Result<Made, InitError> {
         return finish(plan, clock).await;
     }
     // So is the passphrase.
-    if let CaKey::Encrypted(from) = &plan.ca {
-        from.read()
-            .map_err(KeyFileError::from)
-            .map_err(SignerError::from)?;
-    }
+    plan.ca.check().map_err(SignerError::from)?;
     picket_durable::create_private_dir(dir)?;
     if !Signer::is_there(dir, &plan.ca) {
         // One without the other is of a crash between the two, and nothing was ever signed with it.

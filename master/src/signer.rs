@@ -62,7 +62,7 @@ pub struct Signer {
     /// The CAs that bundles say to trust, the one that signs first.
     trusted: ArcSwap<Vec<Vec<u8>>>,
     keys: Keys,
-    turns: Semaphore,
+    turns: Arc<Semaphore>,
 }
 
 /// Where the keys of the CAs are.
@@ -206,7 +206,7 @@ impl Signer {
             trusted: ArcSwap::from_pointee(vec![authority.certificate().to_vec()]),
             authority: ArcSwap::from_pointee(authority),
             keys,
-            turns: Semaphore::new(AT_ONCE),
+            turns: Arc::new(Semaphore::new(AT_ONCE)),
         }
     }
 
@@ -275,14 +275,18 @@ impl Signer {
             return work(self);
         };
         // The semaphore is never closed.
-        let Ok(Ok(turn)) = time::timeout(TURN, self.turns.acquire()).await else {
+        let Ok(Ok(turn)) = time::timeout(TURN, Arc::clone(&self.turns).acquire_owned()).await else {
             let crowded = "too many signatures are waited for; try again in a minute";
             return Err(AuthorityError::Unsigned(crowded.into()).into());
         };
         let signer = Arc::clone(self);
-        let done = apart(move || work(&signer)).await;
-        drop(turn);
-        done
+        // Whoever asked may be gone before the engine answers: the turn is over when the thread is free.
+        apart(move || {
+            let done = work(&signer);
+            drop(turn);
+            done
+        })
+        .await
     }
 
     /// Whether the key lies in the data directory for whoever can read it.
@@ -463,7 +467,11 @@ impl Signer {
 async fn apart<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     match task::spawn_blocking(work).await {
         Ok(done) => done,
-        Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+        Err(ended) => match ended.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // The runtime is shutting down, and whoever waits here with it.
+            Err(_) => std::future::pending().await,
+        },
     }
 }
 

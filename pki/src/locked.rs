@@ -155,11 +155,14 @@ impl Key {
         let opened = block
             .encryption_algorithm
             .decrypt_in_place(passphrase.0.as_bytes(), &mut plain)
-            .map_err(|error| match error {
-                pkcs8::pkcs5::Error::UnsupportedAlgorithm { .. }
-                | pkcs8::pkcs5::Error::AlgorithmParametersInvalid { .. }
-                | pkcs8::pkcs5::Error::NoPbes1CryptSupport => LockedKeyError::Unsupported(error.to_string()),
-                _ => LockedKeyError::WrongPassphrase,
+            .map_err(|error| {
+                use pkcs8::pkcs5::Error::{DecryptFailed, EncryptFailed};
+                // The library names both for a padding that is wrong.
+                if matches!(error, DecryptFailed | EncryptFailed) {
+                    LockedKeyError::WrongPassphrase
+                } else {
+                    LockedKeyError::Unsupported(error.to_string())
+                }
             });
         // A wrong passphrase passes the padding check once in 256 times, and then there is no key in what comes out.
         let key = opened.and_then(|der| Self::from_pkcs8(der).map_err(|_| LockedKeyError::WrongPassphrase));

@@ -1,5 +1,7 @@
 //! The client against the simulated engine, over TLS on loopback.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use std::{
     path::PathBuf,
     time::{Duration, Instant},

@@ -42,7 +42,7 @@ pub enum KeyFileError {
         cause: LockedKeyError,
     },
     /// It could not be encrypted.
-    #[error("the CA's key is not encrypted")]
+    #[error("the CA's key cannot be encrypted with this")]
     Encrypt(#[source] LockedKeyError),
     /// It is no key.
     #[error("{} holds no key of a CA; restore ca.pem and ca.key from a backup", path.display())]
@@ -78,6 +78,20 @@ fn dir(path: &Path) -> std::path::Display<'_> {
 }
 
 impl CaKey {
+    /// Says whether a new key can be kept so, as far as this machine can tell.
+    ///
+    /// # Errors
+    /// When it is to be encrypted and there is no passphrase, or one that is soon guessed.
+    pub fn check(&self) -> Result<(), KeyFileError> {
+        match self {
+            Self::Encrypted(from) => {
+                let long = from.read()?.long_enough();
+                long.map_err(|cause| KeyFileError::Encrypt(cause.into()))
+            }
+            Self::Plain | Self::Transit(_) => Ok(()),
+        }
+    }
+
     /// The key as the file of `data_dir` has it: in plain, when it is not encrypted and no engine has it.
     ///
     /// For whoever can read the file anyway, and needs it whatever the settings say.

@@ -19,6 +19,8 @@ use super::{
 
 /// How long a master may take until its doors are open. It reads and checks its whole store before.
 const OPENS: Duration = Duration::from_secs(20);
+/// Silence is noticed within seconds, so that a test need not wait for minutes.
+const QUICK: &str = "beat_interval = \"1s\"\n[liveness]\nlate_after = \"5s\"\noffline_after = \"12s\"\n";
 /// How long a clean stop may take.
 pub(crate) const STOPS: Duration = Duration::from_secs(10);
 
@@ -32,6 +34,8 @@ pub struct Master {
     pub admin: SocketAddr,
     /// Metrics and health.
     pub monitor: SocketAddr,
+    /// The lines of its settings about the CA's key.
+    ca: String,
     program: Option<Program>,
 }
 
@@ -43,6 +47,28 @@ impl Master {
     #[must_use]
     #[track_caller]
     pub fn init(root: &Path, at: Ipv4Addr) -> Self {
+        Self::with_ca_key("ca.key = \"plain\"", root, at)
+    }
+
+    /// Makes a master in `root` whose settings have these lines about the CA's key.
+    ///
+    /// # Panics
+    /// When `picket-master init` fails.
+    #[must_use]
+    #[track_caller]
+    pub fn with_ca_key(ca: &str, root: &Path, at: Ipv4Addr) -> Self {
+        let master = Self::not_yet(ca, root, at);
+        drop(master.make().ok());
+        master
+    }
+
+    /// A master that has its settings, and that nobody made yet.
+    ///
+    /// # Panics
+    /// When they cannot be written.
+    #[must_use]
+    #[track_caller]
+    pub fn not_yet(ca: &str, root: &Path, at: Ipv4Addr) -> Self {
         fs::create_dir_all(root).expect("a temporary folder can be written");
         let [agents, admin, monitor] = free(at);
         let master = Self {
@@ -50,30 +76,34 @@ impl Master {
             agents,
             admin,
             monitor,
+            ca: ca.to_owned(),
             program: None,
         };
-        let made = run(command(&binary("picket-master"))
+        master.configure(QUICK);
+        master
+    }
+
+    /// Runs `picket-master init` by its settings.
+    pub fn make(&self) -> Said {
+        run(command(&binary("picket-master"))
             .arg("init")
+            .arg("--config")
+            .arg(self.config())
             .arg("--data-dir")
-            .arg(master.data_dir())
-            .args([
-                "--trust-domain",
-                "example.org",
-                "--name",
-                "localhost",
-                "--plain-ca-key",
-            ])
+            .arg(self.data_dir())
+            .args(["--trust-domain", "example.org", "--name", "localhost"])
             .args([
                 "--advertise",
-                &agents.to_string(),
+                &self.agents.to_string(),
                 "--admin-address",
-                &admin.to_string(),
-            ]));
-        drop(made.ok());
-        // Silence is noticed within seconds, so that a test need not wait for minutes.
-        master
-            .configure("beat_interval = \"1s\"\n[liveness]\nlate_after = \"5s\"\noffline_after = \"12s\"\n");
-        master
+                &self.admin.to_string(),
+            ]))
+    }
+
+    /// Takes other lines about the CA's key into its settings.
+    pub fn set_ca_key(&mut self, ca: &str) {
+        ca.clone_into(&mut self.ca);
+        self.configure(QUICK);
     }
 
     /// Writes its configuration: where everything is, and what `more` says.
@@ -85,11 +115,12 @@ impl Master {
             agents,
             admin,
             monitor,
+            ca,
             ..
         } = self;
         let data = self.data_dir();
         let text = format!(
-            "data_dir = {data:?}\nca.key = \"plain\"\nagents.listen = \"{agents}\"\nadmin.listen = \"{admin}\"\nmetrics.listen = \"{monitor}\"\n{more}"
+            "data_dir = {data:?}\n{ca}\nagents.listen = \"{agents}\"\nadmin.listen = \"{admin}\"\nmetrics.listen = \"{monitor}\"\n{more}"
         );
         fs::write(self.config(), text).expect("a temporary file can be written");
     }

@@ -5,6 +5,7 @@
 
 mod beats;
 mod bundles;
+mod ca_key;
 mod data_directory;
 mod reach;
 mod settings;

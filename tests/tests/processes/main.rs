@@ -6,6 +6,7 @@
     reason = "what was measured is read in the tests' output"
 )]
 
+mod ca_key;
 mod connection;
 mod deckies;
 mod killed;

@@ -2,6 +2,7 @@
 
 mod access;
 mod audit;
+mod ca_key;
 mod clones;
 mod deckies;
 mod doors;
