@@ -100,9 +100,28 @@ impl<'de> Deserialize<'de> for Der {
 
 /// The CAs there were, the oldest first. Exactly one is active.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Unchecked")]
 pub struct CaRecord {
     /// All of them.
     pub roots: Vec<Root>,
+}
+
+/// A succession as it is read.
+#[derive(Deserialize)]
+struct Unchecked {
+    roots: Vec<Root>,
+}
+
+impl TryFrom<Unchecked> for CaRecord {
+    type Error = &'static str;
+
+    fn try_from(read: Unchecked) -> Result<Self, Self::Error> {
+        let in_phase = |phase| read.roots.iter().filter(|root| root.phase == phase).count();
+        if in_phase(Phase::Active) != 1 || in_phase(Phase::Prepared) > 1 {
+            return Err("not exactly one CA is active, or several are prepared");
+        }
+        Ok(Self { roots: read.roots })
+    }
 }
 
 /// Which CAs the hosts of one record said they trust, in their order.
@@ -645,6 +664,14 @@ mod tests {
         };
         let bytes = serde_json::to_vec(&held).unwrap();
         assert_eq!(HeldRecord::read(&held.key(), &bytes).unwrap(), held);
+    }
+
+    #[test]
+    fn a_succession_without_an_active_ca_is_not_read() {
+        let mut record = prepared();
+        record.roots.remove(0);
+        let bytes = serde_json::to_vec(&record).unwrap();
+        assert!(CaRecord::read(&key(), &bytes).is_err());
     }
 
     #[test]

@@ -166,8 +166,21 @@ impl Signer {
     /// When the CA's time is over, or a name cannot stand in a certificate.
     pub fn master(&self, names: &[String], now: Timestamp) -> Result<(IssuedCertificate, Key), SignerError> {
         let key = Key::generate()?;
-        let issued = self.authority.load().issue_master(key.public(), names, now)?;
+        let issued = self.issue_master(key.public(), names, now)?;
         Ok((issued, key))
+    }
+
+    /// A certificate for the master's own listeners, for a key that is there.
+    ///
+    /// # Errors
+    /// When the CA's time is over, or a name cannot stand in a certificate.
+    pub fn issue_master(
+        &self,
+        key: &PublicKey,
+        names: &[String],
+        now: Timestamp,
+    ) -> Result<IssuedCertificate, AuthorityError> {
+        self.authority.load().issue_master(key, names, now)
     }
 
     /// A certificate for a host's own key.

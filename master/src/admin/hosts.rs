@@ -91,6 +91,8 @@ impl HostService for Hosts {
             }
             Err(error) => return Err(Refused::Commit(error).into()),
         }
+        // The bundle names them.
+        desk.hold(id, desk.ca.wanted());
         desk.say(
             Severity::Notice,
             "host.enrolled",
@@ -294,8 +296,12 @@ impl HostService for Hosts {
             renewal::rebundle(host, pin.clone(), asked.cut);
             Ok(true)
         };
-        desk.change_host(id, actor.does("host.bundle", &name, why), another)
+        let (host, _) = desk
+            .change_host(id, actor.does("host.bundle", &name, why), another)
             .await?;
+        if host.pins.current.is_none() {
+            desk.hold(id, desk.ca.wanted());
+        }
         let effect = if asked.cut {
             "; the certificate in use is cut"
         } else {

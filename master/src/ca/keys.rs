@@ -11,7 +11,7 @@ use std::{
 use jiff::{SignedDuration, Timestamp};
 use picket_pki::{Authority, Fingerprint, TrustDomain, lifetime, pem};
 
-use super::CaRecord;
+use super::{CaRecord, Phase};
 use crate::signer::{self, SignerError};
 
 /// The longest CA file that is read.
@@ -51,7 +51,8 @@ pub fn load(data_dir: &Path, ca: Fingerprint) -> Result<Authority, SignerError> 
     Ok(authority)
 }
 
-/// Makes another CA and keeps it, or takes up one that a crash left over.
+/// Makes another CA and keeps it, or takes up one that a crash left over, unless its key was there when another one was
+/// stolen.
 ///
 /// # Errors
 /// When it cannot be made or kept.
@@ -93,15 +94,18 @@ fn left_over(data_dir: &Path, domain: &TrustDomain, record: &CaRecord, now: Time
         })
         .collect();
     found.sort();
+    let stolen = record.roots.iter().filter(|root| root.phase == Phase::Distrusted);
+    let stolen_at = stolen.filter_map(|root| root.retired_at).max();
     let usable = |path: &PathBuf| {
         let authority = read(path, &path.with_extension("key")).ok()?;
-        let age = lifetime::CA - authority.validity().not_after.duration_since(now);
+        let made_at = authority.validity().not_after - lifetime::CA;
+        let is_fresh = now.duration_since(made_at) < FRESH && stolen_at.is_none_or(|at| made_at > at);
         let is_new = !record
             .roots
             .iter()
             .any(|root| root.fingerprint == authority.fingerprint());
         let is_whole = paths(data_dir, authority.fingerprint()).0 == *path;
-        (is_new && is_whole && authority.trust_domain() == domain && age < FRESH).then_some(authority)
+        (is_new && is_whole && is_fresh && authority.trust_domain() == domain).then_some(authority)
     };
     found.iter().find_map(usable)
 }
@@ -154,6 +158,18 @@ mod tests {
         let old = create(&data, &domain(), now() - SignedDuration::from_hours(91 * 24)).unwrap();
         let made = next(&data, &domain(), &record, now()).unwrap();
         assert!(made.fingerprint() != half.fingerprint() && made.fingerprint() != old.fingerprint());
+    }
+
+    #[test]
+    fn what_lay_beside_a_stolen_key_is_not_taken_up() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = dir.path().join("data");
+        picket_durable::create_private_dir(&data).unwrap();
+        let mut record = CaRecord::first(b"first", now());
+        let beside = create(&data, &domain(), now()).unwrap();
+        record.replace(b"second", now() + SignedDuration::from_secs(60));
+        let made = next(&data, &domain(), &record, now() + SignedDuration::from_secs(120)).unwrap();
+        assert_ne!(made.fingerprint(), beside.fingerprint());
     }
 
     #[test]

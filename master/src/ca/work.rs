@@ -13,6 +13,7 @@ use std::{
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
+use picket_clock::Instant;
 use picket_pki::{
     Authorities, AuthoritiesError, CertificateError, Fingerprint, Issuer, Key, Presented, TlsError, lifetime,
 };
@@ -31,8 +32,10 @@ use crate::{
 
 /// For how long acknowledgements are gathered before they are kept.
 const GATHER: Duration = Duration::from_secs(1);
+/// How often one host may take back what it said.
+const LOSE_EVERY: Duration = Duration::from_secs(60);
 /// The most records in one commit of them.
-const MOST_PARTS: usize = 64;
+const MOST_PARTS: usize = 32;
 /// How often it is looked whether a certificate is due or a CA is to be forgotten.
 const LOOK: Duration = Duration::from_secs(3600);
 /// How often a CA that ends soon is told of.
@@ -69,6 +72,8 @@ pub struct Work {
     /// Held while a succession comes into force.
     turn: Mutex<()>,
     noted: Mutex<BTreeMap<HostId, Vec<Fingerprint>>>,
+    /// Which hosts took something back, and when, in the last minute.
+    lost: Mutex<HashMap<HostId, Instant>>,
     news: Notify,
 }
 
@@ -106,6 +111,7 @@ impl Work {
             first,
             turn: Mutex::default(),
             noted: Mutex::default(),
+            lost: Mutex::default(),
             news: Notify::new(),
         };
         work.settle(record.unwrap_or(&work.first), signer, now)?;
@@ -168,6 +174,12 @@ impl Work {
         } else {
             Some(keys::load(&self.data_dir, active)?)
         };
+        let key = Key::generate().map_err(SignerError::from)?;
+        let issued = match &authority {
+            Some(authority) => authority.issue_master(key.public(), &self.names, now),
+            None => signer.issue_master(key.public(), &self.names, now),
+        };
+        let certificate = issued.map_err(SignerError::from)?;
         let looked_at = record.looked_at(now);
         self.authorities
             .replace(looked_at.iter().map(|root| root.certificate.0.clone()).collect())?;
@@ -181,7 +193,6 @@ impl Work {
                 .map(|root| root.certificate.0.clone())
                 .collect(),
         );
-        let (certificate, key): (_, Key) = signer.master(&self.names, now)?;
         self.presented
             .replace_chain(&certificate.der, &key, &record.way(now))?;
         force.due = now + lifetime::MASTER / 2;
@@ -193,6 +204,15 @@ impl Work {
     pub fn hold(&self, host: HostId, holds: Vec<Fingerprint>) {
         self.noted().insert(host, holds);
         self.news.notify_one();
+    }
+
+    /// Whether a host may take back what it said just now.
+    fn may_lose(&self, host: HostId, now: Instant) -> bool {
+        let mut lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
+        lost.retain(|_, at| now.saturating_duration_since(*at) < LOSE_EVERY);
+        let may = !lost.contains_key(&host);
+        lost.entry(host).or_insert(now);
+        may
     }
 
     fn noted(&self) -> MutexGuard<'_, BTreeMap<HostId, Vec<Fingerprint>>> {
@@ -247,9 +267,17 @@ impl Desk {
             .unwrap_or_else(|| self.first_ca())
     }
 
-    /// Notes that a host said it trusts these CAs, when that is news.
-    pub fn hold(&self, host: HostId, holds: Vec<Fingerprint>) {
-        if !holds.is_empty() && self.holds(host) != holds {
+    /// Notes that a host said it trusts these CAs, when that is news. A host that takes back what it said is heard once a
+    /// minute: each time costs a record in the journal.
+    pub fn hold(&self, host: HostId, mut holds: Vec<Fingerprint>) {
+        let before = self.holds(host);
+        if before == holds {
+            return;
+        }
+        let (record, _) = self.succession();
+        holds.retain(|ca| record.roots.iter().any(|root| root.fingerprint == *ca));
+        let is_more = before.iter().all(|ca| holds.contains(ca));
+        if before != holds && (is_more || self.ca.may_lose(host, self.clock.monotonic())) {
             self.ca.hold(host, holds);
         }
     }
