@@ -14,8 +14,8 @@ use std::{
     time::Duration,
 };
 
-use picket_agent::{Farewell, deckies::fake::FakeEngine, status::State};
-use picket_pki::Standing;
+use picket_agent::{Farewell, deckies::fake::FakeEngine, identity::IdentityStore, status::State};
+use picket_pki::{Authority, Standing};
 use picket_proto::{
     document::{Contents, Kind, OutcomeStatus},
     session::LeaveReason,
@@ -620,4 +620,44 @@ async fn the_next_certificate_is_kept_until_the_present_one_was_accepted() {
 
 fn status(worker: &Worker) -> Option<picket_agent::status::Status> {
     picket_agent::status::Status::read(&picket_agent::state::status_file(&worker.state))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_ca_is_trusted_on_the_word_of_the_trusted_one_and_never_on_the_masters_alone() {
+    let site = Site::new();
+    let mut worker = site.worker("edge-07").await;
+    until_beats(&site, 1).await;
+    let kept = || {
+        let store = IdentityStore::open(worker.state.join("identity")).unwrap();
+        store.load().unwrap().current.unwrap().authorities
+    };
+    let before = kept();
+    let now = site.clock.now();
+    let ca = || Authority::create(&"example.org".parse().unwrap(), now).unwrap();
+    // Whoever stole the master's own key has a session, and a CA that can sign whatever it likes.
+    let attackers = ca();
+    let own_word = ca().cross_sign(attackers.certificate(), now).unwrap();
+    site.master.name_another_ca(&attackers, own_word).await;
+    until("the agent to say so", async || {
+        let said = format!("{:?}", site.master.host()?.problems);
+        said.contains("vouches for it").then_some(())
+    })
+    .await;
+    assert_eq!((site.master.log().trusted.len(), kept()), (0, before.clone()));
+
+    let successor = ca();
+    let vouched = site.master.vouch_for(&successor);
+    site.master.name_another_ca(&successor, vouched).await;
+    until("the agent to acknowledge", async || {
+        site.master.log().trusted.pop()
+    })
+    .await;
+    assert_eq!(kept(), [before, vec![successor.certificate().to_vec()]].concat());
+    worker.kill().await;
+    worker.start();
+    until("another hello", async || {
+        let hello = site.master.log().hellos.pop()?;
+        (hello.authorities.len() == 2).then_some(())
+    })
+    .await;
 }

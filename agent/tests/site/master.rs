@@ -20,8 +20,8 @@ use picket_proto::{
     VERSION,
     beat::{Beat, Digest, MOST_INLINE_BYTES, SectionKind, section_kind},
     document::{Contents, Document, Kind, Lineage, Outcome, Stamp},
-    session::{BeatAck, FromAgent, FromMaster, Hello, Leave, LeaveReason, Limits, Welcome},
-    status::{DeckiesStatus, ZeroTierStatus},
+    session::{BeatAck, FromAgent, FromMaster, Hello, Leave, LeaveReason, Limits, Trust, Welcome},
+    status::{DeckiesStatus, HostStatus, ZeroTierStatus},
     wire::agent::{
         FetchRequest, FetchResponse, RenewRequest, RenewResponse, ReportRequest, ReportResponse,
         SessionRequest, SessionResponse,
@@ -63,6 +63,7 @@ pub struct Log {
     pub beats: Vec<Beat>,
     pub outcomes: Vec<Outcome>,
     pub goodbyes: Vec<String>,
+    pub trusted: Vec<Vec<[u8; 32]>>,
     pub reports: usize,
     pub fetches: usize,
 }
@@ -211,6 +212,25 @@ impl Master {
         self.tell(&FromMaster::Document(document)).await;
     }
 
+    /// Tells every session to trust the CA that it has and another, with this to vouch for it.
+    pub async fn name_another_ca(&self, other: &Authority, vouched: Vec<u8>) {
+        let ours = Bytes::copy_from_slice(self.state().authority.certificate());
+        let trust = Trust {
+            authorities: vec![ours, Bytes::copy_from_slice(other.certificate())],
+            cross_signed: vec![vouched.into()],
+        };
+        self.tell(&FromMaster::Trust(trust)).await;
+    }
+
+    /// What the CA signs for another.
+    pub fn vouch_for(&self, other: &Authority) -> Vec<u8> {
+        let state = self.state();
+        state
+            .authority
+            .cross_sign(other.certificate(), self.clock.now())
+            .unwrap()
+    }
+
     /// Ends every session, in words.
     pub async fn leave(&self, reason: LeaveReason) {
         let message = "said the test".to_owned();
@@ -289,6 +309,17 @@ impl Master {
         )
     }
 
+    /// The last section about the host itself that came, decoded.
+    pub fn host(&self) -> Option<HostStatus> {
+        let state = self.state();
+        let section = state.log.beats.last()?.section(SectionKind::Host)?;
+        Some(
+            HostStatus::decode(state.bodies.get(&section.digest)?)
+                .unwrap()
+                .status,
+        )
+    }
+
     /// Whether it has the bodies that the last beat names.
     pub fn has_all_bodies(&self) -> bool {
         let state = self.state();
@@ -323,7 +354,8 @@ impl Master {
     fn heard(&self, message: FromAgent) -> Option<FromMaster> {
         let mut state = self.state();
         match message {
-            FromAgent::Hello(_) | FromAgent::TrustAck(_) => {}
+            FromAgent::Hello(_) => {}
+            FromAgent::TrustAck(holds) => state.log.trusted.push(holds),
             FromAgent::Outcome(outcome) => state.log.outcomes.push(outcome),
             FromAgent::Goodbye(reason) => state.log.goodbyes.push(reason),
             FromAgent::Beat(beat) => {
