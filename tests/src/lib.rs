@@ -12,18 +12,21 @@
 //! | [`site`] | the master, the time, and what an operator does and sees |
 //! | [`host`] | a worker machine with its agent |
 //! | [`conversation`] | a session that a story speaks by hand, for what no agent of ours says |
+//! | [`office`] | an operator who types `picketctl` |
 //! | [`mod@line`] | the network between a machine and the master, which can be cut or go silent |
 //! | [`stranger`] | whoever comes to a door with a certificate that may not be good there |
 
 pub mod conversation;
 pub mod host;
 pub mod line;
+pub mod office;
 pub mod process;
 pub mod site;
 pub mod stranger;
 
 pub use crate::{
     host::Host,
+    office::Office,
     site::{Branch, GRACE, Site},
 };
 pub use picket_proto::wire::admin::{DeckyState, HostState, MemberDecision, MemberObservation, NetworkMode};

@@ -11,7 +11,7 @@ use picket_proto::{
 use picket_tests::{
     Host,
     HostState::{Offline, Online},
-    Site,
+    Office, Site,
     conversation::Conversation,
     site::until,
     stranger::{Door, Stranger},
@@ -329,6 +329,50 @@ async fn preparing_twice_makes_one_ca_and_there_is_an_order_to_things() {
         refused.message().contains("retire it first"),
         "{}",
         refused.message()
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_operators_bundle_follows_the_ca_and_works_in_every_phase_after() {
+    let site = Site::new().await;
+    let office = Office::with_admin_bundle(&site);
+    let (first, own) = (site.active_ca().await, office.authorities());
+    for step in ["prepare", "activate", "retire"] {
+        let done = office.types(&site, &format!("ca rotate {step}")).await;
+        assert_eq!(done.exit, picketctl::Exit::Done, "{}", done.text);
+    }
+    let active = site.active_ca().await;
+    let seen = office.types(&site, "ca status -o json").await;
+    assert!(
+        seen.text.contains(&first) && seen.text.contains(&active),
+        "{}",
+        seen.text
+    );
+    let after = office.authorities();
+    assert_eq!(Fingerprint::of(&after[0]).to_string(), active);
+    assert_eq!(
+        after[1..],
+        own,
+        "the one that signed the operator's own certificate stays until that is renewed"
+    );
+    // What the master shows is of a CA that the bundle has: nothing is asked, and nothing written.
+    let quiet = office.types(&site, "host list -o json").await;
+    assert_eq!((quiet.exit, quiet.text.trim()), (picketctl::Exit::Done, "[]"));
+
+    let stolen = office
+        .types(&site, "ca rotate activate --compromised --yes")
+        .await;
+    assert!(
+        stolen.text.contains("picket-master admin-bundle"),
+        "{}",
+        stolen.text
+    );
+    let shut_out = office.types(&site, "host list").await;
+    assert_eq!(shut_out.exit, picketctl::Exit::Unreachable, "{}", shut_out.text);
+    assert_eq!(
+        office.authorities(),
+        after,
+        "nothing that came over that connection was believed"
     );
 }
 
