@@ -148,7 +148,7 @@ impl Record for HeldRecord {
 /// Where the succession is kept.
 #[must_use]
 pub fn key() -> Key {
-    Key::new(ROOTS.to_owned()).expect("a plain word is printable and short")
+    Key::new(ROOTS).expect("a plain word is printable and short")
 }
 
 /// In which record a host is.

@@ -391,7 +391,7 @@ async fn join(site: &Site, name: &str, bundle: Option<Vec<u8>>, hosts: &mut Vec<
     match bundle {
         None => hosts.push(site.bring_in(machine).await),
         Some(bundle) => {
-            machine.enroll(&bundle).await.unwrap();
+            machine.enroll(&bundle).await.expect("the bundle is good");
             machine.start();
             site.until(name, Online).await;
             hosts.push(machine);
@@ -402,8 +402,9 @@ async fn join(site: &Site, name: &str, bundle: Option<Vec<u8>>, hosts: &mut Vec<
 /// Waits until an agent trusts exactly these CAs, on disk, and works under a certificate of the first.
 async fn until_trusts(site: &Site, host: &Host, cas: &[&str]) {
     until(&format!("{} to trust {cas:?}", host.name), async || {
-        let store = IdentityStore::open(host.state().join("identity")).unwrap();
-        let current = store.load().unwrap().current.unwrap();
+        let store = IdentityStore::open(host.state().join("identity")).expect("the agent has one");
+        let found = store.load().expect("that can be read");
+        let current = found.current.expect("and is enrolled");
         let trusted: Vec<String> = current
             .authorities
             .iter()
