@@ -36,13 +36,13 @@ async fn a_ban_takes_session_network_and_deckies_and_unban_brings_all_of_it_back
 
     let asked = Instant::now();
     assert!(site.ban("bern", "seen scanning").await.session_cut);
+    until_sessions(&site, 1).await;
+    assert!(asked.elapsed() <= Duration::from_secs(1), "{:?}", asked.elapsed());
     let last_word = bern.until(State::Banned).await;
     assert!(
         last_word.contains("this host is banned: seen scanning") && last_word.contains("host unban"),
         "{last_word}"
     );
-    until_sessions(&site, 1).await;
-    assert!(asked.elapsed() <= Duration::from_secs(1), "{:?}", asked.elapsed());
     let stranger = Stranger::with_identity_of(&site, &bern);
     assert_eq!(stranger.refused_at(Door::Agents).await, Refusal::Revoked);
     let member = site.until_member(network, bern.node, Deauthorized).await;
