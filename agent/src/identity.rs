@@ -12,7 +12,7 @@ use picket_pki::{
     Authorities, AuthoritiesError, Bundle, Certificate, CertificateError, Key, KeyError, Purpose, TlsError,
     TrustDomain, VouchError,
 };
-use picket_proto::{host::HostId, session::Trust};
+use picket_proto::host::HostId;
 use rustls::ClientConfig;
 
 pub use store::{Identities, IdentityStore};

@@ -5,9 +5,7 @@ use std::{ffi::OsString, path::PathBuf, time::Duration};
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
-use crate::{
-    audit, ca, clock, decky, deploy, event, host, member, network, operator, print::Format,
-};
+use crate::{audit, ca, clock, decky, deploy, event, host, member, network, operator, print::Format};
 
 /// The port of the admin API.
 const ADMIN_PORT: u16 = 7444;

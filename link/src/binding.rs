@@ -28,6 +28,13 @@ impl Binding {
     }
 }
 
+/// Bytes that a caller makes up bind nothing: what was signed over them verifies on no connection.
+impl From<[u8; 32]> for Binding {
+    fn from(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+}
+
 impl fmt::Debug for Binding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Binding(…)")

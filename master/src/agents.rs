@@ -27,7 +27,7 @@ use crate::{
     desired,
     desk::Desk,
     event::Severity,
-    record::{HostRecord, HostStanding, Pin},
+    record::{HostRecord, HostStanding, Pin, Record as _, key},
     refused::Refused,
     renewal::{self, Renewal},
     session::{self, digest, needs_session},

@@ -41,15 +41,6 @@ pub struct HostCaller {
     pub peer: Peer,
 }
 
-/// Why a host may renew its certificate and do nothing else.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RenewOnly {
-    /// The certificate travelled in a bundle.
-    Bundle,
-    /// The CA that signed it is retired.
-    RetiredRoot,
-}
-
 impl HostCaller {
     /// For the audit.
     #[must_use]
@@ -104,7 +95,8 @@ pub fn working(caller: HostCaller) -> Result<HostCaller, Status> {
             caller.peer.not_after
         ),
         Some(RenewOnly::RetiredRoot) => {
-            "the CA that signed this certificate is retired: it may only renew, and come back with another".to_owned()
+            "the CA that signed this certificate is retired: it may only renew, and come back with another"
+                .to_owned()
         }
     };
     Err(Refused::Denied(why).into())

@@ -101,6 +101,8 @@ mod tests {
             standing: HostStanding::Active,
             pins,
             node: None,
+            node_standing: Default::default(),
+            node_identity: None,
         }
     }
 

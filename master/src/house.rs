@@ -7,7 +7,6 @@ use std::{
 };
 
 use futures::future::BoxFuture;
-use jiff::Timestamp;
 use picket_clock::Clock;
 use picket_durable::FileError;
 use picket_pki::{Role, Time, TlsError, server_config};
@@ -28,11 +27,7 @@ use picket_proto::{
 use rustls::ServerConfig;
 use tokio::{task::JoinSet, time};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tonic::{
-    Request, Status,
-    service::interceptor::InterceptedService,
-    transport::Server,
-};
+use tonic::{Request, Status, service::interceptor::InterceptedService, transport::Server};
 
 use crate::{
     admin::{
@@ -59,7 +54,7 @@ use crate::{
     observed::Observed,
     record::{MasterRecord, Record as _, RecordError, key},
     sessions::{LAST_WORD, Sessions},
-    signer::{Own, Signer, SignerError},
+    signer::{Signer, SignerError},
     signing::watch_signer,
     store::{Compacted, End, ReadError, Revision, Store, Watch},
     time::{self as master_time, Time as MasterTime},

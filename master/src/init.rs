@@ -162,7 +162,8 @@ async fn finish(plan: &Plan, clock: &Clock) -> Result<Made, InitError> {
         Err(CommitError::Conflict { .. }) => return Err(InitError::Exists(dir.to_owned())),
         Err(error) => return Err(error.into()),
     }
-    let authority = local::admin_bundle(dir, "admin", &local::first_device(), &bundle, &plan.ca, clock).await?;
+    let authority =
+        local::admin_bundle(dir, "admin", &local::first_device(), &bundle, &plan.ca, clock).await?;
     Ok(Made { authority, bundle })
 }
 

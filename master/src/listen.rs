@@ -112,7 +112,9 @@ pub fn admit(
                 Ok(entered) => entered,
                 Err(turned_away) => {
                     desk.metrics.handshake(name, turned_away.label());
-                    refusals.note(address.ip(), turned_away.label(), None, || turned_away.to_string());
+                    refusals.note(address.ip(), turned_away.label(), None, || {
+                        turned_away.to_string()
+                    });
                     continue;
                 }
             };
@@ -137,7 +139,9 @@ pub fn admit(
                     }
                     Err(error) => {
                         desk.metrics.handshake(name, error.label());
-                        refusals.note(address.ip(), error.label(), shown, || crate::status::chain(&error));
+                        refusals.note(address.ip(), error.label(), shown, || {
+                            crate::status::chain(&error)
+                        });
                     }
                 }
             });

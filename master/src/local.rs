@@ -185,7 +185,11 @@ async fn make_directly(
         if active != signer.fingerprint() {
             let (opener, dir) = (Arc::clone(&signer), data_dir.to_owned());
             let opened = tokio::task::spawn_blocking(move || ca::keys::load(&opener, &dir, active));
-            signer.follow(opened.await.map_err(|error| silent(data_dir, io::Error::other(error)))??);
+            signer.follow(
+                opened
+                    .await
+                    .map_err(|error| silent(data_dir, io::Error::other(error)))??,
+            );
         }
         let trusted = succession.trusted();
         signer.vouch_for(trusted.iter().map(|root| root.certificate.0.clone()).collect());
@@ -419,7 +423,11 @@ async fn answer(desk: &Desk, mut stream: UnixStream, record: &MasterRecord) -> i
 }
 
 async fn sign_and_pin(desk: &Desk, ask: Ask) -> Result<Answer, Refused> {
-    let Ask { operator, device, csr } = ask;
+    let Ask {
+        operator,
+        device,
+        csr,
+    } = ask;
     let Ok(name) = operator.parse::<OperatorName>() else {
         return Err(Refused::invalid("operator", "is no name"));
     };

@@ -63,9 +63,6 @@ pub enum Refused {
     /// The journal cannot be read.
     #[error(transparent)]
     Journal(#[from] Unreadable),
-    /// The journal's head cannot be signed.
-    #[error("the journal's head is not signed")]
-    Signer(#[source] SignerError),
     /// The store gave nonsense.
     #[error(transparent)]
     Record(#[from] RecordError),

@@ -437,6 +437,7 @@ impl Drop for Link {
 #[cfg(test)]
 mod tests {
     use jiff::Timestamp;
+    use picket_pki::Issuer;
     use uuid::Uuid;
 
     use super::*;
@@ -452,6 +453,8 @@ mod tests {
             instance_id: [1; 16],
             time: Timestamp::UNIX_EPOCH,
             held: Vec::new(),
+            node_proof: None,
+            authorities: Vec::new(),
         };
         Newcomer {
             machine: Machine::of(&hello),
@@ -467,6 +470,8 @@ mod tests {
             fingerprint: Fingerprint::of(pin),
             not_after: Timestamp::MAX,
             address: ([192, 0, 2, 1], 1).into(),
+            binding: [0; 32].into(),
+            issuer: Issuer(Fingerprint::of(b"a CA")),
             connection,
         }
     }

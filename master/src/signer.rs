@@ -344,10 +344,10 @@ impl Signer {
     /// # Errors
     /// When the CA's time is over.
     pub fn host(&self, id: HostId, csr: &Csr, from: &str, now: Timestamp) -> Result<Pin, AuthorityError> {
-        let issued = self
-            .authority
-            .load()
-            .issue(csr.public_key(), &Identity::Host(id.0), lifetime::HOST, now)?;
+        let issued =
+            self.authority
+                .load()
+                .issue(csr.public_key(), &Identity::Host(id.0), lifetime::HOST, now)?;
         Ok(pin(&issued, csr.public_key(), from))
     }
 
@@ -417,10 +417,10 @@ impl Signer {
             id: id.0,
             name: name.to_string(),
         };
-        let issued = self
-            .authority
-            .load()
-            .issue(csr.public_key(), &holder.identity(), lifetime::BUNDLE, now)?;
+        let issued =
+            self.authority
+                .load()
+                .issue(csr.public_key(), &holder.identity(), lifetime::BUNDLE, now)?;
         let pin = Pin {
             certificate: String::new(),
             ..pin(&issued, csr.public_key(), "")
@@ -515,7 +515,8 @@ impl Keys {
             Self::Plain => None,
             Self::Elsewhere(engine) => {
                 let key = Remote::newest(Arc::clone(engine))?;
-                let is_known = |der: &Vec<u8>| Root::parse(der).is_ok_and(|root| &root.public_key == key.public());
+                let is_known =
+                    |der: &Vec<u8>| Root::parse(der).is_ok_and(|root| &root.public_key == key.public());
                 if known.iter().any(is_known) {
                     let place = engine.place();
                     return Err(SignerError::NoNewKey {

@@ -35,6 +35,8 @@ use picket_master::{
     Doors, RunError,
     config::Config,
     init::{Plan, init},
+    local,
+    signer::CaKey,
     store::Store,
 };
 use picket_pki::Bundle;
@@ -216,7 +218,8 @@ impl Site {
     pub async fn renew_admin_bundle(&self) {
         self.stop_master().await;
         let out = self.data_dir().join("admin.bundle");
-        let made = picket_master::local::admin_bundle(&self.data_dir(), "admin", &out, &self.clock).await;
+        let (dir, device) = (self.data_dir(), local::first_device());
+        let made = local::admin_bundle(&dir, "admin", &device, &out, &CaKey::Plain, &self.clock).await;
         made.unwrap_or_else(|error| panic!("admin-bundle: {}", sentence(&error)));
         self.start_master().await;
     }

@@ -21,7 +21,7 @@ use data_encoding::BASE64;
 use picket_durable::FileError;
 use picket_failpoint::{Point, pass};
 use picket_pki::{Fingerprint, Key};
-use picket_proto::host::HostId;
+use picket_proto::{host::HostId, session::Trust};
 use serde::Serialize;
 use zeroize::Zeroize;
 

@@ -25,7 +25,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Streaming, transport::Channel};
 
 use super::{
-    End, Session,
+    End, Session, blocking,
     renew::{self, Due},
     skew::Skew,
     transfer,
@@ -107,9 +107,7 @@ impl Streams {
                 FromMaster::BeatAck(_)
                 | FromMaster::Document(_)
                 | FromMaster::Ping(_)
-                | FromMaster::Trust(_) => {
-                    Err(MasterError::Ended("its first message was no Welcome".into()))
-                }
+                | FromMaster::Trust(_) => Err(MasterError::Ended("its first message was no Welcome".into())),
             }
         };
         let opened = time::timeout(ANSWER, opening).await;

@@ -115,7 +115,7 @@ impl AuditService for AuditTrail {
                     Step::Broken(problem) => answer.problem = problem,
                     Step::End => match (verifying.walk.head() == upto, head::signed(&desk, upto)) {
                         (true, Ok(head)) => answer.head = head.to_string(),
-                        (true, Err(error)) => return Some((Err(Refused::Signer(error).into()), None)),
+                        (true, Err(error)) => return Some((Err(Refused::Signer(error.into()).into()), None)),
                         (false, _) => {
                             answer.problem = format!(
                                 "the journal on the disk ends with revision {}, and the running master is at {} ({})",
@@ -161,7 +161,7 @@ impl AuditService for AuditTrail {
                 if piece.is_empty() {
                     let head = match head::signed(&desk, upto) {
                         Ok(head) => Ok(line(Line::Head(head.to_string()))),
-                        Err(error) => Err(Refused::Signer(error).into()),
+                        Err(error) => Err(Refused::Signer(error.into()).into()),
                     };
                     return Some((vec![head], None));
                 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use picket_proto::{
     document::Kind,
-    host::{HostId, Labels, Name},
+    host::{HostId, Labels},
     status::JoinedNetwork,
     to_wire_time,
     wire::admin::{

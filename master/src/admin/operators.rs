@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use picket_pki::{Csr, OperatorName};
 use picket_proto::{
     to_wire_time,

@@ -4,7 +4,7 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use picket_pki::{Head, HeadError, SignedHead};
+use picket_pki::{Head, KeyError, SignedHead};
 
 use crate::{
     desk::Desk,
@@ -32,7 +32,7 @@ impl Heads {
 ///
 /// # Errors
 /// When the key does not sign.
-pub fn signed(desk: &Desk, (revision, hash): (Revision, Hash)) -> Result<SignedHead, HeadError> {
+pub fn signed(desk: &Desk, (revision, hash): (Revision, Hash)) -> Result<SignedHead, KeyError> {
     let head = Head {
         trust_domain: desk.signer.trust_domain(),
         lineage: desk.store.lineage().0,

@@ -76,7 +76,11 @@ pub fn create(
     record: &CaRecord,
     now: Timestamp,
 ) -> Result<Authority, SignerError> {
-    let known: Vec<_> = record.roots.iter().map(|root| root.certificate.0.clone()).collect();
+    let known: Vec<_> = record
+        .roots
+        .iter()
+        .map(|root| root.certificate.0.clone())
+        .collect();
     let (authority, text) = signer.make(&signer.trust_domain(), &known, now)?;
     let (certificate, key) = paths(data_dir, authority.fingerprint());
     if let Some(text) = text {
@@ -111,7 +115,8 @@ fn left_over(signer: &Signer, data_dir: &Path, record: &CaRecord, now: Timestamp
             .iter()
             .any(|root| root.fingerprint == authority.fingerprint());
         let is_whole = paths(data_dir, authority.fingerprint()).0 == *path;
-        (is_new && is_whole && is_fresh && authority.trust_domain() == &signer.trust_domain()).then_some(authority)
+        (is_new && is_whole && is_fresh && authority.trust_domain() == &signer.trust_domain())
+            .then_some(authority)
     };
     found.iter().find_map(usable)
 }
@@ -160,7 +165,13 @@ mod tests {
         let record = CaRecord::first(b"first", now());
         let half = create(&signer, &data, &record, now()).unwrap();
         std::fs::remove_file(paths(&data, half.fingerprint()).0).unwrap();
-        let old = create(&signer, &data, &record, now() - SignedDuration::from_hours(91 * 24)).unwrap();
+        let old = create(
+            &signer,
+            &data,
+            &record,
+            now() - SignedDuration::from_hours(91 * 24),
+        )
+        .unwrap();
         let made = next(&signer, &data, &record, now()).unwrap();
         assert!(made.fingerprint() != half.fingerprint() && made.fingerprint() != old.fingerprint());
     }

@@ -14,9 +14,7 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
 use picket_clock::Instant;
-use picket_pki::{
-    Authorities, AuthoritiesError, CertificateError, Fingerprint, Issuer, Presented, TlsError,
-};
+use picket_pki::{Authorities, AuthoritiesError, CertificateError, Fingerprint, Issuer, Presented, TlsError};
 use picket_proto::{
     host::HostId,
     session::{Leave, LeaveReason, Trust},

@@ -98,26 +98,26 @@ fn made(authority: &Authority, names: &[String], now: Timestamp) -> Result<Own, 
 
 /// The kept certificate, when it is for the same names, of this CA, for its key, and has a day left.
 fn kept(authority: &Authority, data_dir: &Path, names: &[String], now: Timestamp) -> Option<Own> {
-        // Whatever is wrong with the file, a new certificate replaces it.
-        let text = picket_durable::read_private(path(data_dir), LONGEST).ok()?;
-        let text = zeroize::Zeroizing::new(text);
-        let first = text.split(|byte| *byte == b'\n').next()?;
-        if first != format!("# names: {}", names.join(" ")).as_bytes() {
-            return None;
-        }
-        let der = pem::certificates_from_pem(&text)?.into_iter().next()?;
-        let key = Key::from_pem(&text).ok()?;
-        let parsed = Certificate::parse(&der).ok()?;
-        let domain = authority.trust_domain().clone();
-        let trust = Authorities::new(domain, vec![authority.certificate().to_vec()]).ok()?;
-        let good = parsed.identity == Identity::Master
-            && parsed.public_key == *key.public()
-            && trust.signed(&der)
-            && parsed.not_before <= now
-            && now + LEFT < parsed.not_after;
-        good.then_some(Own {
-            der,
-            not_after: parsed.not_after,
-            key,
-        })
+    // Whatever is wrong with the file, a new certificate replaces it.
+    let text = picket_durable::read_private(path(data_dir), LONGEST).ok()?;
+    let text = zeroize::Zeroizing::new(text);
+    let first = text.split(|byte| *byte == b'\n').next()?;
+    if first != format!("# names: {}", names.join(" ")).as_bytes() {
+        return None;
     }
+    let der = pem::certificates_from_pem(&text)?.into_iter().next()?;
+    let key = Key::from_pem(&text).ok()?;
+    let parsed = Certificate::parse(&der).ok()?;
+    let domain = authority.trust_domain().clone();
+    let trust = Authorities::new(domain, vec![authority.certificate().to_vec()]).ok()?;
+    let good = parsed.identity == Identity::Master
+        && parsed.public_key == *key.public()
+        && trust.signed(&der)
+        && parsed.not_before <= now
+        && now + LEFT < parsed.not_after;
+    good.then_some(Own {
+        der,
+        not_after: parsed.not_after,
+        key,
+    })
+}

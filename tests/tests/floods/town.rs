@@ -11,6 +11,7 @@ use picket_master::{
     descriptors,
     init::{Plan, init},
     listen,
+    signer::CaKey,
     store::Store,
 };
 use picket_pki::{Authorities, Bundle, Key, client_config};
@@ -72,9 +73,10 @@ impl Town {
             names: vec!["localhost".to_owned()],
             addresses: vec!["127.0.0.1:7443".to_owned()],
             admin_addresses: vec!["127.0.0.1:7444".to_owned()],
+            ca: CaKey::Plain,
         };
         init(&plan, &clock).await.unwrap();
-        let text = format!("data_dir = {:?}\n", plan.data_dir);
+        let text = format!("data_dir = {:?}\nca.key = \"plain\"\n", plan.data_dir);
         let config = Config::resolve(Settings::from_text(&text, "master.toml".as_ref()).unwrap()).unwrap();
         let store = Store::open(&plan.data_dir, clock.clone()).await.unwrap();
         let bind = || async { TcpListener::bind("127.0.0.1:0").await.unwrap() };

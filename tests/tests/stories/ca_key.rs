@@ -87,7 +87,12 @@ fn holding(dir: &Path, secrets: &[&[u8]]) -> Vec<String> {
                 .iter()
                 .any(|secret| bytes.windows(secret.len()).any(|window| window == *secret))
         {
-            found.push(path.file_name().unwrap_or_default().to_string_lossy().into_owned());
+            found.push(
+                path.file_name()
+                    .unwrap_or_default()
+                    .to_string_lossy()
+                    .into_owned(),
+            );
         }
     }
     found

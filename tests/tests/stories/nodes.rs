@@ -272,7 +272,7 @@ async fn who_proves_a_node_has_it_before_who_only_said_so_when_nobody_asked() {
             from: "local".to_owned(),
             what: "host.node".to_owned(),
             subject: "oslo".to_owned(),
-            why: String::new(),
+            ..Audit::default()
         },
     };
     site.store().commit(commit).await.unwrap();

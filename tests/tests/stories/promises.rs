@@ -11,7 +11,10 @@ fn every_promise_names_a_test_that_there_is() {
         .skip(1)
         .step_by(2)
         .filter(|word| word.matches('_').count() > 3)
-        .filter(|word| word.bytes().all(|byte| byte == b'_' || byte.is_ascii_alphanumeric()))
+        .filter(|word| {
+            word.bytes()
+                .all(|byte| byte == b'_' || byte.is_ascii_alphanumeric())
+        })
         .collect();
     assert!(promised.len() > 20, "the page names its tests: {promised:?}");
     let mut tests = BTreeSet::new();
@@ -24,7 +27,9 @@ fn every_promise_names_a_test_that_there_is() {
 fn collect(folder: &Path, names: &mut BTreeSet<String>) {
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
-        let hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+        let hidden = path
+            .file_name()
+            .is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
         if path.is_dir() && !hidden && !path.ends_with("target") {
             collect(&path, names);
         } else if path.extension().is_some_and(|kind| kind == "rs") {
