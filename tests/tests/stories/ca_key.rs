@@ -204,3 +204,28 @@ async fn a_plain_key_is_an_event_at_every_start() {
         first.message
     );
 }
+
+#[tokio::test(start_paused = true)]
+async fn another_version_of_the_key_in_the_engine_follows_the_first_as_the_ca() {
+    let transit = Transit::new();
+    let site = Site::with_ca_key(&transit.lines, "").await;
+    let oslo = site.enroll("oslo").await;
+    let first = site.active_ca().await;
+    let refused = site.try_prepare_ca().await.unwrap_err();
+    assert!(
+        refused.message().contains("vault write -f transit/keys/picket-ca/rotate"),
+        "{refused}"
+    );
+    transit.fake.rotate_key("picket-ca");
+    site.prepare_ca().await;
+    site.until_lacking(&[]).await;
+    site.activate_ca(false).await.unwrap();
+    assert_ne!(site.active_ca().await, first);
+    site.until_under_earlier(&[]).await;
+    site.retire_ca(false).await.unwrap();
+    // Both are found again at the next start, and a sealed engine keeps nobody out.
+    transit.fake.seal();
+    site.restart_master().await;
+    site.until("oslo", Online).await;
+    drop(oslo);
+}
