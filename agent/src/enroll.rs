@@ -153,6 +153,8 @@ pub async fn enroll(
     let store = IdentityStore::open(state.identity())?;
     let found = store.salvage()?;
     if found.current.is_none() && found.next.is_none() {
+        // The clean-up of an earlier host was cut off at its end: the next one is not to be cleaned up for it.
+        store.forget_retired()?;
         // Whose documents these are cannot be told any more.
         Desired::open(state.desired())?.0.disown()?;
     }

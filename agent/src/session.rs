@@ -151,8 +151,13 @@ impl Session {
             let (channel, store) = (connected.channel.clone(), self.identities.clone());
             if self.has_ended(&identity) {
                 tracing::warn!(not_after = %identity.not_after, "the certificate has ended; renews it before anything else");
-                renew::renew(channel, store, identity).await?;
-                return Ok(None);
+                match renew::renew(channel.clone(), store.clone(), identity.clone()).await {
+                    Ok(()) => return Ok(None),
+                    // By a clock that is days ahead it only seems so, and the master may take it all the same.
+                    Err(error) => {
+                        tracing::warn!(error = %sentence(&error), "could not renew it; tries a session")
+                    }
+                }
             }
             match talk::Talk::open(self, &identity, &connected).await {
                 Ok(talk) => Ok::<_, MasterError>(Some((identity, connected, which, talk))),
@@ -294,6 +299,9 @@ impl Session {
         } else {
             format!(": {}", leave.message)
         };
+        // Not for ever, whatever is said.
+        let retry_after = leave.retry_after.map(|wait| wait.min(MOST_QUARANTINED_WAIT));
+        let leave = Leave { retry_after, ..leave };
         Ok(match leave.reason {
             LeaveReason::MasterStops => {
                 self.lost(State::Disconnected, format!("the master stops or restarts{said}"));

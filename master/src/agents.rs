@@ -27,6 +27,7 @@ use crate::{
     desired,
     desk::Desk,
     event::Severity,
+    expired::{self, Ended},
     record::{HostRecord, HostStanding, Pin, Record as _, key},
     refused::Refused,
     renewal::{self, Renewal},
@@ -266,7 +267,7 @@ impl Agents {
         let key = csr.public_key().fingerprint();
         let from = caller.peer.address.to_string();
         self.renews_where_its_session_is(caller)?;
-        let expired = caller.renew_only == Some(RenewOnly::Expired);
+        let expired = expired::ended(caller.pin, caller.peer.not_after, desk.now()) != Ended::No;
         let (what, why) = if expired {
             let end = caller.peer.not_after;
             ("host.renew-expired", format!("its certificate ended on {end:.0}"))

@@ -345,6 +345,10 @@ impl Root {
 
     fn leave(&mut self, to: Phase, now: Timestamp) {
         self.phase = to;
+        if to == Phase::Distrusted {
+            // What was made until now lay beside a key that is in wrong hands.
+            self.retired_at = Some(now);
+        }
         self.retired_at.get_or_insert(now);
     }
 

@@ -45,16 +45,23 @@ pub fn renew(pins: &Pins, fingerprint: &Fingerprint, key: &Fingerprint, now: Tim
         .flatten()
         .find(|pin| &pin.key == key);
     // One whose time is over is of no use to anybody, least of all to an agent that slept before it could use it: the
-    // key gets another.
-    if let Some(pin) = known.filter(|pin| now < pin.not_after) {
+    // key gets another. So does that of one whose time has not come, since the master's was taken back.
+    let holds = |pin: &&Pin| now < pin.not_after && pin.not_after - lifetime::HOST <= now;
+    if let Some(pin) = known.filter(holds) {
         return Renewal::Again(pin.clone());
     }
     let issued = |pin: &Pin| pin.not_after - lifetime::HOST;
+    // One from a time that was taken back is not recent, and of no use.
+    let recent = |pin: &Pin| issued(pin) <= now && now < issued(pin) + SPACING;
     match (kind, &pins.pending) {
         (PinKind::Bundle, Some(first)) if known.is_none() => Renewal::BundleUsed {
             by: first.from.clone(),
         },
-        (_, Some(unused)) if now < issued(unused) + SPACING => Renewal::TooSoon,
+        (_, Some(unused)) if recent(unused) => Renewal::TooSoon,
+        // Using each new certificate at once would make it as cheap to ask for key after key.
+        (PinKind::Current | PinKind::Pending, _) if pins.current.as_ref().is_some_and(recent) => {
+            Renewal::TooSoon
+        }
         (PinKind::Bundle | PinKind::Current | PinKind::Pending | PinKind::Operator, _) => Renewal::Issue,
     }
 }

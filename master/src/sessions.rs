@@ -253,6 +253,13 @@ impl Sessions {
         }
     }
 
+    /// Nudges every session: what all are told may differ.
+    pub fn nudge_all(&self) {
+        for handle in self.open().values() {
+            handle.post.nudge.notify_one();
+        }
+    }
+
     /// Ends a host's session with a last message. Returns whether it had one.
     pub fn end(&self, host: HostId, leave: Leave) -> bool {
         self.open().get(&host).is_some_and(|handle| {
@@ -383,6 +390,13 @@ impl Sessions {
         for handle in self.open().values() {
             handle.end.send_replace(Some(leave.clone()));
         }
+    }
+
+    /// Every connection. Cancelling one closes it.
+    #[must_use]
+    pub fn everybody(&self) -> Vec<CancellationToken> {
+        let links = self.links();
+        links.values().flatten().map(|open| open.closed.clone()).collect()
     }
 
     /// Closes every connection.

@@ -238,6 +238,8 @@ impl Desk {
             if went_back { " and its time went back" } else { "" },
         );
         self.say(Severity::Alert, "clock.accepted", "master", &message);
+        // The master's own certificate may be of a time that has not come.
+        self.ca.changed();
         self.time.note();
         self.time.keep().await.map_err(Refused::Time)
     }

@@ -134,10 +134,6 @@ impl State {
         } else if text.starts_with(ca::PREFIX) {
             if self.ca.put(key, value, revision)? {
                 affected.ca = true;
-                // Sessions tell their agents.
-                affected
-                    .hosts
-                    .extend(self.roster.hosts().map(|host| host.record.id));
             }
         }
         Ok(())

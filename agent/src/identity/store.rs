@@ -15,6 +15,7 @@
 use std::{
     fs, io,
     path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use data_encoding::BASE64;
@@ -46,6 +47,8 @@ const DAMAGED: &str = ".damaged";
 #[derive(Debug, Clone)]
 pub struct IdentityStore {
     directory: PathBuf,
+    /// Held while files change: what a session began to keep may still be on its way when the next one promotes.
+    changing: Arc<Mutex<()>>,
 }
 
 /// The identities there are, the one to be tried first in front.
@@ -66,7 +69,10 @@ impl IdentityStore {
     /// When the directory cannot be made or is open to others.
     pub fn open(directory: PathBuf) -> Result<Self, IdentityError> {
         picket_durable::create_private_dir(&directory)?;
-        Ok(Self { directory })
+        Ok(Self {
+            directory,
+            changing: Arc::default(),
+        })
     }
 
     /// Reads what there is.
@@ -168,6 +174,14 @@ impl IdentityStore {
         Ok(picket_durable::write_private(self.path(RETIRED), b"")?)
     }
 
+    /// Forgets that a host was retired that nothing is left of.
+    ///
+    /// # Errors
+    /// When the note cannot be removed.
+    pub fn forget_retired(&self) -> Result<(), IdentityError> {
+        self.remove(RETIRED)
+    }
+
     /// Whether the host is retired and its machine not clean yet.
     #[must_use]
     pub fn is_retired(&self) -> bool {
@@ -180,6 +194,7 @@ impl IdentityStore {
     /// # Errors
     /// When it cannot be made, written or read.
     pub fn next_key(&self, host: HostId) -> Result<Key, IdentityError> {
+        let _changing = self.changing();
         // A key that already has the current certificate is a leftover of a renewal that was completed.
         let used = self.read(CURRENT)?.map(|current| current.key);
         let is_used = |key: &Key| used.as_ref().is_some_and(|used| used.public() == key.public());
@@ -206,6 +221,7 @@ impl IdentityStore {
     /// # Errors
     /// When it cannot be written.
     pub fn keep_next(&self, identity: &Identity) -> Result<(), IdentityError> {
+        let _changing = self.changing();
         pass(Point::AgentBeforeCertificate);
         self.write(NEXT, &Stored::from(identity))?;
         pass(Point::AgentAfterCertificate);
@@ -217,6 +233,7 @@ impl IdentityStore {
     /// # Errors
     /// When a file cannot be written or moved. Calling again is safe.
     pub fn promote(&self) -> Result<(), IdentityError> {
+        let _changing = self.changing();
         pass(Point::AgentBeforePromotion);
         if let Some(current) = self.read(CURRENT)? {
             self.write(PREVIOUS, &Stored::from(&current))?;
@@ -236,6 +253,7 @@ impl IdentityStore {
     /// # Errors
     /// When one of them is not vouched for by one that is trusted, or a file cannot be written. Calling again is safe.
     pub fn trust(&self, trust: &Trust) -> Result<Identity, IdentityError> {
+        let _changing = self.changing();
         let current = self.read(CURRENT)?.ok_or(IdentityError::NotEnrolled)?;
         let trusting = current.trusting(trust)?;
         if trusting.authorities != current.authorities {
@@ -256,6 +274,7 @@ impl IdentityStore {
     /// # Errors
     /// When the files cannot be removed.
     pub fn drop_next(&self) -> Result<(), IdentityError> {
+        let _changing = self.changing();
         self.remove(NEXT)?;
         self.remove(KEY)
     }
@@ -275,6 +294,7 @@ impl IdentityStore {
     /// # Errors
     /// When a file cannot be removed.
     pub fn clear_host(&self) -> Result<(), IdentityError> {
+        let _changing = self.changing();
         for name in [KEY, NEXT, PREVIOUS, CURRENT] {
             self.remove_whole(name)?;
         }
@@ -286,6 +306,10 @@ impl IdentityStore {
         self.remove(name)?;
         // It may hold a key all the same.
         self.remove(&format!("{name}{DAMAGED}"))
+    }
+
+    fn changing(&self) -> MutexGuard<'_, ()> {
+        self.changing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn path(&self, name: &str) -> PathBuf {

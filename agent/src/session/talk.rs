@@ -181,6 +181,9 @@ pub(crate) struct Talk {
     /// When to look at the identity again.
     look_at: Instant,
     skew: Skew,
+    /// CAs to trust are being kept, and others came meanwhile.
+    trusting: bool,
+    trust_next: Option<Trust>,
 }
 
 impl Talk {
@@ -234,6 +237,8 @@ impl Talk {
             said,
             look_at: next_look(proven, said),
             skew,
+            trusting: false,
+            trust_next: None,
         })
     }
 
@@ -433,6 +438,12 @@ impl Talk {
 
     /// Keeps the CAs to trust.
     fn start_trust(&mut self, session: &Session, trust: Trust) {
+        // One after the other, and of those that wait only the newest: the last one said is the one that holds.
+        if self.trusting {
+            self.trust_next = Some(trust);
+            return;
+        }
+        self.trusting = true;
         let store = session.identities.clone();
         self.asides
             .spawn(async move { Aside::Trusted(blocking(move || store.trust(&trust)).await) });
@@ -445,6 +456,10 @@ impl Talk {
         kept: Result<Identity, IdentityError>,
         renewal: &mut Due,
     ) -> Result<(), MasterError> {
+        self.trusting = false;
+        if let Some(trust) = self.trust_next.take() {
+            self.start_trust(session, trust);
+        }
         const WHAT: &str = "trusted CAs";
         let identity = match kept {
             Ok(identity) => identity,

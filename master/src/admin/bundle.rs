@@ -16,16 +16,26 @@ pub(super) struct Made {
     pub(super) pin: Pin,
 }
 
-/// What is held from the look at a request to the commit of its pin: no guard of a commit names all pins there are. A
-/// key that is made for a bundle is nobody's, and waits for nobody.
-pub(super) async fn turn<'a>(desk: &'a Desk, request: &[u8]) -> Option<MutexGuard<'a, ()>> {
+/// What is held from the look at whose key it is to the commit of its pin: no guard of a commit names all pins there are.
+/// A key that is made for a bundle is nobody's, and waits for nobody.
+///
+/// # Errors
+/// When the key of the request is a host's already.
+pub(super) async fn turn<'a>(
+    desk: &'a Desk,
+    id: HostId,
+    request: &[u8],
+) -> Result<Option<MutexGuard<'a, ()>>, Refused> {
     if request.is_empty() {
-        return None;
+        return Ok(None);
     }
-    Some(desk.turn.lock().await)
+    let turn = desk.turn.lock().await;
+    of_nobody_else(desk, id, &Csr::parse(request).map_err(Refused::Csr)?)?;
+    Ok(Some(turn))
 }
 
-/// Makes a bundle for a host; `request` is empty, or a certificate request. The caller holds the [`turn`].
+/// Makes a bundle for a host; `request` is empty, or a certificate request. What signs may be far
+/// away, so that the [`turn`] is taken after this.
 pub(super) async fn make(desk: &Desk, id: HostId, name: &Name, request: &[u8]) -> Result<Made, Refused> {
     if request.is_empty() {
         let (name, addresses, now) = (name.clone(), desk.addresses.clone(), desk.now());
@@ -36,6 +46,17 @@ pub(super) async fn make(desk: &Desk, id: HostId, name: &Name, request: &[u8]) -
         return made(bundle.encode().map_err(Refused::Bundle)?.as_bytes(), pin);
     }
     let csr = Csr::parse(request).map_err(Refused::Csr)?;
+    of_nobody_else(desk, id, &csr)?;
+    let (name, addresses, now) = (name.clone(), desk.addresses.clone(), desk.now());
+    let signed = desk
+        .signer
+        .sign(move |signer| signer.keyless_bundle(id, &name, &csr, &addresses, now));
+    let (bundle, pin) = signed.await.map_err(Refused::Authority)?;
+    made(bundle.encode().map_err(Refused::Bundle)?.as_bytes(), pin)
+}
+
+/// Refuses a request for a key that a host has already.
+fn of_nobody_else(desk: &Desk, id: HostId, csr: &Csr) -> Result<(), Refused> {
     let key = csr.public_key().fingerprint();
     let owner = {
         let views = desk.views.read();
@@ -53,12 +74,7 @@ pub(super) async fn make(desk: &Desk, id: HostId, name: &Name, request: &[u8]) -
         }
         None => {}
     }
-    let (name, addresses, now) = (name.clone(), desk.addresses.clone(), desk.now());
-    let signed = desk
-        .signer
-        .sign(move |signer| signer.keyless_bundle(id, &name, &csr, &addresses, now));
-    let (bundle, pin) = signed.await.map_err(Refused::Authority)?;
-    made(bundle.encode().map_err(Refused::Bundle)?.as_bytes(), pin)
+    Ok(())
 }
 
 fn made(text: &[u8], pin: Pin) -> Result<Made, Refused> {

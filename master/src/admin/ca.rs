@@ -271,8 +271,14 @@ impl Cas {
             why,
         );
         self.0.commit(vec![guard], vec![record.put()], audit).await?;
-        self.0.settle().await;
-        Ok(())
+        // It is on record and is tried again each minute; whoever asked for it is to know that it does not hold yet.
+        self.0.settle().await.map_err(|error| {
+            let why = crate::status::chain(&error);
+            self.0.ca.changed();
+            Refused::NotNow(format!(
+                "it is on record, and the CA cannot be used yet; it is tried each minute: {why}"
+            ))
+        })
     }
 
     /// The hosts that are not where the rotation is, by name.

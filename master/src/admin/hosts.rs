@@ -57,8 +57,8 @@ impl HostService for Hosts {
         let desk = &self.0;
         desk.may_approve()?;
         let (id, now) = (HostId(Uuid::new_v4()), desk.now());
-        let _turn = bundle::turn(desk, &asked.csr).await;
         let Made { file, pin } = bundle::make(desk, id, &name, &asked.csr).await?;
+        let _turn = bundle::turn(desk, id, &asked.csr).await?;
         let expires = pin.not_after;
         let record = HostRecord {
             id,
@@ -286,8 +286,8 @@ impl HostService for Hosts {
         let desk = &self.0;
         desk.may_approve()?;
         let id = desk.host_named(&name)?;
-        let _turn = bundle::turn(desk, &asked.csr).await;
         let Made { file, pin } = bundle::make(desk, id, &name, &asked.csr).await?;
+        let _turn = bundle::turn(desk, id, &asked.csr).await?;
         let expires = pin.not_after;
         let why = if asked.cut { "cut" } else { "" };
         let another = |host: &mut HostRecord| {

@@ -52,14 +52,15 @@ impl OperatorService for Operators {
         let device = name("device", &asked.device)?;
         let desk = &self.desk;
         desk.may_approve()?;
-        let _turn = desk.turn.lock().await;
-        still_admin(desk, &actor)?;
         let now = desk.now();
         let (name, addresses) = (operator.clone(), self.addresses.clone());
         let signed = desk
             .signer
             .sign(move |signer| signer.operator_bundle(name, &addresses, now));
         let Bundled { bundle, pin } = signed.await.map_err(Refused::Authority)?;
+        // What signs may be far away, and nobody's revocation waits for it.
+        let _turn = desk.turn.lock().await;
+        still_admin(desk, &actor)?;
         let text = bundle.encode().map_err(Refused::Bundle)?;
         let expires = pin.not_after;
         let device = operators::device(&device, pin, now);

@@ -335,10 +335,14 @@ mod tests {
 
     #[test]
     fn every_method_that_changes_something_says_what_it_is_about() {
+        // There is one clock, one CA that signs, and one caller.
+        let plain_enough = |method: &str| {
+            method.starts_with("ClockService/")
+                || method.starts_with("CaService/")
+                || method == "OperatorService/RenewOperator"
+        };
         for (method, fields) in FIELDS.iter() {
-            if changes(&format!("/picket.admin.v1.{method}")).is_some()
-                && !method.starts_with("AgentService/")
-            {
+            if changes(&format!("/picket.admin.v1.{method}")).is_some() && !plain_enough(method) {
                 let about = fields.values().any(|role| *role == Role::Subject);
                 assert!(about, "no field of {method} is its subject: see SUBJECTS");
             }

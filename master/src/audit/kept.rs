@@ -16,7 +16,6 @@ use picket_proto::audit::{
 use super::head::KIND;
 use crate::{
     event::{self, Event},
-    signer,
     store::{Revision, Trail, Unreadable, VerifyError},
 };
 
@@ -87,11 +86,20 @@ fn heads(data_dir: &Path) -> (Vec<Head>, u64) {
     (heads, foreign)
 }
 
+/// Every CA whose certificate is here: one that was retired signed the heads of its time.
 fn authorities(data_dir: &Path) -> Option<Authorities> {
-    let pem = std::fs::read(signer::certificate_path(data_dir)).ok()?;
-    let der = picket_pki::pem::certificates_from_pem(&pem)?;
-    let domain = Root::parse(der.first()?).ok()?.trust_domain;
-    Authorities::new(domain, der).ok()
+    let is_ca = |name: &str| name == "ca.pem" || name.starts_with("ca-") && name.ends_with(".pem");
+    let mut ders: Vec<Vec<u8>> = std::fs::read_dir(data_dir)
+        .ok()?
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path.file_name().and_then(|name| name.to_str()).is_some_and(is_ca))
+        .filter_map(|path| picket_pki::pem::certificates_from_pem(&std::fs::read(path).ok()?))
+        .flatten()
+        .collect();
+    ders.sort();
+    ders.dedup();
+    let domain = Root::parse(ders.first()?).ok()?.trust_domain;
+    Authorities::new(domain, ders).ok()
 }
 
 impl fmt::Display for Witnessed {

@@ -18,7 +18,7 @@ const MOST_TEXT: usize = 256;
 
 /// The fields that are shown, by the record they are in. A deployment's site is not: it may hold what a decky's service
 /// is to give away, and its revision names it.
-const SHOWN: [(&str, &[&str]); 6] = [
+const SHOWN: [(&str, &[&str]); 8] = [
     (
         "master",
         &[
@@ -41,21 +41,13 @@ const SHOWN: [(&str, &[&str]); 6] = [
             "standing",
             "pins",
             "node",
+            "node_standing",
+            "node_identity",
         ],
     ),
     (
         key::OPERATORS,
-        &[
-            "name",
-            "pins",
-            "role",
-            "roles",
-            "standing",
-            "created_at",
-            "revoked_at",
-            "not_after",
-            "by",
-        ],
+        &["name", "role", "devices", "revoked", "added_at", "added_by"],
     ),
     (
         key::NETWORKS,
@@ -66,6 +58,8 @@ const SHOWN: [(&str, &[&str]); 6] = [
         &["network", "node", "admitted", "by", "reason", "at", "until"],
     ),
     (key::DEPLOYMENTS, &["name", "revision", "hosts", "at", "by"]),
+    ("ca/roots", &["roots"]),
+    ("clock", &["was", "machine", "went_back", "by", "reason"]),
 ];
 
 /// Inside of what is shown, these are left out: a pin's certificate is long, and its fingerprint stands beside it.

@@ -40,6 +40,8 @@ const LOSE_EVERY: Duration = Duration::from_secs(60);
 const MOST_PARTS: usize = 32;
 /// How often it is looked whether a certificate is due or a CA is to be forgotten.
 const LOOK: Duration = Duration::from_secs(3600);
+/// How soon after it failed a succession is brought into force again.
+const AGAIN: Duration = Duration::from_secs(60);
 /// How often a CA that ends soon is told of.
 const TELL: SignedDuration = SignedDuration::from_hours(24);
 
@@ -73,12 +75,17 @@ pub struct Work {
     force: ArcSwap<InForce>,
     /// Held while a succession comes into force.
     turn: Mutex<()>,
+    /// Held from the look at the record until it is in force: an older one never follows a newer.
+    order: Mutex<()>,
     noted: Mutex<BTreeMap<HostId, Vec<Fingerprint>>>,
     /// Which hosts took something back, and when, in the last minute.
     lost: Mutex<HashMap<HostId, Instant>>,
     news: Notify,
     /// The succession on record is another.
     changed: Notify,
+    /// Connections that are to close once their last message is out, and that there are some.
+    leaving: Mutex<Vec<CancellationToken>>,
+    shut: Notify,
 }
 
 /// What callers are held against.
@@ -104,6 +111,11 @@ impl Work {
         (created_at, now): (Timestamp, Timestamp),
     ) -> Result<Self, WorkError> {
         let first = CaRecord::first(&signer.certificate(), created_at);
+        // The signer has the first CA, which may have ended, or be in wrong hands.
+        let active = record.map_or(first.active(), CaRecord::active).fingerprint;
+        if signer.fingerprint() != active {
+            signer.follow(keys::load(signer, &data_dir, active)?);
+        }
         let own = signer.own_of_active(&data_dir, &names, now)?;
         let authorities = Authorities::new(signer.trust_domain(), vec![signer.certificate()])?;
         let work = Self {
@@ -114,12 +126,16 @@ impl Work {
             force: ArcSwap::from_pointee(InForce::of(&first, own, now)?),
             first,
             turn: Mutex::default(),
+            order: Mutex::default(),
             noted: Mutex::default(),
             lost: Mutex::default(),
             news: Notify::new(),
             changed: Notify::new(),
+            leaving: Mutex::default(),
+            shut: Notify::new(),
         };
-        work.settle(record.unwrap_or(&work.first), signer, now)?;
+        let (_, settled) = work.settle(record.unwrap_or(&work.first), signer, now);
+        settled?;
         Ok(work)
     }
 
@@ -169,41 +185,56 @@ impl Work {
     /// Brings `record` into force: from the next handshake and the next signature on. Again is harmless. It may take as
     /// long as a passphrase does, or a network.
     ///
-    /// Returns whether a CA is trusted no more that was.
-    ///
-    /// # Errors
-    /// When the CA that is active, or a certificate on record, cannot be used; then what was in force stays.
-    pub fn settle(&self, record: &CaRecord, signer: &Signer, now: Timestamp) -> Result<bool, WorkError> {
+    /// Returns whether a CA is trusted no more that was, and what went wrong: whom to believe is in force all the same,
+    /// unless a certificate on record cannot be read.
+    pub fn settle(
+        &self,
+        record: &CaRecord,
+        signer: &Signer,
+        now: Timestamp,
+    ) -> (bool, Result<(), WorkError>) {
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        let active = record.active().fingerprint;
-        let authority = if signer.fingerprint() == active {
-            None
-        } else {
-            Some(keys::load(signer, &self.data_dir, active)?)
+        // Whom to believe needs no signature, and waits for none.
+        let distrusted = match self.believe(record, now) {
+            Ok(distrusted) => distrusted,
+            Err(error) => return (false, Err(error)),
         };
-        let own = match &authority {
-            Some(authority) => signer.own(authority, &self.data_dir, &self.names, now)?,
-            None => signer.own_of_active(&self.data_dir, &self.names, now)?,
-        };
-        let force = InForce::of(record, own, now)?;
+        (distrusted, self.show(record, signer, now))
+    }
+
+    /// Holds callers against the record from here on. Returns whether a CA is trusted no more that was.
+    fn believe(&self, record: &CaRecord, now: Timestamp) -> Result<bool, WorkError> {
+        let force = InForce::of(record, self.own(), now)?;
         let looked_at = record.looked_at(now);
         self.authorities
             .replace(looked_at.iter().map(|root| root.certificate.0.clone()).collect())?;
-        if let Some(authority) = authority {
-            signer.follow(authority);
-        }
-        signer.vouch_for(
-            record
-                .trusted()
-                .iter()
-                .map(|root| root.certificate.0.clone())
-                .collect(),
-        );
-        self.presented
-            .replace_chain(&force.own.der, &force.own.key, &record.way(now))?;
         let distrusted = force.distrusted();
         let before = self.force.swap(Arc::new(force));
         Ok(distrusted > before.distrusted())
+    }
+
+    /// Signs with the CA that is active, and shows a certificate of it.
+    fn show(&self, record: &CaRecord, signer: &Signer, now: Timestamp) -> Result<(), WorkError> {
+        let active = record.active().fingerprint;
+        if signer.fingerprint() != active {
+            let authority = keys::load(signer, &self.data_dir, active)?;
+            let own = signer.own(&authority, &self.data_dir, &self.names, now)?;
+            signer.follow(authority);
+            self.present(record, own, now)?;
+        } else {
+            let own = signer.own_of_active(&self.data_dir, &self.names, now)?;
+            self.present(record, own, now)?;
+        }
+        let trusted = record.trusted();
+        signer.vouch_for(trusted.iter().map(|root| root.certificate.0.clone()).collect());
+        Ok(())
+    }
+
+    fn present(&self, record: &CaRecord, own: Own, now: Timestamp) -> Result<(), WorkError> {
+        self.presented
+            .replace_chain(&own.der, &own.key, &record.way(now))?;
+        self.force.store(Arc::new(InForce::of(record, own, now)?));
+        Ok(())
     }
 
     /// The succession on record is another: [`tend`] brings it into force.
@@ -230,6 +261,10 @@ impl Work {
         let may = !lost.contains_key(&host);
         lost.entry(host).or_insert(now);
         may
+    }
+
+    fn leaving(&self) -> MutexGuard<'_, Vec<CancellationToken>> {
+        self.leaving.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn noted(&self) -> MutexGuard<'_, BTreeMap<HostId, Vec<Fingerprint>>> {
@@ -269,32 +304,44 @@ impl Desk {
         }
     }
 
-    /// Brings the succession into force that the views have.
-    pub async fn settle(self: &Arc<Self>) {
+    /// Brings the succession into force that the views have, and tells every session.
+    ///
+    /// # Errors
+    /// When the CA that is active cannot sign or be read: who is trusted is in force, and the rest stays as it was until
+    /// [`tend`] has tried again.
+    pub async fn settle(self: &Arc<Self>) -> Result<(), WorkError> {
         let desk = Arc::clone(self);
         let settled = tokio::task::spawn_blocking(move || {
+            let _order = desk.ca.order.lock().unwrap_or_else(PoisonError::into_inner);
             let (record, _) = desk.succession();
             desk.ca.settle(&record, &desk.signer, desk.now())
         });
-        let settled = settled
+        let (distrusted, result) = settled
             .await
             .unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
-        match settled {
-            Ok(false) => {}
-            Ok(true) => self.shut_out().await,
-            Err(error) => {
-                let message = format!(
-                    "the CA on record cannot be used, and what was in force before stays: {}",
-                    crate::status::chain(&error)
-                );
-                self.say(Severity::Alert, "ca.unusable", "ca", &message);
-            }
+        if distrusted {
+            self.shut_out();
         }
+        self.sessions.nudge_all();
+        result
     }
 
-    /// Closes every connection: the doors know by now, so that whoever has a certificate of a CA that is trusted no more
-    /// finds them shut, and the others are back at once.
-    async fn shut_out(&self) {
+    /// As [`Self::settle`], for whoever has nobody to tell. Returns whether it is to be tried again.
+    async fn settle_or_say(self: &Arc<Self>) -> bool {
+        let Err(error) = self.settle().await else {
+            return false;
+        };
+        let message = format!(
+            "the CA on record cannot be used, and is tried again: {}",
+            crate::status::chain(&error)
+        );
+        self.say(Severity::Alert, "ca.unusable", "ca", &message);
+        true
+    }
+
+    /// Ends every session, and closes every connection a moment later: the doors know by now, so that whoever has a
+    /// certificate of a CA that is trusted no more finds them shut, and the others are back at once.
+    fn shut_out(&self) {
         self.sessions.end_all(&Leave {
             reason: LeaveReason::Protocol,
             message: "a CA is trusted no more; a host whose certificate it signed needs a new bundle \
@@ -302,8 +349,8 @@ impl Desk {
                 .to_owned(),
             retry_after: Some(Duration::from_secs(1)),
         });
-        time::sleep(LAST_WORD).await;
-        self.sessions.close_all();
+        self.ca.leaving().extend(self.sessions.everybody());
+        self.ca.shut.notify_one();
     }
 
     /// The CAs a host said it trusts. One that never said any has the one it was enrolled with, the first.
@@ -386,6 +433,7 @@ impl Desk {
 pub async fn tend(desk: Arc<Desk>, stop: CancellationToken) {
     let mut look_at = time::Instant::now();
     let mut told: Option<Timestamp> = None;
+    let mut again = false;
     loop {
         tokio::select! {
             () = stop.cancelled() => break,
@@ -397,13 +445,26 @@ pub async fn tend(desk: Arc<Desk>, stop: CancellationToken) {
                 }
                 desk.keep_noted().await;
             }
-            () = desk.ca.changed.notified() => desk.settle().await,
+            () = desk.ca.changed.notified() => {
+                if desk.settle_or_say().await {
+                    look_at = time::Instant::now() + AGAIN;
+                    again = true;
+                }
+            }
+            () = desk.ca.shut.notified() => {
+                time::sleep(LAST_WORD).await;
+                let leaving = std::mem::take(&mut *desk.ca.leaving());
+                leaving.iter().for_each(CancellationToken::cancel);
+            }
             () = time::sleep_until(look_at) => {
                 look_at = time::Instant::now() + LOOK;
                 let now = desk.now();
                 // By the wall clock: a machine that slept does not wake up with a certificate that has ended.
-                if now >= desk.ca.own().due() {
-                    desk.settle().await;
+                if again || now >= desk.ca.own().due() {
+                    again = desk.settle_or_say().await;
+                    if again {
+                        look_at = time::Instant::now() + AGAIN;
+                    }
                 }
                 if told.is_none_or(|at| now.duration_since(at) >= TELL) && tell_of_end(&desk, now) {
                     told = Some(now);

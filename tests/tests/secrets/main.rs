@@ -73,6 +73,7 @@ async fn no_private_key_and_no_token_is_in_journal_index_events_logs_export_or_d
     site.label("oslo", "rack", "7").await;
 
     // A bundle that is used again, a ban, another bundle, a restart of everybody.
+    bern.power_off().await;
     let used = site.another_bundle("bern", false).await;
     secrets.add_bundle("bern's second", &used);
     let thief = site.machine("thief");
@@ -84,7 +85,6 @@ async fn no_private_key_and_no_token_is_in_journal_index_events_logs_export_or_d
     site.unban("bern").await;
     let again = site.another_bundle("bern", true).await;
     secrets.add_bundle("bern's third", &again);
-    bern.power_off().await;
     bern.enroll(&again).await.unwrap();
     bern.start();
     site.until("bern", Online).await;

@@ -1,6 +1,6 @@
 //! What happens to a bundle on its way, and to whoever else has it.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use picket_agent::{
     MasterError, enroll::EnrollError, identity::IdentityStore, request::Which, status::State,
@@ -26,7 +26,10 @@ async fn a_hundred_machines_with_one_bundle_are_one_host_and_ninety_nine_are_tol
             // A host has four connections at most, and one more closes the oldest: those try again.
             for _ in 0..100 {
                 match machine.enroll(&bundle).await {
-                    Err(EnrollError::Master(error)) if is_lost(&error) => {}
+                    // Each at its own time, as people and scripts do.
+                    Err(EnrollError::Master(error)) if is_lost(&error) => {
+                        tokio::time::sleep(Duration::from_millis(fastrand::u64(1..10_000))).await;
+                    }
                     ended => return (machine, ended),
                 }
             }
