@@ -246,6 +246,11 @@ impl Agents {
             | Renewal::NotPinned
             | Renewal::TooSoon => return Ok(None),
         }
+        if !desk.pace.allows(id, desk.clock.monotonic()) {
+            return Err(Refused::NotNow(
+                "many certificates were made for this host within a few minutes; wait a minute".to_owned(),
+            ));
+        }
         let (csr, from) = (csr.clone(), from.to_owned());
         let signed = desk
             .signer

@@ -620,7 +620,11 @@ mod tests {
         );
         assert!(retired.way(at(4)).is_empty());
         assert_eq!(retired.looked_at(at(4)).len(), 1);
-        assert_eq!(retired.roots[0].retired_at, Some(at(3)));
+        assert_eq!(
+            retired.roots[0].retired_at,
+            Some(at(4)),
+            "what was made until then lay beside it"
+        );
     }
 
     #[test]

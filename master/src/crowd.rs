@@ -1,8 +1,9 @@
 //! The crowd before a door: connections that have not shown who they are.
 //!
-//! A place in it is shared fairly among addresses. When there is none left, whoever comes from an address with few
-//! displaces the oldest of the address with the most: one address that opens connection after connection keeps nobody
-//! out but itself. An address of version 6 counts with its /64, which one machine has to itself.
+//! A place in it is shared fairly among addresses. When an address has its share, or when there is no place left, a newcomer
+//! displaces the oldest of the address with the most: whoever opens connection after connection keeps nobody out, not even
+//! those who come from the same address and say who they are at once. An address of version 6 counts with its /64, which
+//! one machine has to itself.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -47,15 +48,14 @@ impl Crowd {
         }
     }
 
-    /// Takes a place for a connection from `address`. None when its address has more than its share.
+    /// Takes a place for a connection from `address`. None when no other address has more of them.
     pub fn enter(self: &Arc<Self>, address: IpAddr) -> Option<Place> {
         let block = block(address);
         let mut inner = self.inner();
         let theirs = inner.by.get(&block).map_or(0, BTreeMap::len);
         if theirs >= self.most / 2 {
-            return None;
-        }
-        if inner.total >= self.most {
+            inner.displace_oldest(block);
+        } else if inner.total >= self.most {
             inner.displace(theirs)?;
         }
         let id = inner.next;
@@ -99,11 +99,16 @@ impl Inner {
         if most <= theirs {
             return None;
         }
-        let (id, oldest) = self.by.get(&block)?.first_key_value()?;
-        let (id, oldest) = (*id, oldest.clone());
-        oldest.cancel();
-        self.leave(block, id);
+        self.displace_oldest(block);
         Some(())
+    }
+
+    fn displace_oldest(&mut self, block: IpAddr) {
+        let oldest = self.by.get(&block).and_then(BTreeMap::first_key_value);
+        if let Some((id, oldest)) = oldest.map(|(id, oldest)| (*id, oldest.clone())) {
+            oldest.cancel();
+            self.leave(block, id);
+        }
     }
 
     fn leave(&mut self, block: IpAddr, id: u64) {
@@ -145,10 +150,15 @@ mod tests {
     }
 
     #[test]
-    fn one_address_has_half_the_places_and_no_more() {
+    fn one_address_has_half_the_places_and_its_newest_are_in_them() {
         let crowd = Arc::new(Crowd::new(8));
-        let places: Vec<_> = (0..8).map_while(|_| crowd.enter(v4(1))).collect();
-        assert_eq!(places.len(), 4);
+        let places: Vec<_> = (0..8).filter_map(|_| crowd.enter(v4(1))).collect();
+        let displaced: Vec<_> = places
+            .iter()
+            .map(|place| place.displaced.is_cancelled())
+            .collect();
+        assert_eq!(displaced, [true, true, true, true, false, false, false, false]);
+        assert_eq!(crowd.len(), 4);
         assert!(crowd.enter(v4(2)).is_some());
     }
 

@@ -27,6 +27,7 @@ use crate::{
     observed::Observed,
     record::{HostRecord, HostStanding, Record, key},
     refused::Refused,
+    renewal::Pace,
     sessions::Sessions,
     signer::Signer,
     store::{Audit, Commit, CommitError, Guard, Revision, Store, Write},
@@ -52,6 +53,8 @@ pub struct Desk {
     pub signer: Arc<Signer>,
     /// The succession of CAs, as it is in force.
     pub ca: Work,
+    /// How fast hosts get certificates.
+    pub pace: Pace,
     /// What hosts said.
     pub observed: Observed,
     /// Who is connected.

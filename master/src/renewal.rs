@@ -3,8 +3,15 @@
 //! Plain functions of a record. A key always gets the same certificate back, so a lost reply is harmless; the first
 //! call under a pending pin makes it current and drops the others in one commit.
 
+use std::{
+    collections::HashMap,
+    sync::{Mutex, PoisonError},
+};
+
 use jiff::{SignedDuration, Timestamp};
+use picket_clock::Instant;
 use picket_pki::{Fingerprint, PinKind, lifetime};
+use picket_proto::host::HostId;
 
 use crate::record::{HostRecord, MOST_SPENT, Pin, Pins};
 
@@ -30,6 +37,40 @@ pub enum Renewal {
 
 /// A host gets at most one certificate for a new key in this time.
 pub const SPACING: SignedDuration = SignedDuration::from_secs(60);
+
+/// So many certificates a host gets at once, and then one in each [`SPACING`]. Whoever uses each new one at once may ask for
+/// another, and each costs a signature, a record in the journal, and the memory of an old one.
+const BURST: u32 = 8;
+/// So many hosts are remembered before those that have their whole burst again are forgotten.
+const MOST_PACED: usize = 1024;
+
+/// How fast hosts get certificates.
+#[derive(Debug, Default)]
+pub struct Pace(Mutex<HashMap<HostId, (u32, Instant)>>);
+
+impl Pace {
+    /// Whether a host may have another one at `now`; then it is counted.
+    pub fn allows(&self, host: HostId, now: Instant) -> bool {
+        let spacing = SPACING.unsigned_abs();
+        let back = |at: Instant| {
+            u32::try_from(now.saturating_duration_since(at).as_secs() / spacing.as_secs()).unwrap_or(u32::MAX)
+        };
+        let mut taken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if taken.len() >= MOST_PACED {
+            taken.retain(|_, (many, at)| back(*at) < *many);
+        }
+        let (many, at) = taken.entry(host).or_insert((0, now));
+        let gained = back(*at);
+        if gained > 0 {
+            (*many, *at) = (many.saturating_sub(gained), now);
+        }
+        if *many >= BURST {
+            return false;
+        }
+        *many += 1;
+        true
+    }
+}
 
 /// Decides on a request by `key`, made at `now` under the pin with `fingerprint`.
 #[must_use]
@@ -58,10 +99,6 @@ pub fn renew(pins: &Pins, fingerprint: &Fingerprint, key: &Fingerprint, now: Tim
             by: first.from.clone(),
         },
         (_, Some(unused)) if recent(unused) => Renewal::TooSoon,
-        // Using each new certificate at once would make it as cheap to ask for key after key.
-        (PinKind::Current | PinKind::Pending, _) if pins.current.as_ref().is_some_and(recent) => {
-            Renewal::TooSoon
-        }
         (PinKind::Bundle | PinKind::Current | PinKind::Pending | PinKind::Operator, _) => Renewal::Issue,
     }
 }
@@ -125,7 +162,7 @@ fn spend(pins: &mut Pins, fingerprint: Fingerprint) {
 
 #[cfg(test)]
 mod tests {
-    use picket_proto::host::{HostId, Labels};
+    use picket_proto::host::Labels;
     use uuid::Uuid;
 
     use super::*;
@@ -273,6 +310,20 @@ mod tests {
             (Some(pin(4)), None, None)
         );
         assert_eq!(cut.pins.spent, [print(1), print(3), print(2)]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_host_that_uses_each_new_certificate_at_once_gets_a_few_and_then_one_a_minute() {
+        let (pace, oslo) = (Pace::default(), HostId(Uuid::from_u128(1)));
+        let now = Instant::now();
+        let got = |now| (0..100).filter(|_| pace.allows(oslo, now)).count();
+        assert_eq!(got(now), 8);
+        assert!(
+            pace.allows(HostId(Uuid::from_u128(2)), now),
+            "nobody waits for another"
+        );
+        assert_eq!(got(now + std::time::Duration::from_secs(61)), 1);
+        assert_eq!(got(now + std::time::Duration::from_secs(3600)), 8);
     }
 
     #[test]

@@ -41,7 +41,16 @@ pub(super) async fn verify(
     let memory = Memory::of(desk.home(), authorities.trust_domain());
     let remembered = if forget { None } else { memory.recall()? };
     let kept = match heads {
-        Some(path) => elsewhere(path, &authorities)?,
+        Some(path) => {
+            let (heads, of_others) = elsewhere(path, &authorities)?;
+            if of_others > 0 {
+                desk.print.note(&format!(
+                    "{of_others} heads in {} are of a CA that your bundle does not trust (any more) and say nothing",
+                    path.display()
+                ));
+            }
+            heads
+        }
         None => Vec::new(),
     };
     let known: Vec<Head> = remembered.iter().chain(&kept).cloned().collect();
@@ -50,6 +59,8 @@ pub(super) async fn verify(
         None => of_master(desk, &known).await?,
     };
     let closing: SignedHead = closing.parse().map_err(|error| foreign(&error))?;
+    // The bundle may have followed the CA on the way there.
+    let authorities = desk.authorities()?;
     let head = closing.checked(&authorities).map_err(|error| foreign(&error))?;
     let same = remembered
         .as_ref()
@@ -217,8 +228,9 @@ fn of_file(path: &Path, known: &[Head]) -> Result<(Chain, String), Fault> {
     }
 }
 
-/// Heads that somebody kept. Each must be one of this CA's masters: a file that proves nothing is not taken for one.
-fn elsewhere(path: &Path, authorities: &Authorities) -> Result<Vec<Head>, Fault> {
+/// Heads that somebody kept, and how many in the file are of another CA: they say nothing, and a file that has no others
+/// is not taken for one.
+fn elsewhere(path: &Path, authorities: &Authorities) -> Result<(Vec<Head>, usize), Fault> {
     let unread = |cause: std::io::Error| Fault::Failed(format!("cannot read {}: {cause}", path.display()));
     let mut text = String::new();
     File::open(path)
@@ -226,16 +238,21 @@ fn elsewhere(path: &Path, authorities: &Authorities) -> Result<Vec<Head>, Fault>
         .take(LONGEST_HEADS)
         .read_to_string(&mut text)
         .map_err(unread)?;
-    let mut heads = Vec::new();
+    let (mut heads, mut of_others, mut why) = (Vec::new(), 0, None);
     for head in texts(&text) {
         let signed: SignedHead = head
             .parse()
             .map_err(|error| Fault::Failed(format!("{}: {error}", path.display())))?;
-        let head = signed.checked(authorities);
-        heads.push(
-            head.map_err(|error| Fault::Failed(format!("{}: {error}", path.display())))?
-                .clone(),
-        );
+        match signed.checked(authorities) {
+            Ok(head) => heads.push(head.clone()),
+            Err(error) => {
+                of_others += 1;
+                why = Some(error);
+            }
+        }
+    }
+    if let (true, Some(error)) = (heads.is_empty(), why) {
+        return Err(Fault::Failed(format!("{}: {error}", path.display())));
     }
     if heads.is_empty() {
         let nothing = format!(
@@ -244,7 +261,7 @@ fn elsewhere(path: &Path, authorities: &Authorities) -> Result<Vec<Head>, Fault>
         );
         return Err(Fault::Failed(nothing));
     }
-    Ok(heads)
+    Ok((heads, of_others))
 }
 
 /// The heads in a file: events in an array or one a line, lines of an export, or heads as they are.
