@@ -118,6 +118,7 @@ pub async fn measure(plan: &Plan, clock: &Clock) -> Result<Measured, RunError> {
 }
 
 /// Refuses a fleet that does not fit into one process.
+#[allow(clippy::result_large_err, reason = "it is returned once in a run")]
 pub(crate) fn fits(hosts: u32, descriptors: u64) -> Result<(), RunError> {
     let most = descriptors.min(MOST_DESCRIPTORS);
     let fit = most.saturating_sub(OTHER_DESCRIPTORS);

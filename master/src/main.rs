@@ -389,7 +389,7 @@ fn make(plan: &Plan, clock: &Clock) -> anyhow::Result<()> {
         "A master for {} is in {}.\n\
          CA certificate SHA-256: {}\n\
          Admin bundle (keep it secret): {}\n\
-         Next: picket-master run --data-dir {1}, then\n      \
+         Next: picket-master run --config FILE, which says data_dir = \"{1}\" and how the CA's key opens; then\n      \
          picketctl --bundle {3} host enroll NAME --out NAME.bundle",
         plan.trust_domain,
         plan.data_dir.display(),

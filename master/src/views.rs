@@ -131,10 +131,8 @@ impl State {
         } else if text.starts_with(key::DEPLOYMENTS) {
             let deployment = DeploymentRecord::read(key, value)?;
             affected.hosts.extend(self.deployments.put(deployment, revision));
-        } else if text.starts_with(ca::PREFIX) {
-            if self.ca.put(key, value, revision)? {
-                affected.ca = true;
-            }
+        } else if text.starts_with(ca::PREFIX) && self.ca.put(key, value, revision)? {
+            affected.ca = true;
         }
         Ok(())
     }

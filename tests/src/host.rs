@@ -444,7 +444,7 @@ fn put_identity(directory: &std::path::Path, lab: &Lab, node: NodeId) {
     picket_durable::create_private_dir(&home).expect("a machine's directory takes another one");
     let identity = lab.secret(node).expect("a node that was grown has an identity");
     let text = identity.to_secret_text();
-    picket_durable::write_private(&home.join("identity.secret"), text.as_bytes()).expect("and a file");
+    picket_durable::write_private(home.join("identity.secret"), text.as_bytes()).expect("and a file");
 }
 
 /// An engine that has our image.

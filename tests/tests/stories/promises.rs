@@ -25,15 +25,15 @@ fn every_promise_names_a_test_that_there_is() {
 
 /// The names of all functions in the tree's Rust files.
 fn collect(folder: &Path, names: &mut BTreeSet<String>) {
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
+    for entry in fs::read_dir(folder).expect("the tree can be read") {
+        let path = entry.expect("and so can its entries").path();
         let hidden = path
             .file_name()
             .is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
         if path.is_dir() && !hidden && !path.ends_with("target") {
             collect(&path, names);
         } else if path.extension().is_some_and(|kind| kind == "rs") {
-            let text = fs::read_to_string(&path).unwrap();
+            let text = fs::read_to_string(&path).expect("sources are text");
             let found = text.split("fn ").skip(1).filter_map(|rest| rest.split_once('('));
             names.extend(found.map(|(name, _)| name.to_owned()));
         }
