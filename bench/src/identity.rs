@@ -273,7 +273,7 @@ pub async fn operator(dir: &Path, admin: &str, clock: &Clock) -> Result<Channel,
     Ok(connected.map_err(IdentityError::Handshake)?.channel)
 }
 
-/// Bans every host, [`AT_ONCE`] at once, and waits until each sees its session end.
+/// Bans every host, `AT_ONCE` at once, and waits until each sees its session end.
 ///
 /// # Errors
 /// When the master refuses, or a session does not end.
