@@ -80,9 +80,9 @@ enum Verb {
     /// Whoever NAME was, it is an admin from then on: also when it, or every admin, was revoked or has expired. What
     /// DEVICE had before opens nothing any more.
     AdminBundle {
-        /// The master's data directory.
-        #[arg(long, value_name = "DIR", default_value = DATA_DIR)]
-        data_dir: PathBuf,
+        /// The master's data directory [default: the configuration's].
+        #[arg(long, value_name = "DIR")]
+        data_dir: Option<PathBuf>,
         /// The operator it is for.
         #[arg(long, value_name = "NAME", default_value = "admin")]
         name: String,
@@ -155,7 +155,7 @@ enum CaKeyVerb {
 /// How the CA's key is reached while no master runs.
 #[derive(clap::Args)]
 struct Ca {
-    /// The configuration file, whose `[ca]` says how the CA's key is kept; it need not be there.
+    /// The configuration file, which says how the CA's key is kept; it need not be there.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// The file with the passphrase of the CA's key; overrides `ca.passphrase_file`.
@@ -164,15 +164,19 @@ struct Ca {
 }
 
 impl Ca {
-    /// How the CA's key is kept: as the flags say, or the configuration, or the environment.
-    fn key(&self) -> anyhow::Result<CaKey> {
+    /// The settings: the flags over the environment over the configuration file, where there is one.
+    fn settings(&self) -> anyhow::Result<Config> {
         let flags = [("ca.passphrase_file", self.passphrase_file.clone())];
-        let config = match &self.config {
+        Ok(match &self.config {
             Some(file) => Config::load(file, &flags)?,
             None if Path::new(CONFIG).exists() => Config::load(Path::new(CONFIG), &flags)?,
             None => Config::without_file(&flags)?,
-        };
-        Ok(config.ca)
+        })
+    }
+
+    /// How the CA's key is kept.
+    fn key(&self) -> anyhow::Result<CaKey> {
+        Ok(self.settings()?.ca)
     }
 
     /// Where the passphrase of the key in the data directory comes from.
@@ -260,10 +264,7 @@ fn main() -> ExitCode {
             device,
             out,
             ca,
-        } => {
-            let out = out.unwrap_or_else(|| data_dir.join("admin.bundle"));
-            admin_bundle(&data_dir, &name, &device, &out, &ca, &clock)
-        }
+        } => admin_bundle(data_dir, &name, &device, out, &ca, &clock),
         Verb::CaKey { verb } => ca_key(verb),
         Verb::Verify { data_dir } => return verified(&data_dir),
         Verb::Snapshot { data_dir, to } => store::snapshot(&data_dir, &to, &clock)
@@ -420,15 +421,18 @@ fn ca_key(verb: CaKeyVerb) -> anyhow::Result<()> {
 }
 
 fn admin_bundle(
-    data_dir: &Path,
+    data_dir: Option<PathBuf>,
     name: &str,
     device: &Name,
-    out: &Path,
+    out: Option<PathBuf>,
     ca: &Ca,
     clock: &Clock,
 ) -> anyhow::Result<()> {
-    let ca = ca.key()?;
-    let authority = runtime()?.block_on(local::admin_bundle(data_dir, name, device, out, &ca, clock))?;
+    let settings = ca.settings()?;
+    let data_dir = data_dir.unwrap_or(settings.data_dir);
+    let out = out.unwrap_or_else(|| data_dir.join("admin.bundle"));
+    let made = local::admin_bundle(&data_dir, name, device, &out, &settings.ca, clock);
+    let authority = runtime()?.block_on(made)?;
     say(&format!(
         "The bundle of operator {name} for its device {device} is in {}.\nCA certificate SHA-256: {authority}",
         out.display()
