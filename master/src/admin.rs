@@ -30,7 +30,7 @@ fn network_id(text: &str) -> Result<NetworkId, Refused> {
         .map_err(|error| Refused::invalid("network_id", error))
 }
 
-fn reason(text: &str) -> Result<String, Refused> {
+pub(crate) fn reason(text: &str) -> Result<String, Refused> {
     let trimmed = text.trim();
     if trimmed.is_empty() {
         return Err(Refused::invalid(

@@ -34,6 +34,7 @@ use crate::{
     refused::Refused,
     signer::{Bundled, CaKey, Signer, SignerError},
     store::{Commit, CommitError, Guard, LockError, OpenError, ReadError, Store},
+    time::Back,
 };
 
 /// The device of a bundle that is made for no other.
@@ -51,6 +52,16 @@ struct Ask {
     device: Name,
     /// What is to be signed, in hex: the key is made by whoever asks, and stays there.
     csr: String,
+}
+
+/// Asks a master to believe its machine's clock.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AcceptClock {
+    /// Why.
+    accept_clock: String,
+    /// Whether the master's time may go back.
+    go_back: bool,
 }
 
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -316,6 +327,25 @@ async fn ask_succession(data_dir: &Path) -> Result<CaRecord, LocalError> {
         .map_err(|cause| silent(data_dir, io::Error::new(io::ErrorKind::InvalidData, cause)))
 }
 
+/// Has the running master believe its machine's clock: after a jump ahead and back, its certificate may be of a time that
+/// has not come, and nobody reaches the admin API to say so.
+///
+/// # Errors
+/// When no master runs, or it refuses.
+pub async fn accept_clock(data_dir: &Path, reason: &str, back: Back) -> Result<(), LocalError> {
+    let ask = AcceptClock {
+        accept_clock: reason.to_owned(),
+        go_back: back == Back::GoBack,
+    };
+    let ask = serde_json::to_string(&ask).unwrap_or_default();
+    let line = exchange(data_dir, &format!("{ask}\n")).await?;
+    let answer: Answer = serde_json::from_str(&line)
+        .map_err(|cause| silent(data_dir, io::Error::new(io::ErrorKind::InvalidData, cause)))?;
+    answer
+        .refused
+        .map_or(Ok(()), |refused| Err(LocalError::Refused(refused)))
+}
+
 async fn ask_certificate(data_dir: &Path, ask: &Ask) -> Result<Answer, LocalError> {
     let ask = serde_json::to_string(ask).unwrap_or_default();
     let line = exchange(data_dir, &format!("{ask}\n")).await?;
@@ -406,6 +436,12 @@ async fn answer(desk: &Desk, mut stream: UnixStream, record: &MasterRecord) -> i
         serde_json::to_string(record)?
     } else if line.trim() == "ca" {
         serde_json::to_string(&desk.succession().0)?
+    } else if let Ok(asked) = serde_json::from_str::<AcceptClock>(&line) {
+        let refused = believe_clock(desk, asked).await.err();
+        serde_json::to_string(&Answer {
+            refused: refused.map(|error| crate::status::chain(&error)),
+            ..Answer::default()
+        })?
     } else {
         let answer = match serde_json::from_str::<Ask>(&line) {
             Ok(ask) => sign_and_pin(desk, ask).await.unwrap_or_else(|error| Answer {
@@ -420,6 +456,16 @@ async fn answer(desk: &Desk, mut stream: UnixStream, record: &MasterRecord) -> i
         serde_json::to_string(&answer)?
     };
     write.write_all(format!("{text}\n").as_bytes()).await
+}
+
+async fn believe_clock(desk: &Desk, asked: AcceptClock) -> Result<(), Refused> {
+    let back = if asked.go_back {
+        Back::GoBack
+    } else {
+        Back::StandStill
+    };
+    let reason = crate::admin::reason(&asked.accept_clock)?;
+    desk.accept_clock(&local(), &reason, back).await
 }
 
 async fn sign_and_pin(desk: &Desk, ask: Ask) -> Result<Answer, Refused> {

@@ -19,6 +19,7 @@ use picket_master::{
     listen, local, run,
     signer::{self, CaKey, PassphraseFrom},
     store::{self, Store, accept, restore, verify},
+    time::Back,
 };
 use picket_pki::TrustDomain;
 use picket_proto::host::Name;
@@ -94,6 +95,20 @@ enum Verb {
         out: Option<PathBuf>,
         #[command(flatten)]
         ca: Ca,
+    },
+    /// Has the running master believe its machine's clock, where picketctl cannot reach it to say so.
+    ///
+    /// After the clock jumped ahead and back, the master's certificate may be of a time that has not come.
+    AcceptClock {
+        /// The master's data directory.
+        #[arg(long, value_name = "DIR", default_value = DATA_DIR)]
+        data_dir: PathBuf,
+        /// Why; it is audited.
+        #[arg(long, value_name = "TEXT")]
+        reason: String,
+        /// Let the master's time go back, where it is ahead of the clock; without this it stands still.
+        #[arg(long)]
+        go_back: bool,
     },
     /// Encrypts the CA's key, or gives it another passphrase; a running master goes on with the key it has.
     CaKey {
@@ -265,6 +280,11 @@ fn main() -> ExitCode {
             out,
             ca,
         } => admin_bundle(data_dir, &name, &device, out, &ca, &clock),
+        Verb::AcceptClock {
+            data_dir,
+            reason,
+            go_back,
+        } => accept_clock(&data_dir, &reason, go_back),
         Verb::CaKey { verb } => ca_key(verb),
         Verb::Verify { data_dir } => return verified(&data_dir),
         Verb::Snapshot { data_dir, to } => store::snapshot(&data_dir, &to, &clock)
@@ -418,6 +438,12 @@ fn ca_key(verb: CaKeyVerb) -> anyhow::Result<()> {
             say("The CA's key has the new passphrase; a master needs it from its next start on.")
         }
     }
+}
+
+fn accept_clock(data_dir: &Path, reason: &str, go_back: bool) -> anyhow::Result<()> {
+    let back = if go_back { Back::GoBack } else { Back::StandStill };
+    runtime()?.block_on(local::accept_clock(data_dir, reason, back))?;
+    say("The master believes the clock of its machine.")
 }
 
 fn admin_bundle(

@@ -60,6 +60,19 @@ fn the_store_is_verified_and_copied_beside_a_running_master() {
 }
 
 #[test]
+fn the_clock_is_accepted_on_the_masters_own_machine_with_a_reason_and_only_while_a_master_runs() {
+    let mut site = Site::new();
+    let said = site.master.local("accept-clock", &["--reason", "a story"]).ok();
+    assert!(said.stdout.contains("believes the clock"), "{}", said.stdout);
+    let without = site.master.local("accept-clock", &["--reason", " "]);
+    assert!(without.stderr.contains("reason"), "{}", without.stderr);
+    assert_eq!(without.code, Some(1));
+    site.master.stop();
+    let silent = site.master.local("accept-clock", &["--reason", "a story"]);
+    assert_eq!(silent.code, Some(1), "{}", silent.stderr);
+}
+
+#[test]
 fn an_admin_bundle_is_made_beside_a_running_master_and_works_at_once() {
     let site = Site::new();
     let out = site.root().join("ana.bundle");
