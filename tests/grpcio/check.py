@@ -54,12 +54,12 @@ class AdminApi(unittest.TestCase):
         data = cls.root / "data"
         run(
             "picket-master", "init", "--data-dir", data, "--trust-domain", "example.org", "--name", NAME,
-            "--advertise", f"127.0.0.1:{agents}", "--admin-address", f"127.0.0.1:{admin}",
+            "--advertise", f"127.0.0.1:{agents}", "--admin-address", f"127.0.0.1:{admin}", "--plain-ca-key",
         )  # fmt: skip
         config = cls.root / "master.toml"
         config.write_text(
             f'data_dir = "{data}"\nagents.listen = "127.0.0.1:{agents}"\n'
-            f'admin.listen = "127.0.0.1:{admin}"\nmetrics.listen = "127.0.0.1:{monitor}"\n'
+            f'admin.listen = "127.0.0.1:{admin}"\nmetrics.listen = "127.0.0.1:{monitor}"\nca.key = "plain"\n'
         )
         log = cls.enterClassContext(open(cls.root / "master.log", "wb"))
         cls.master = subprocess.Popen([PROGRAMS / "picket-master", "run", "--config", config], stderr=log)
