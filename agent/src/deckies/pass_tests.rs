@@ -313,7 +313,7 @@ async fn an_update_that_is_refused_leaves_what_runs_alone() {
     assert_eq!(ids(&engine).await, before);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_pass_that_waits_for_images_ends_when_another_document_comes_and_has_changed_nothing() {
     let (engine, mut deckies) = house();
     engine.publish_image("picket-decoy:2");
@@ -322,6 +322,7 @@ async fn a_pass_that_waits_for_images_ends_when_another_document_comes_and_has_c
     for decky in want.deckies.values_mut() {
         decky.services[0].image = "picket-decoy:2".to_owned();
     }
+    // Simulated time passes when nothing else can happen: the pass waits for its images by then.
     let newer = tokio::time::sleep(Duration::from_millis(10));
     let pass = deckies.pass_unless(&want, newer);
     let report = tokio::time::timeout(Duration::from_secs(5), pass)
