@@ -261,6 +261,7 @@ impl Host {
             node: Some(node(self.number)),
             node_standing: Default::default(),
             node_identity: None,
+            former_nodes: Vec::new(),
         };
         let claim = Write::Put(key::name(&name), self.id.to_string().into_bytes());
         [record.put(), claim]

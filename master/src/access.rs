@@ -118,14 +118,46 @@ pub const ACCESS: &[Access] = &[
     changes(Callers::ADMINS, "/picket.admin.v1.CaService/RetireCa"),
     reads(Callers::READERS, "/picket.admin.v1.ClockService/GetClock"),
     changes(Callers::WORKERS, "/picket.admin.v1.ClockService/AcceptClock"),
+    changes(Callers::WORKERS, "/picket.admin.v1.NetworkService/CreateNetwork"),
     changes(Callers::WORKERS, "/picket.admin.v1.NetworkService/AdoptNetwork"),
     changes(Callers::WORKERS, "/picket.admin.v1.NetworkService/EnforceNetwork"),
-    reads(Callers::READERS, "/picket.admin.v1.NetworkService/ListNetworks"),
+    reads(Callers::READERS, "/picket.admin.v1.NetworkService/PlanNetwork"),
+    changes(Callers::WORKERS, "/picket.admin.v1.NetworkService/ApplyNetwork"),
+    reads(Callers::OPERATORS, "/picket.admin.v1.NetworkService/ListNetworks"),
     reads(Callers::READERS, "/picket.admin.v1.NetworkService/GetNetwork"),
-    reads(Callers::READERS, "/picket.admin.v1.MemberService/ListMembers"),
-    reads(Callers::READERS, "/picket.admin.v1.MemberService/GetMember"),
+    changes(
+        Callers::WORKERS,
+        "/picket.admin.v1.NetworkService/ReconcileNetwork",
+    ),
+    changes(Callers::WORKERS, "/picket.admin.v1.NetworkService/ResumeNetwork"),
+    changes(Callers::ADMINS, "/picket.admin.v1.NetworkService/DeleteNetwork"),
+    reads(Callers::OPERATORS, "/picket.admin.v1.MemberService/ListMembers"),
+    reads(Callers::OPERATORS, "/picket.admin.v1.MemberService/GetMember"),
     changes(Callers::WORKERS, "/picket.admin.v1.MemberService/AdmitMember"),
+    changes(Callers::OPERATORS, "/picket.admin.v1.MemberService/RequestMember"),
+    changes(Callers::READERS, "/picket.admin.v1.MemberService/ApproveMember"),
+    changes(Callers::READERS, "/picket.admin.v1.MemberService/DenyMember"),
+    changes(Callers::OPERATORS, "/picket.admin.v1.MemberService/CancelMember"),
     changes(Callers::WORKERS, "/picket.admin.v1.MemberService/RevokeMember"),
+    changes(
+        Callers::OPERATORS,
+        "/picket.admin.v1.MemberService/ActivateMember",
+    ),
+    changes(Callers::READERS, "/picket.admin.v1.MemberService/ExtendMember"),
+    changes(Callers::OPERATORS, "/picket.admin.v1.MemberService/EndMember"),
+    changes(
+        Callers::OPERATORS,
+        "/picket.admin.v1.DeviceService/RegisterDevice",
+    ),
+    reads(Callers::OPERATORS, "/picket.admin.v1.DeviceService/ListDevices"),
+    changes(Callers::OPERATORS, "/picket.admin.v1.DeviceService/RemoveDevice"),
+    changes(Callers::WORKERS, "/picket.admin.v1.KillService/Kill"),
+    reads(Callers::READERS, "/picket.admin.v1.KillService/WatchKill"),
+    reads(Callers::READERS, "/picket.admin.v1.KillService/ListKills"),
+    changes(Callers::WORKERS, "/picket.admin.v1.KillService/Unkill"),
+    changes(Callers::WORKERS, "/picket.admin.v1.MoonService/CreateMoon"),
+    reads(Callers::READERS, "/picket.admin.v1.MoonService/ListMoons"),
+    changes(Callers::WORKERS, "/picket.admin.v1.MoonService/RemoveMoon"),
     reads(
         Callers::READERS,
         "/picket.admin.v1.DeploymentService/PlanDeployment",
@@ -195,20 +227,37 @@ mod tests {
     }
 
     #[test]
-    fn an_admin_may_what_anybody_may_and_a_viewer_changes_nothing_but_its_own_certificate() {
+    fn an_admin_may_what_anybody_may() {
         for line in ACCESS {
             let others = OperatorRole::ALL
                 .into_iter()
                 .any(|role| line.callers.include(role));
             assert_eq!(line.callers.include(OperatorRole::Admin), others, "{}", line.path);
-            let viewer_changes = line.effect == Effect::Changes && line.callers.include(OperatorRole::Viewer);
-            assert_eq!(
-                viewer_changes,
-                line.path.ends_with("/RenewOperator"),
-                "{}",
-                line.path
-            );
         }
+    }
+
+    #[test]
+    fn a_viewer_changes_only_what_is_its_own_or_what_a_network_asks_it_to_decide() {
+        let may: Vec<_> = ACCESS
+            .iter()
+            .filter(|line| line.effect == Effect::Changes && line.callers.include(OperatorRole::Viewer))
+            .filter_map(|line| line.path.rsplit('/').next())
+            .collect();
+        assert_eq!(
+            may,
+            [
+                "RequestMember",
+                "ApproveMember",
+                "DenyMember",
+                "CancelMember",
+                "ActivateMember",
+                "ExtendMember",
+                "EndMember",
+                "RegisterDevice",
+                "RemoveDevice",
+                "RenewOperator",
+            ]
+        );
     }
 
     #[test]

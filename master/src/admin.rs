@@ -6,10 +6,13 @@ pub mod ca;
 pub mod clock;
 pub mod deckies;
 pub mod deployments;
+pub mod devices;
 pub mod events;
 mod host_nodes;
 pub mod hosts;
+pub mod kills;
 pub mod members;
+pub mod moons;
 pub mod networks;
 pub mod operators;
 

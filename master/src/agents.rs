@@ -152,7 +152,7 @@ impl AgentService for Agents {
             .filter(|offered| offered.digest == digest);
         let made = offered.map(|offered| {
             let views = self.desk.views.read();
-            desired::document(&views, caller.id, kind, offered.since)
+            desired::document(&views, caller.id, kind, offered.since, self.desk.now())
         });
         let Some(made) = made.filter(|made| made.digest == digest) else {
             let refused =

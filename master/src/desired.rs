@@ -3,20 +3,18 @@
 //! A document's generation is the revision of the newest record it depends on: it only goes up, it is the same after a
 //! restart, and what changed since a generation is what has a newer revision.
 
-use std::collections::BTreeSet;
+mod stay;
 
 use bytes::Bytes;
+use jiff::Timestamp;
 use picket_proto::{
     beat::{Digest, MOST_INLINE_BYTES},
-    document::{Contents, Document, Kind, Lineage, Rules, Stamp},
+    document::{Contents, Document, Kind, Lineage, Stamp},
     host::HostId,
+    stay::Stay,
 };
 
-use crate::{
-    record::{HostStanding, NetworkMode},
-    store::Revision,
-    views::State,
-};
+use crate::{record::network::Governor, store::Revision, views::State};
 
 /// A document made for one host: its announcement, and its body.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,10 +62,10 @@ impl Made {
 
 /// Makes a document of a host. Members come as changes after `since`; the others are always whole.
 #[must_use]
-pub fn document(state: &State, host: HostId, kind: Kind, since: u64) -> Made {
+pub fn document(state: &State, host: HostId, kind: Kind, since: u64, now: Timestamp) -> Made {
     match kind {
-        Kind::Networks => networks(state, host),
-        Kind::Members => members(state, host, since),
+        Kind::Networks => networks(state, host, now),
+        Kind::Members => members(state, host, since, now),
         Kind::Shard => {
             let shard = state.deployments.shard(host);
             Made::new(kind, state.deployments.newest(), 0, &Contents::Shard(shard))
@@ -75,61 +73,26 @@ pub fn document(state: &State, host: HostId, kind: Kind, since: u64) -> Made {
     }
 }
 
-fn networks(state: &State, id: HostId) -> Made {
-    let mut wanted = BTreeSet::new();
-    let mut generation = Revision(0);
-    // A host that is believed no longer has a newer document too, and an empty one.
-    if let Some(host) = state.roster.host(id) {
-        generation = host.revision;
-    }
-    if let Some(host) = state.roster.host(id)
-        && let Some(node) = host.record.node
-    {
-        // Two machines that say they are one node are not to be sent anywhere.
-        let proven = state
-            .roster
-            .of_node(node)
-            .is_some_and(|owner| owner.record.id == id);
-        for network in state.networks.networks_of(node) {
-            let Some(kept) = state.networks.network(network) else {
-                continue;
-            };
-            generation = generation.max(
-                state
-                    .networks
-                    .grant(network, node)
-                    .map_or(Revision(0), |g| g.effective),
-            );
-            let enforced = kept.record.mode == NetworkMode::Enforce;
-            let active = host.record.standing == HostStanding::Active;
-            if proven
-                && active
-                && enforced
-                && state.networks.decide(&state.roster, network, node).rule() == Some(true)
-            {
-                wanted.insert(network);
-            }
-        }
-    }
-    Made::new(Kind::Networks, generation, 0, &Contents::Networks(wanted))
+/// The newest revision that a host's networks depend on is that of anything said of any network: which other members a
+/// host witnesses depends on all of them.
+fn networks(state: &State, id: HostId, now: Timestamp) -> Made {
+    let Some(host) = state.roster.host(id) else {
+        return Made::new(
+            Kind::Networks,
+            Revision(0),
+            0,
+            &Contents::Networks(Stay::default()),
+        );
+    };
+    let generation = host.revision.max(state.networks.newest());
+    let stay = stay::of(state, &host.record, now);
+    Made::new(Kind::Networks, generation, 0, &Contents::Networks(stay))
 }
 
-fn members(state: &State, id: HostId, since: u64) -> Made {
-    let mut rules = Rules::new();
-    let mut generation = Revision(since);
-    // Most hosts run no controller, and every grant there is would be looked at for them.
-    if !state
-        .networks
-        .networks()
-        .any(|network| network.record.controller == id)
-    {
-        return Made::new(Kind::Members, generation, since, &Contents::Members(rules));
-    }
-    for (changed, network, node) in state.networks.changed_since(id, Revision(since)) {
-        generation = generation.max(changed);
-        if let Some(authorized) = state.networks.decide(&state.roster, network, node).rule() {
-            rules.insert((network, node), authorized);
-        }
-    }
-    Made::new(Kind::Members, generation, since, &Contents::Members(rules))
+fn members(state: &State, id: HostId, since: u64, now: Timestamp) -> Made {
+    let (generation, members) =
+        state
+            .networks
+            .changed_since(&state.roster, Governor::Host(id), Revision(since), now);
+    Made::new(Kind::Members, generation, since, &Contents::Members(members))
 }

@@ -17,9 +17,11 @@ use picket_proto::{
         admin::{
             audit_service_server::AuditServiceServer, ca_service_server::CaServiceServer,
             clock_service_server::ClockServiceServer, decky_service_server::DeckyServiceServer,
-            deployment_service_server::DeploymentServiceServer, event_service_server::EventServiceServer,
-            host_service_server::HostServiceServer, member_service_server::MemberServiceServer,
-            network_service_server::NetworkServiceServer, operator_service_server::OperatorServiceServer,
+            deployment_service_server::DeploymentServiceServer, device_service_server::DeviceServiceServer,
+            event_service_server::EventServiceServer, host_service_server::HostServiceServer,
+            kill_service_server::KillServiceServer, member_service_server::MemberServiceServer,
+            moon_service_server::MoonServiceServer, network_service_server::NetworkServiceServer,
+            operator_service_server::OperatorServiceServer,
         },
         agent::agent_service_server::AgentServiceServer,
     },
@@ -32,7 +34,8 @@ use tonic::{Request, Status, service::interceptor::InterceptedService, transport
 use crate::{
     admin::{
         audit::AuditTrail, ca::Cas, clock::Clocks, deckies::Deckies, deployments::Deployments,
-        events::EventStreams, hosts::Hosts, members::Members, networks::Networks, operators::Operators,
+        devices::Devices, events::EventStreams, hosts::Hosts, kills::Kills, members::Members, moons::Moons,
+        networks::Networks, operators::Operators,
     },
     agents::Agents,
     audit,
@@ -558,6 +561,10 @@ fn serve_admin(
             desk: Arc::clone(&desk),
             stop: stop.clone(),
         };
+        let kills = Kills {
+            desk: Arc::clone(&desk),
+            stop: stop.clone(),
+        };
         let trail = AuditTrail::new(Arc::clone(&desk), stop.clone());
         let deployments = DeploymentServiceServer::new(Deployments(Arc::clone(&desk)));
         let served = bounded(ADMIN_STREAMS)
@@ -568,6 +575,9 @@ fn serve_admin(
             .add_service(HostServiceServer::new(Hosts(Arc::clone(&desk))))
             .add_service(NetworkServiceServer::new(Networks(Arc::clone(&desk))))
             .add_service(MemberServiceServer::new(Members(Arc::clone(&desk))))
+            .add_service(DeviceServiceServer::new(Devices(Arc::clone(&desk))))
+            .add_service(KillServiceServer::new(kills))
+            .add_service(MoonServiceServer::new(Moons(Arc::clone(&desk))))
             .add_service(deployments.max_decoding_message_size(MOST_ADMIN_MESSAGE))
             .add_service(CaServiceServer::new(Cas(Arc::clone(&desk))))
             .add_service(ClockServiceServer::new(Clocks(Arc::clone(&desk))))

@@ -1,168 +1,421 @@
-//! Networks and grants, as the store has them, and the order in which decisions changed.
+//! Networks, and everything that was said of who may be on them: a view of the store's records, with the order in which
+//! decisions changed.
+//!
+//! What changed since a generation is found in three orders: of pairs of network and node, of nodes, and of whole
+//! networks. So a ban touches one node and not each of its networks, and a settings file one network and not each member.
+
+mod changes;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use picket_proto::host::HostId;
+use jiff::Timestamp;
+use picket_proto::{
+    host::{HostId, Name},
+    rules::{Governed, Members, Presence},
+};
 use picket_zerotier::ids::{NetworkId, NodeId};
 
+use self::changes::Changes;
 use crate::{
-    membership::{Decision, authorized},
-    record::{GrantRecord, NetworkMode, NetworkRecord},
+    membership::{Decision, Facts, authorized, rule},
+    record::network::{
+        ActivationRecord, Governor, GrantRecord, KillRecord, KillScope, MoonRecord, NetworkMode,
+        NetworkRecord, RegisteredRecord, RequestRecord,
+    },
     roster::Roster,
     store::Revision,
 };
 
-/// A network's record and the revision that wrote it.
+/// A record and the revision that wrote it.
 #[derive(Debug, Clone)]
-pub struct Network {
+pub struct Kept<R> {
     /// As stored.
-    pub record: NetworkRecord,
+    pub record: R,
     /// Of the last write.
     pub revision: Revision,
 }
 
-/// A grant's record, and when what it means changed last.
-#[derive(Debug, Clone)]
-pub struct Grant {
-    /// As stored.
-    pub record: GrantRecord,
-    /// Of the last write.
-    pub revision: Revision,
-    /// Of the last write of anything the decision depends on: the grant, the network, the node's host.
-    pub effective: Revision,
-}
+/// A network's record.
+pub type Network = Kept<NetworkRecord>;
 
-/// Every network and grant.
+type ByPair<R> = BTreeMap<NetworkId, BTreeMap<NodeId, Kept<R>>>;
+
+/// Every network, and what was said of its members.
 #[derive(Debug, Default)]
 pub struct Networks {
     networks: BTreeMap<NetworkId, Network>,
-    grants: BTreeMap<NetworkId, BTreeMap<NodeId, Grant>>,
-    /// The same grants in the order their decisions changed: what changed since a generation is a range of it.
-    changed: BTreeMap<Revision, BTreeSet<(NetworkId, NodeId)>>,
-    /// The networks a node has grants on.
-    of_node: HashMap<NodeId, BTreeSet<NetworkId>>,
+    grants: ByPair<GrantRecord>,
+    activations: ByPair<ActivationRecord>,
+    requests: ByPair<RequestRecord>,
+    devices: BTreeMap<NodeId, Kept<RegisteredRecord>>,
+    /// Of devices that stand.
+    names: HashMap<Name, NodeId>,
+    kills: BTreeMap<String, Kept<KillRecord>>,
+    moons: BTreeMap<NodeId, Kept<MoonRecord>>,
+    pairs: Changes<(NetworkId, NodeId)>,
+    nodes: Changes<NodeId>,
+    whole: Changes<NetworkId>,
+    /// Of the last kill of everybody, and its lifting.
+    everything: Revision,
+    /// Of anything at all that is said here.
+    newest: Revision,
+}
+
+/// What a change here is about; whoever is told of it follows from that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Touched {
+    /// One node on one network.
+    Pair(NetworkId, NodeId),
+    /// One node on every network.
+    Node(NodeId),
+    /// One network, with all of its members.
+    Network(NetworkId),
+    /// Everything.
+    All,
+    /// No decision.
+    Nothing,
 }
 
 impl Networks {
-    /// Takes in a network's record.
-    pub fn put_network(&mut self, record: NetworkRecord, revision: Revision) {
-        let id = record.id;
-        self.networks.insert(id, Network { record, revision });
-        let nodes: Vec<_> = self.grants_on(id).map(|(node, _)| node).collect();
-        for node in nodes {
-            self.touch(id, node, revision);
+    fn note(&mut self, touched: Touched, revision: Revision) -> Touched {
+        self.newest = self.newest.max(revision);
+        match touched {
+            Touched::Pair(network, node) => self.pairs.touch((network, node), revision),
+            Touched::Node(node) => self.nodes.touch(node, revision),
+            Touched::Network(network) => self.whole.touch(network, revision),
+            Touched::All => self.everything = self.everything.max(revision),
+            Touched::Nothing => {}
         }
+        touched
+    }
+
+    /// Takes in a network's record.
+    pub fn put_network(&mut self, record: NetworkRecord, revision: Revision) -> Touched {
+        let id = record.id;
+        self.networks.insert(id, Kept { record, revision });
+        self.note(Touched::Network(id), revision)
     }
 
     /// Takes in a grant's record.
-    pub fn put_grant(&mut self, record: GrantRecord, revision: Revision) {
+    pub fn put_grant(&mut self, record: GrantRecord, revision: Revision) -> Touched {
         let (network, node) = (record.network, record.node);
-        let grant = Grant {
-            record,
-            revision,
-            effective: revision,
+        let kept = Kept { record, revision };
+        self.grants.entry(network).or_default().insert(node, kept);
+        self.note(Touched::Pair(network, node), revision)
+    }
+
+    /// Takes in an activation's record.
+    pub fn put_activation(&mut self, record: ActivationRecord, revision: Revision) -> Touched {
+        let (network, node) = (record.network, record.node);
+        let kept = Kept { record, revision };
+        self.activations.entry(network).or_default().insert(node, kept);
+        self.note(Touched::Pair(network, node), revision)
+    }
+
+    /// Takes in a request's record, which decides nothing by itself.
+    pub fn put_request(&mut self, record: RequestRecord, revision: Revision) -> Touched {
+        let (network, node) = (record.network, record.node);
+        let kept = Kept { record, revision };
+        self.requests.entry(network).or_default().insert(node, kept);
+        Touched::Nothing
+    }
+
+    /// Takes in the record of a person's device.
+    pub fn put_device(&mut self, record: RegisteredRecord, revision: Revision) -> Touched {
+        let node = record.node;
+        if let Some(old) = self.devices.get(&node)
+            && self.names.get(&old.record.name) == Some(&node)
+        {
+            self.names.remove(&old.record.name);
+        }
+        if record.removed.is_none() {
+            self.names.insert(record.name.clone(), node);
+        }
+        self.devices.insert(node, Kept { record, revision });
+        self.note(Touched::Node(node), revision)
+    }
+
+    /// Takes in a kill's record. Returns everything that it is about.
+    pub fn put_kill(&mut self, record: KillRecord, revision: Revision, roster: &Roster) -> Vec<Touched> {
+        let touched = match &record.scope {
+            KillScope::Node(node) => vec![Touched::Node(*node)],
+            KillScope::Host(host) => nodes_of_host(roster, *host).map(Touched::Node).collect(),
+            KillScope::Network(network) => vec![Touched::Network(*network)],
+            KillScope::Owner(owner) => self.devices_of(owner).map(Touched::Node).collect(),
+            KillScope::All => vec![Touched::All],
         };
-        if let Some(old) = self.grants.entry(network).or_default().insert(node, grant) {
-            self.forget_change(old.effective, network, node);
-        }
-        self.changed.entry(revision).or_default().insert((network, node));
-        self.of_node.entry(node).or_default().insert(network);
+        self.kills.insert(record.id.clone(), Kept { record, revision });
+        self.newest = self.newest.max(revision);
+        touched.into_iter().map(|one| self.note(one, revision)).collect()
     }
 
-    fn forget_change(&mut self, at: Revision, network: NetworkId, node: NodeId) {
-        if let Some(there) = self.changed.get_mut(&at) {
-            there.remove(&(network, node));
-            if there.is_empty() {
-                self.changed.remove(&at);
-            }
-        }
+    /// Takes in a moon's record.
+    pub fn put_moon(&mut self, record: MoonRecord, revision: Revision) {
+        self.newest = self.newest.max(revision);
+        self.moons.insert(record.node, Kept { record, revision });
     }
 
-    /// Notes that the host that runs `node` changed. Returns the networks whose decisions may have changed with it.
-    pub fn host_changed(&mut self, node: NodeId, revision: Revision) -> Vec<NetworkId> {
-        let networks: Vec<_> = self.networks_of(node).collect();
-        for network in &networks {
-            self.touch(*network, node, revision);
-        }
-        networks
+    /// Notes that something of a host changed that decisions depend on: the node it runs, where it stands, its labels.
+    pub fn host_changed(&mut self, node: NodeId, revision: Revision) -> Touched {
+        self.note(Touched::Node(node), revision)
     }
 
-    fn touch(&mut self, network: NetworkId, node: NodeId, revision: Revision) {
-        let Some(grant) = self
-            .grants
-            .get_mut(&network)
-            .and_then(|grants| grants.get_mut(&node))
-        else {
-            return;
-        };
-        if grant.effective < revision {
-            let before = std::mem::replace(&mut grant.effective, revision);
-            self.forget_change(before, network, node);
-            self.changed.entry(revision).or_default().insert((network, node));
-        }
+    /// Of the newest change of anything that is said here.
+    #[must_use]
+    pub fn newest(&self) -> Revision {
+        self.newest
     }
 
-    /// A network.
+    /// A network, unless it is gone.
     #[must_use]
     pub fn network(&self, id: NetworkId) -> Option<&Network> {
+        self.networks
+            .get(&id)
+            .filter(|network| network.record.mode != NetworkMode::Gone)
+    }
+
+    /// A network's record, one that is gone too.
+    #[must_use]
+    pub fn network_or_gone(&self, id: NetworkId) -> Option<&Network> {
         self.networks.get(&id)
     }
 
-    /// Every network, by id.
+    /// Every network that is not gone, by id.
     pub fn networks(&self) -> impl Iterator<Item = &Network> {
-        self.networks.values()
+        let here = |network: &&Network| network.record.mode != NetworkMode::Gone;
+        self.networks.values().filter(here)
     }
 
     /// A grant.
     #[must_use]
-    pub fn grant(&self, network: NetworkId, node: NodeId) -> Option<&Grant> {
+    pub fn grant(&self, network: NetworkId, node: NodeId) -> Option<&Kept<GrantRecord>> {
         self.grants.get(&network)?.get(&node)
     }
 
-    /// Every grant on a network, by node.
-    pub fn grants_on(&self, network: NetworkId) -> impl Iterator<Item = (NodeId, &Grant)> {
-        self.grants
-            .get(&network)
-            .into_iter()
-            .flatten()
-            .map(|(node, grant)| (*node, grant))
+    /// An activation.
+    #[must_use]
+    pub fn activation(&self, network: NetworkId, node: NodeId) -> Option<&Kept<ActivationRecord>> {
+        self.activations.get(&network)?.get(&node)
     }
 
-    /// The networks a node has grants on, standing or revoked.
-    pub fn networks_of(&self, node: NodeId) -> impl Iterator<Item = NetworkId> {
-        self.of_node.get(&node).into_iter().flatten().copied()
+    /// Every activation that has not ended, whatever the time is.
+    pub fn activations(&self) -> impl Iterator<Item = &Kept<ActivationRecord>> {
+        let all = self.activations.values().flat_map(BTreeMap::values);
+        all.filter(|kept| kept.record.ended.is_none())
+    }
+
+    /// A request.
+    #[must_use]
+    pub fn request(&self, network: NetworkId, node: NodeId) -> Option<&Kept<RequestRecord>> {
+        self.requests.get(&network)?.get(&node)
+    }
+
+    /// Every request, whatever became of it.
+    pub fn requests(&self) -> impl Iterator<Item = &Kept<RequestRecord>> {
+        self.requests.values().flat_map(BTreeMap::values)
+    }
+
+    /// A person's device by its node, a removed one too.
+    #[must_use]
+    pub fn device(&self, node: NodeId) -> Option<&Kept<RegisteredRecord>> {
+        self.devices.get(&node)
+    }
+
+    /// A person's device by its name.
+    #[must_use]
+    pub fn device_named(&self, name: &Name) -> Option<&Kept<RegisteredRecord>> {
+        self.names.get(name).and_then(|node| self.devices.get(node))
+    }
+
+    /// Every person's device, removed ones too.
+    pub fn devices(&self) -> impl Iterator<Item = &Kept<RegisteredRecord>> {
+        self.devices.values()
+    }
+
+    /// The nodes of a person, removed ones too.
+    pub fn devices_of(&self, owner: &str) -> impl Iterator<Item = NodeId> {
+        let theirs = self
+            .devices
+            .values()
+            .filter(move |device| device.record.owner == owner);
+        theirs.map(|device| device.record.node)
+    }
+
+    /// A kill by its id.
+    #[must_use]
+    pub fn kill(&self, id: &str) -> Option<&Kept<KillRecord>> {
+        self.kills.get(id)
+    }
+
+    /// Every kill, lifted ones too.
+    pub fn kills(&self) -> impl Iterator<Item = &Kept<KillRecord>> {
+        self.kills.values()
+    }
+
+    /// The kill of this scope that holds.
+    #[must_use]
+    pub fn kill_of(&self, scope: &KillScope) -> Option<&Kept<KillRecord>> {
+        let holds = |kill: &&Kept<KillRecord>| kill.record.lifted.is_none();
+        self.kills
+            .values()
+            .filter(holds)
+            .find(|kill| kill.record.scope == *scope)
+    }
+
+    /// Every moon, removed ones too.
+    pub fn moons(&self) -> impl Iterator<Item = &Kept<MoonRecord>> {
+        self.moons.values()
+    }
+
+    /// Every node that somebody registered, or said something of on this network. Others are unknown there.
+    #[must_use]
+    pub fn known_on(&self, roster: &Roster, network: NetworkId) -> BTreeSet<NodeId> {
+        let allowed = self
+            .networks
+            .get(&network)
+            .into_iter()
+            .flat_map(|kept| kept.record.allow.keys());
+        let said = self.grants.get(&network).into_iter().flat_map(BTreeMap::keys);
+        let killed = self.kills.values().filter_map(|kill| match kill.record.scope {
+            KillScope::Node(node) if kill.record.lifted.is_none() => Some(node),
+            KillScope::Node(_)
+            | KillScope::Host(_)
+            | KillScope::Network(_)
+            | KillScope::Owner(_)
+            | KillScope::All => None,
+        });
+        let registered = self.devices.keys().copied().chain(roster.nodes());
+        allowed
+            .chain(said)
+            .copied()
+            .chain(killed)
+            .chain(registered)
+            .collect()
+    }
+
+    /// The kill that covers a node on a network, the widest first.
+    fn kill_over(&self, roster: &Roster, network: NetworkId, node: NodeId) -> Option<&KillRecord> {
+        let covers = |kill: &&Kept<KillRecord>| match &kill.record.scope {
+            KillScope::All => true,
+            KillScope::Network(id) => *id == network,
+            KillScope::Node(id) => *id == node,
+            KillScope::Host(host) => nodes_of_host(roster, *host).any(|theirs| theirs == node),
+            KillScope::Owner(owner) => self
+                .devices
+                .get(&node)
+                .is_some_and(|device| device.record.owner == *owner),
+        };
+        let holding = self.kills.values().filter(|kill| kill.record.lifted.is_none());
+        let covering = holding.filter(covers).map(|kill| &kill.record);
+        covering.max_by(|a, b| a.scope.cmp(&b.scope).then(b.at.cmp(&a.at)))
+    }
+
+    /// What is known of a node on a network; none when the network is not watched.
+    #[must_use]
+    pub fn facts<'a>(&'a self, roster: &'a Roster, network: NetworkId, node: NodeId) -> Option<Facts<'a>> {
+        let retired = roster.retired_with(node);
+        Some(Facts {
+            node,
+            network: &self.networks.get(&network)?.record,
+            kill: self.kill_over(roster, network, node),
+            grant: self.grant(network, node).map(|kept| &kept.record),
+            activation: self.activation(network, node).map(|kept| &kept.record),
+            host: roster.of_node(node).map(|host| &host.record),
+            former: roster.formerly(node).map(|host| &host.record),
+            retired: retired.map(|(host, at)| (&host.record.name, at)),
+            device: self.devices.get(&node).map(|kept| &kept.record),
+        })
     }
 
     /// What holds for a node on a network.
     #[must_use]
-    pub fn decide(&self, roster: &Roster, network: NetworkId, node: NodeId) -> Decision {
-        let owner = roster
-            .of_node(node)
-            .map(|host| (&host.record.name, &host.record.standing));
-        let retired = roster
-            .retired_with(node)
-            .map(|(host, at)| (&host.record.name, at));
-        authorized(
-            self.grant(network, node).map(|grant| &grant.record),
-            owner,
-            retired,
-        )
+    pub fn decide(&self, roster: &Roster, network: NetworkId, node: NodeId, now: Timestamp) -> Decision {
+        self.facts(roster, network, node)
+            .map_or(Decision::Unknown, |facts| authorized(&facts, now))
     }
 
-    /// The nodes whose decisions changed after `since`, on the enforced networks that `controller` runs, oldest first.
+    /// The kill of a whole network that holds, if there is one.
+    #[must_use]
+    pub fn closed(&self, network: NetworkId) -> Option<&KillRecord> {
+        let kill = self
+            .kill_of(&KillScope::All)
+            .or_else(|| self.kill_of(&KillScope::Network(network)));
+        kill.map(|kept| &kept.record)
+    }
+
+    /// The networks that a controller has to follow.
+    pub fn governed_by(&self, governor: Governor) -> impl Iterator<Item = &Network> {
+        self.networks
+            .values()
+            .filter(move |network| network.record.controller == governor && network.record.is_governed())
+    }
+
+    /// A network as its controller is to have it.
+    #[must_use]
+    pub fn governed(&self, record: &NetworkRecord) -> Governed {
+        let presence = match (record.mode, record.made) {
+            (NetworkMode::Deleting, _) => Presence::Deleted,
+            (_, true) => Presence::Made,
+            (_, false) => Presence::Kept,
+        };
+        Governed {
+            presence,
+            unknown: record.unknown,
+            closed: self.closed(record.id).is_some(),
+            settings: record.settings.clone(),
+            resumed: record.resumed,
+        }
+    }
+
+    /// What changed after `since` for a controller, with the newest revision it depends on.
+    #[must_use]
     pub fn changed_since(
         &self,
-        controller: HostId,
+        roster: &Roster,
+        governor: Governor,
         since: Revision,
-    ) -> impl Iterator<Item = (Revision, NetworkId, NodeId)> {
-        let ours = move |network: &NetworkId| {
-            self.networks.get(network).is_some_and(|network| {
-                network.record.controller == controller && network.record.mode == NetworkMode::Enforce
-            })
-        };
-        let changes = self.changed.range(since.next()..);
-        let flat =
-            changes.flat_map(|(at, there)| there.iter().map(move |(network, node)| (*at, *network, *node)));
-        flat.filter(move |(_, network, _)| ours(network))
+        now: Timestamp,
+    ) -> (Revision, Members) {
+        let mut members = Members::default();
+        let mut newest = since;
+        // A network that is gone is named no more, which is news to whoever had it.
+        let theirs = self
+            .networks
+            .values()
+            .filter(|kept| kept.record.controller == governor);
+        for network in theirs {
+            let id = network.record.id;
+            let whole = self.whole.of(id).max(self.everything);
+            newest = newest.max(whole);
+            if !network.record.is_governed() {
+                continue;
+            }
+            members.networks.insert(id, self.governed(&network.record));
+            let pairs = self.pairs.since(since).filter(|(_, (network, _))| *network == id);
+            let changed = pairs.map(|(_, (_, node))| node);
+            let mut nodes: BTreeSet<_> = changed
+                .chain(self.nodes.since(since).map(|(_, node)| node))
+                .collect();
+            if whole > since {
+                nodes.extend(self.known_on(roster, id));
+            }
+            for node in nodes {
+                newest = newest.max(self.pairs.of((id, node))).max(self.nodes.of(node));
+                match self.facts(roster, id, node).and_then(|facts| rule(&facts, now)) {
+                    Some(rule) => drop(members.rules.insert((id, node), rule)),
+                    None => drop(members.lifted.insert((id, node))),
+                }
+            }
+        }
+        (newest, members)
     }
+}
+
+/// The nodes that a host runs, or was believed to run.
+fn nodes_of_host(roster: &Roster, host: HostId) -> impl Iterator<Item = NodeId> {
+    let record = roster.host(host).map(|host| &host.record);
+    let nodes = record
+        .into_iter()
+        .flat_map(|record| record.node.iter().chain(&record.former_nodes));
+    nodes.copied()
 }

@@ -2,6 +2,8 @@
 //!
 //! Records only grow fields; a missing one has its default, so that an older journal reads on.
 
+pub mod network;
+
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
@@ -23,6 +25,9 @@ use crate::{
 
 /// The most spent pins kept of one host. They matter until their certificates expire, a week each.
 pub const MOST_SPENT: usize = 32;
+
+/// The most nodes kept that a host was believed to be. Each change takes an operator, or a proof that another one's lacks.
+pub const MOST_FORMER: usize = 16;
 
 /// The master itself; written by `init`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -70,6 +75,9 @@ pub struct HostRecord {
     /// The identity it proved that by.
     #[serde(default)]
     pub node_identity: Option<PublicIdentity>,
+    /// The nodes it was believed to be before, newest last. They are on no network by its labels any more.
+    #[serde(default)]
+    pub former_nodes: Vec<NodeId>,
 }
 
 impl HostRecord {
@@ -85,11 +93,20 @@ impl HostRecord {
 
     /// Believes that the host is this node.
     pub fn believe(&mut self, node: NodeId, standing: NodeStanding, identity: Option<PublicIdentity>) {
+        if self.node != Some(node) {
+            self.forget_node();
+            self.former_nodes.retain(|former| *former != node);
+        }
         (self.node, self.node_standing, self.node_identity) = (Some(node), standing, identity);
     }
 
     /// Believes nothing of the host's node.
     pub fn forget_node(&mut self) {
+        if let Some(node) = self.node {
+            self.former_nodes.push(node);
+            let surplus = self.former_nodes.len().saturating_sub(MOST_FORMER);
+            self.former_nodes.drain(..surplus);
+        }
         (self.node, self.node_standing, self.node_identity) = (None, NodeStanding::default(), None);
     }
 }
@@ -306,46 +323,6 @@ fn device_of_before(fingerprint: Fingerprint) -> DeviceRecord {
     }
 }
 
-/// How far Picket goes on a network.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum NetworkMode {
-    /// Watched, nothing is changed.
-    Observe,
-    /// Repaired.
-    Enforce,
-}
-
-/// A ZeroTier network that Picket watches over.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct NetworkRecord {
-    /// Its id.
-    pub id: NetworkId,
-    /// How far Picket goes.
-    pub mode: NetworkMode,
-    /// The host whose controller runs it.
-    pub controller: HostId,
-    /// When it was adopted.
-    pub adopted_at: Timestamp,
-}
-
-/// What an operator decided of a node on a network. Revoking keeps the record: a later look still says why.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct GrantRecord {
-    /// Where.
-    pub network: NetworkId,
-    /// Who.
-    pub node: NodeId,
-    /// Whether it stands.
-    pub admitted: bool,
-    /// By whom.
-    pub by: String,
-    /// Why.
-    pub reason: String,
-    /// When.
-    pub at: Timestamp,
-}
-
 /// A deployment. Removing keeps the record, so that the revision never goes back.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeploymentRecord {
@@ -434,6 +411,16 @@ pub mod key {
     pub const NETWORKS: &str = "network/";
     /// Every grant, `grant/<network>/<node>`.
     pub const GRANTS: &str = "grant/";
+    /// Every activation that was started last, `activation/<network>/<node>`.
+    pub const ACTIVATIONS: &str = "activation/";
+    /// Every request that was made last, `request/<network>/<node>`.
+    pub const REQUESTS: &str = "request/";
+    /// Every person's node, `device/<node>`.
+    pub const REGISTERED: &str = "device/";
+    /// Every kill, `kill/<id>`.
+    pub const KILLS: &str = "kill/";
+    /// Every moon, `moon/<node>`.
+    pub const MOONS: &str = "moon/";
     /// Every deployment, `deployment/<name>`.
     pub const DEPLOYMENTS: &str = "deployment/";
 
@@ -483,6 +470,36 @@ pub mod key {
         key(format!("{GRANTS}{network}/{node}"))
     }
 
+    /// An activation's.
+    #[must_use]
+    pub fn activation(network: NetworkId, node: NodeId) -> Key {
+        key(format!("{ACTIVATIONS}{network}/{node}"))
+    }
+
+    /// A request's.
+    #[must_use]
+    pub fn request(network: NetworkId, node: NodeId) -> Key {
+        key(format!("{REQUESTS}{network}/{node}"))
+    }
+
+    /// A person's node's.
+    #[must_use]
+    pub fn registered(node: NodeId) -> Key {
+        key(format!("{REGISTERED}{node}"))
+    }
+
+    /// A kill's.
+    #[must_use]
+    pub fn kill(id: &str) -> Key {
+        key(format!("{KILLS}{id}"))
+    }
+
+    /// A moon's.
+    #[must_use]
+    pub fn moon(node: NodeId) -> Key {
+        key(format!("{MOONS}{node}"))
+    }
+
     /// A deployment's.
     #[must_use]
     pub fn deployment(name: &Name) -> Key {
@@ -511,18 +528,6 @@ impl Record for HostRecord {
 impl Record for OperatorRecord {
     fn key(&self) -> Key {
         key::operator(&self.name)
-    }
-}
-
-impl Record for NetworkRecord {
-    fn key(&self) -> Key {
-        key::network(self.id)
-    }
-}
-
-impl Record for GrantRecord {
-    fn key(&self) -> Key {
-        key::grant(self.network, self.node)
     }
 }
 

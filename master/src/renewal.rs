@@ -198,6 +198,7 @@ mod tests {
             node: None,
             node_standing: Default::default(),
             node_identity: None,
+            former_nodes: Vec::new(),
         }
     }
 

@@ -1,6 +1,6 @@
 //! The hosts and operators: by id, by name, by pin. A view of the store's records; it decides nothing.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use jiff::Timestamp;
 use picket_pki::{Fingerprint, Identity, PinKind, Standing};
@@ -47,11 +47,30 @@ pub struct Roster {
     nodes: HashMap<NodeId, HostId>,
     /// The host that was retired last of those that ran a node.
     retired: HashMap<NodeId, HostId>,
+    /// The host that was believed to run a node, and is believed to run another by now.
+    former: HashMap<NodeId, HostId>,
 }
 
 impl Roster {
-    /// Takes in a host's record.
-    pub fn put_host(&mut self, mut record: HostRecord, revision: Revision) {
+    /// Takes in a host's record. Returns the nodes that other things are to be decided of from here on: those the host was
+    /// and is, when anything changed of it that decisions depend on.
+    pub fn put_host(&mut self, mut record: HostRecord, revision: Revision) -> BTreeSet<NodeId> {
+        let before = self.hosts.get(&record.id).map(|host| &host.record);
+        let nodes = |record: &HostRecord| -> Vec<NodeId> {
+            record.node.iter().chain(&record.former_nodes).copied().collect()
+        };
+        let same = before.is_some_and(|before| {
+            before.name == record.name
+                && before.labels == record.labels
+                && before.standing == record.standing
+                && nodes(before) == nodes(&record)
+        });
+        let changed = if same {
+            BTreeSet::new()
+        } else {
+            let before = before.map(nodes).unwrap_or_default();
+            before.into_iter().chain(nodes(&record)).collect()
+        };
         self.drop_host(record.id);
         for (fingerprint, standing) in standings(&record) {
             self.pins.insert(
@@ -76,6 +95,9 @@ impl Roster {
                 }
             }
         }
+        for node in &record.former_nodes {
+            self.former.insert(*node, record.id);
+        }
         let Pins {
             bundle,
             current,
@@ -86,6 +108,7 @@ impl Roster {
             pin.certificate = String::new();
         }
         self.hosts.insert(record.id, Host { record, revision });
+        changed
     }
 
     fn drop_host(&mut self, id: HostId) {
@@ -98,6 +121,11 @@ impl Roster {
             && self.nodes.get(&node) == Some(&id)
         {
             self.nodes.remove(&node);
+        }
+        for node in old.record.former_nodes {
+            if self.former.get(&node) == Some(&id) {
+                self.former.remove(&node);
+            }
         }
     }
 
@@ -139,6 +167,18 @@ impl Roster {
     #[must_use]
     pub fn of_node(&self, node: NodeId) -> Option<&Host> {
         self.nodes.get(&node).and_then(|id| self.hosts.get(id))
+    }
+
+    /// The host that was believed to run a node, and is believed to run another by now.
+    #[must_use]
+    pub fn formerly(&self, node: NodeId) -> Option<&Host> {
+        self.former.get(&node).and_then(|id| self.hosts.get(id))
+    }
+
+    /// Every node that is or was a host's.
+    pub fn nodes(&self) -> impl Iterator<Item = NodeId> {
+        let (here, retired, former) = (self.nodes.keys(), self.retired.keys(), self.former.keys());
+        here.chain(retired).chain(former).copied()
     }
 
     /// The host that was retired last of those that ran a node, and when.
@@ -328,6 +368,7 @@ mod tests {
             node: None,
             node_standing: Default::default(),
             node_identity: None,
+            former_nodes: Vec::new(),
         }
     }
 

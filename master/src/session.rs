@@ -601,7 +601,7 @@ impl Session {
             } else {
                 0
             };
-            let made = desired::document(&self.desk.views.read(), self.host, kind, since);
+            let made = desired::document(&self.desk.views.read(), self.host, kind, since, self.desk.now());
             let same = match (kind, self.announced[slot]) {
                 // The same digest can stand for other changes.
                 (Kind::Members, Some((_, generation))) => generation == made.generation,

@@ -11,15 +11,19 @@ use std::{
 
 use picket_pki::{Fingerprint, Pins, Standing};
 use picket_proto::host::HostId;
+use picket_zerotier::ids::NetworkId;
 use tokio::sync::watch;
 
 use crate::{
     ca,
     deployments::Deployments,
-    networks::Networks,
+    networks::{Networks, Touched},
     record::{
-        DeploymentRecord, GrantRecord, HostRecord, HostStanding, NetworkRecord, OperatorRecord, Record,
-        RecordError, key,
+        DeploymentRecord, HostRecord, HostStanding, OperatorRecord, Record, RecordError, key,
+        network::{
+            ActivationRecord, Governor, GrantRecord, KillRecord, MoonRecord, NetworkRecord, RegisteredRecord,
+            RequestRecord,
+        },
     },
     roster::Roster,
     spent,
@@ -48,6 +52,8 @@ pub struct Affected {
     pub cut: BTreeSet<HostId>,
     /// An operator's pins changed: connections under the others are to end.
     pub operators: BTreeSet<String>,
+    /// What is said of members of networks that these govern may differ.
+    pub governors: BTreeSet<Governor>,
     /// The succession of CAs changed: other ones sign or are trusted.
     pub ca: bool,
 }
@@ -75,6 +81,57 @@ impl State {
         }
     }
 
+    /// Notes whose documents may differ after a change. A member that witnesses others, or is witnessed, is told with its
+    /// network.
+    fn tell(&self, touched: Touched, affected: &mut Affected) {
+        let governors = |id: NetworkId| {
+            let record = self.networks.network_or_gone(id).map(|network| &network.record);
+            record.into_iter().map(|record| record.controller)
+        };
+        let everybody = || self.roster.hosts().map(|host| host.record.id);
+        match touched {
+            Touched::Pair(id, node) => {
+                affected.governors.extend(governors(id));
+                affected
+                    .hosts
+                    .extend(self.roster.of_node(node).map(|host| host.record.id));
+                if self
+                    .networks
+                    .network(id)
+                    .is_some_and(|network| network.record.witnesses)
+                {
+                    affected.hosts.extend(everybody());
+                }
+            }
+            Touched::Node(node) => {
+                let watched = self.networks.networks();
+                affected
+                    .governors
+                    .extend(watched.map(|network| network.record.controller));
+                affected
+                    .hosts
+                    .extend(self.roster.of_node(node).map(|host| host.record.id));
+                if self.networks.networks().any(|network| network.record.witnesses) {
+                    affected.hosts.extend(everybody());
+                }
+            }
+            Touched::Network(id) => {
+                affected.governors.extend(governors(id));
+                affected.hosts.extend(everybody());
+            }
+            Touched::All => {
+                let watched = self.networks.networks();
+                affected
+                    .governors
+                    .extend(watched.map(|network| network.record.controller));
+                affected.hosts.extend(everybody());
+            }
+            Touched::Nothing => {}
+        }
+        let hosts = affected.governors.iter().filter_map(|governor| governor.host());
+        affected.hosts.extend(hosts);
+    }
+
     fn put(
         &mut self,
         key: &Key,
@@ -86,48 +143,49 @@ impl State {
         if text.starts_with(key::HOSTS) {
             let host = HostRecord::read(key, value)?;
             let id = host.id;
-            // What the host was counts too: the node it is no longer stands for itself.
-            let before = self.roster.host(id).and_then(|host| host.record.node);
-            let nodes: BTreeSet<_> = [before, host.node].into_iter().flatten().collect();
             if host.standing != HostStanding::Active {
                 affected.cut.insert(id);
             }
-            self.roster.put_host(host, revision);
             affected.hosts.insert(id);
-            for node in nodes {
-                for network in self.networks.host_changed(node, revision) {
-                    affected.hosts.extend(
-                        self.networks
-                            .network(network)
-                            .map(|network| network.record.controller),
-                    );
-                }
+            for node in self.roster.put_host(host, revision) {
+                let touched = self.networks.host_changed(node, revision);
+                self.tell(touched, affected);
             }
         } else if text.starts_with(key::OPERATORS) {
             let operator = OperatorRecord::read(key, value)?;
             affected.operators.insert(operator.name.clone());
             self.roster.put_operator(operator, revision);
         } else if text.starts_with(key::NETWORKS) {
-            let network = NetworkRecord::read(key, value)?;
-            let id = network.id;
-            affected.hosts.insert(network.controller);
-            self.networks.put_network(network, revision);
-            let owners = self
+            let touched = self
                 .networks
-                .grants_on(id)
-                .filter_map(|(node, _)| self.roster.of_node(node));
-            affected.hosts.extend(owners.map(|host| host.record.id));
+                .put_network(NetworkRecord::read(key, value)?, revision);
+            self.tell(touched, affected);
         } else if text.starts_with(key::GRANTS) {
-            let grant = GrantRecord::read(key, value)?;
-            affected.hosts.extend(
-                self.networks
-                    .network(grant.network)
-                    .map(|network| network.record.controller),
-            );
-            affected
-                .hosts
-                .extend(self.roster.of_node(grant.node).map(|host| host.record.id));
-            self.networks.put_grant(grant, revision);
+            let touched = self.networks.put_grant(GrantRecord::read(key, value)?, revision);
+            self.tell(touched, affected);
+        } else if text.starts_with(key::ACTIVATIONS) {
+            let touched = self
+                .networks
+                .put_activation(ActivationRecord::read(key, value)?, revision);
+            self.tell(touched, affected);
+        } else if text.starts_with(key::REQUESTS) {
+            let touched = self
+                .networks
+                .put_request(RequestRecord::read(key, value)?, revision);
+            self.tell(touched, affected);
+        } else if text.starts_with(key::REGISTERED) {
+            let touched = self
+                .networks
+                .put_device(RegisteredRecord::read(key, value)?, revision);
+            self.tell(touched, affected);
+        } else if text.starts_with(key::KILLS) {
+            let kill = KillRecord::read(key, value)?;
+            for touched in self.networks.put_kill(kill, revision, &self.roster) {
+                self.tell(touched, affected);
+            }
+        } else if text.starts_with(key::MOONS) {
+            self.networks.put_moon(MoonRecord::read(key, value)?, revision);
+            self.tell(Touched::All, affected);
         } else if text.starts_with(key::DEPLOYMENTS) {
             let deployment = DeploymentRecord::read(key, value)?;
             affected.hosts.extend(self.deployments.put(deployment, revision));

@@ -1,20 +1,18 @@
 //! Desired documents: what the master wants of one host, numbered by lineage and generation.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt,
-};
+use std::fmt;
 
 use bytes::Bytes;
-use picket_zerotier::ids::{NetworkId, NodeId};
 use prost::Message as _;
 use serde::{Deserialize, Serialize};
 
 use crate::{
     WireError,
     beat::Digest,
-    field::{array, parse, text},
+    field::{array, text},
+    rules::Members,
     shard::{ReadShard, Shard},
+    stay::Stay,
     wire::agent as wire,
 };
 
@@ -81,16 +79,13 @@ pub struct Document {
     pub body: Option<Bytes>,
 }
 
-/// A node on a network, as the master decided.
-pub type Rules = BTreeMap<(NetworkId, NodeId), bool>;
-
 /// A document's contents.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Contents {
     /// The networks to be on.
-    Networks(BTreeSet<NetworkId>),
+    Networks(Stay),
     /// Whether each node is authorized.
-    Members(Rules),
+    Members(Members),
     /// The deckies to run.
     Shard(Shard),
 }
@@ -110,21 +105,8 @@ impl Contents {
     #[must_use]
     pub fn encode(&self) -> Bytes {
         match self {
-            Self::Networks(networks) => {
-                let network_ids = networks.iter().map(ToString::to_string).collect();
-                wire::NetworksDocument { network_ids }.encode_to_vec()
-            }
-            Self::Members(rules) => {
-                let rule = |((network, node), authorized): (&(NetworkId, NodeId), &bool)| wire::MemberRule {
-                    network_id: network.to_string(),
-                    node_id: node.to_string(),
-                    authorized: *authorized,
-                };
-                wire::MembersDocument {
-                    rules: rules.iter().map(rule).collect(),
-                }
-                .encode_to_vec()
-            }
+            Self::Networks(stay) => stay.to_wire().encode_to_vec(),
+            Self::Members(members) => members.to_wire().encode_to_vec(),
             Self::Shard(shard) => wire::ShardDocument::from(shard).encode_to_vec(),
         }
         .into()
@@ -136,42 +118,21 @@ impl Contents {
     /// When the bytes are no message of the kind at all.
     pub fn decode(kind: Kind, body: &[u8]) -> Result<(Self, Vec<(String, WireError)>), WireError> {
         let broken = |error: prost::DecodeError| WireError::new(format!("{kind} document"), error);
-        let mut skipped = Vec::new();
-        let contents = match kind {
+        Ok(match kind {
             Kind::Networks => {
-                let document = wire::NetworksDocument::decode(body).map_err(broken)?;
-                let mut networks = BTreeSet::new();
-                for id in document.network_ids {
-                    match parse("network_id", &id) {
-                        Ok(network) => drop(networks.insert(network)),
-                        Err(error) => skipped.push((id, error)),
-                    }
-                }
-                Self::Networks(networks)
+                let (stay, skipped) = Stay::from_wire(wire::NetworksDocument::decode(body).map_err(broken)?);
+                (Self::Networks(stay), skipped)
             }
             Kind::Members => {
                 let document = wire::MembersDocument::decode(body).map_err(broken)?;
-                let mut rules = BTreeMap::new();
-                for rule in document.rules {
-                    match (
-                        parse("network_id", &rule.network_id),
-                        parse("node_id", &rule.node_id),
-                    ) {
-                        (Ok(network), Ok(node)) => drop(rules.insert((network, node), rule.authorized)),
-                        (Err(error), _) | (_, Err(error)) => {
-                            skipped.push((format!("{}/{}", rule.network_id, rule.node_id), error));
-                        }
-                    }
-                }
-                Self::Members(rules)
+                let (members, skipped) = Members::from_wire(document);
+                (Self::Members(members), skipped)
             }
             Kind::Shard => {
                 let read = ReadShard::from(wire::ShardDocument::decode(body).map_err(broken)?);
-                skipped = read.skipped;
-                Self::Shard(read.shard)
+                (Self::Shard(read.shard), read.skipped)
             }
-        };
-        Ok((contents, skipped))
+        })
     }
 }
 
@@ -366,15 +327,21 @@ impl TryFrom<wire::Outcome> for Outcome {
 
 #[cfg(test)]
 mod tests {
+    use picket_zerotier::ids::{NetworkId, NodeId};
+
     use super::*;
+    use crate::rules::Rule;
 
     #[test]
     fn contents_read_back_as_they_were_written_and_always_as_the_same_bytes() {
         let network: NetworkId = "5350d87547c880cb".parse().unwrap();
         let node: NodeId = "39966434ba".parse().unwrap();
         for contents in [
-            Contents::Networks(BTreeSet::from([network])),
-            Contents::Members(BTreeMap::from([((network, node), true)])),
+            Contents::Networks(Stay::on([network])),
+            Contents::Members(Members {
+                rules: [((network, node), Rule::plain(true))].into(),
+                ..Members::default()
+            }),
             Contents::Shard(Shard::default()),
         ] {
             let body = contents.encode();
@@ -393,11 +360,13 @@ mod tests {
                 network_id: "5350d87547c880cb".into(),
                 node_id: "39966434ba00".into(),
                 authorized: true,
+                ..Default::default()
             }],
+            ..Default::default()
         }
         .encode_to_vec();
         let (contents, skipped) = Contents::decode(Kind::Members, &body).unwrap();
-        assert_eq!(contents, Contents::Members(BTreeMap::new()));
+        assert_eq!(contents, Contents::Members(Members::default()));
         assert_eq!(skipped[0].0, "5350d87547c880cb/39966434ba00");
     }
 

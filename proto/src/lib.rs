@@ -7,16 +7,29 @@
 pub mod audit;
 pub mod beat;
 pub mod document;
+pub mod form;
 pub mod host;
 pub mod node;
+pub mod repair;
+pub mod rules;
 pub mod session;
+pub mod settings;
 pub mod shard;
 pub mod site;
 pub mod status;
+pub mod stay;
+pub mod witness;
 
 mod field;
 
 pub use field::{WireError, from_wire_time, plain, to_wire_time};
+
+/// Where the generated code of `picket.admin.v1` looks for what it takes from `picket.agent.v1`.
+mod agent {
+    pub(crate) mod v1 {
+        pub(crate) use crate::wire::agent::*;
+    }
+}
 
 /// Generated code.
 pub mod wire {

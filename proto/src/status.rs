@@ -15,7 +15,10 @@ use crate::{
     document::{MOST_PROBLEM_TEXT, Problem},
     field::{parse, plain, text},
     host::Name,
+    repair::Repair,
+    stay,
     wire::agent as wire,
+    witness::Witness,
 };
 
 /// The most entries of one list that are read; the rest is named and counted.
@@ -67,6 +70,21 @@ pub struct ZeroTierStatus {
     pub networks: Vec<JoinedNetwork>,
     /// The nodes it talks to, by id.
     pub peers: Vec<Peer>,
+    /// The moons it orbits, by world id.
+    pub moons: Vec<OrbitedMoon>,
+    /// The moon it is the root of, as it signed it; empty when it is none.
+    pub own_moon: Bytes,
+    /// What became of the members it witnesses.
+    pub witnesses: Vec<Witness>,
+}
+
+/// A moon the local node orbits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OrbitedMoon {
+    /// Its world id.
+    pub id: u64,
+    /// Its definition has not arrived.
+    pub waiting: bool,
 }
 
 /// A network the local node is on.
@@ -84,6 +102,8 @@ pub struct JoinedNetwork {
     pub interface: String,
     /// Picket joined it and may leave it.
     pub managed: bool,
+    /// The session's own path goes over it.
+    pub carries_session: bool,
 }
 
 /// Another node.
@@ -106,6 +126,8 @@ pub struct ControllerStatus {
     pub node: Option<NodeId>,
     /// Its networks, by id.
     pub networks: Vec<ControlledNetwork>,
+    /// What was changed to make them follow the rules, newest last.
+    pub repairs: Vec<Repair>,
 }
 
 /// One network of a controller.
@@ -119,6 +141,12 @@ pub struct ControlledNetwork {
     pub private: bool,
     /// Every record the controller has, by node.
     pub members: Vec<ControlledMember>,
+    /// How many repairs of drift the brake holds back.
+    pub held_back: u32,
+    /// Why it cannot be observed or repaired just now; empty when it can.
+    pub frozen: String,
+    /// What is unlike the settings that are managed, a sentence each.
+    pub differences: Vec<String>,
 }
 
 /// One member record of a controller.
@@ -327,6 +355,7 @@ impl ZeroTierStatus {
                     addresses: network.addresses.clone(),
                     interface: network.interface.clone(),
                     managed: network.managed,
+                    carries_session: network.carries_session,
                 })
                 .collect(),
             peers: self
@@ -338,6 +367,16 @@ impl ZeroTierStatus {
                     direct: peer.direct,
                 })
                 .collect(),
+            moons: self
+                .moons
+                .iter()
+                .map(|moon| wire::OrbitedMoon {
+                    world_id: format!("{:016x}", moon.id),
+                    waiting: moon.waiting,
+                })
+                .collect(),
+            own_moon: self.own_moon.clone(),
+            witnesses: self.witnesses.iter().map(Into::into).collect(),
         }
         .encode_to_vec()
         .into()
@@ -348,7 +387,7 @@ impl ZeroTierStatus {
     /// # Errors
     /// When the bytes are no such message.
     pub fn decode(body: &[u8]) -> Result<Read<Self>, WireError> {
-        bounded(body, &[&[6, 7]])?;
+        bounded(body, &[&[6, 7, 8, 10]])?;
         let message =
             wire::ZeroTierStatus::decode(body).map_err(|error| WireError::new("zerotier", error))?;
         let mut skipped = Skipped::new();
@@ -368,6 +407,7 @@ impl ZeroTierStatus {
                         addresses: texts("addresses", network.addresses)?,
                         interface: text("interface", network.interface, MOST_TEXT)?,
                         managed: network.managed,
+                        carries_session: network.carries_session,
                     })
                 },
             ),
@@ -381,6 +421,22 @@ impl ZeroTierStatus {
                         direct: peer.direct,
                     })
                 },
+            ),
+            moons: skipped.keep(
+                message.moons,
+                |moon| moon.world_id.clone(),
+                |moon| {
+                    Ok(OrbitedMoon {
+                        id: stay::world_id(&moon.world_id)?,
+                        waiting: moon.waiting,
+                    })
+                },
+            ),
+            own_moon: stay::definition("zerotier.own_moon", message.own_moon)?,
+            witnesses: skipped.keep(
+                message.witnesses,
+                |witness| format!("{}/{}", witness.network_id, witness.node_id),
+                Witness::try_from,
             ),
         };
         Ok(skipped.read(status))
@@ -410,8 +466,12 @@ impl ControllerStatus {
                     name: network.name.clone(),
                     private: network.private,
                     members: network.members.iter().map(member).collect(),
+                    held_back: network.held_back,
+                    frozen: network.frozen.clone(),
+                    differences: network.differences.clone(),
                 })
                 .collect(),
+            repairs: self.repairs.iter().map(Into::into).collect(),
         }
         .encode_to_vec()
         .into()
@@ -422,15 +482,16 @@ impl ControllerStatus {
     /// # Errors
     /// When the bytes are no such message.
     pub fn decode(body: &[u8]) -> Result<Read<Self>, WireError> {
-        bounded(body, &[&[4], &[4]])?;
+        bounded(body, &[&[4, 5], &[4]])?;
         let message =
             wire::ControllerStatus::decode(body).map_err(|error| WireError::new("controller", error))?;
         let mut skipped = Skipped::new();
         let mut networks = Vec::new();
-        for network in message.networks {
+        for mut network in message.networks {
+            let subject = network.network_id.clone();
             let members = skipped.keep(
-                network.members,
-                |member| format!("{}/{}", network.network_id, member.node_id),
+                std::mem::take(&mut network.members),
+                |member| format!("{subject}/{}", member.node_id),
                 |member| {
                     Ok(ControlledMember {
                         node: parse("node_id", &member.node_id)?,
@@ -440,27 +501,39 @@ impl ControllerStatus {
                     })
                 },
             );
-            match parse("network_id", &network.network_id)
-                .and_then(|id| Ok((id, text("name", network.name, MOST_TEXT)?)))
-            {
-                Ok((id, name)) => {
-                    networks.push(ControlledNetwork {
-                        id,
-                        name,
-                        private: network.private,
-                        members,
-                    });
-                }
-                Err(error) => skipped.add(&network.network_id, error),
+            match controlled(network, members) {
+                Ok(network) => networks.push(network),
+                Err(error) => skipped.add(&subject, error),
             }
         }
+        let repairs = skipped.keep(
+            message.repairs,
+            |repair| format!("repair {}", repair.sequence),
+            Repair::try_from,
+        );
         let status = Self {
             service: service(message.service, message.problem)?,
             node: node("controller.node_id", &message.node_id)?,
             networks,
+            repairs,
         };
         Ok(skipped.read(status))
     }
+}
+
+fn controlled(
+    network: wire::ControlledNetwork,
+    members: Vec<ControlledMember>,
+) -> Result<ControlledNetwork, WireError> {
+    Ok(ControlledNetwork {
+        id: parse("network_id", &network.network_id)?,
+        name: text("name", network.name, MOST_TEXT)?,
+        private: network.private,
+        members,
+        held_back: network.held_back,
+        frozen: text("frozen", network.frozen, MOST_PROBLEM_TEXT)?,
+        differences: texts("differences", network.differences)?,
+    })
 }
 
 impl DeckiesStatus {
@@ -740,6 +813,7 @@ fn state(value: i32) -> Result<DeckyState, WireError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::repair::Why;
 
     fn one(name: &str) -> wire::DeckyStatus {
         wire::DeckyStatus {
@@ -854,6 +928,18 @@ mod tests {
                     authorized: true,
                     addresses: vec!["10.0.0.1".into()],
                 }],
+                held_back: 7,
+                frozen: String::new(),
+                differences: vec!["mtu is 2800, and is to be 1400".into()],
+            }],
+            repairs: vec![Repair {
+                sequence: 3,
+                at: jiff::Timestamp::UNIX_EPOCH,
+                why: Why::Drift,
+                network: "5350d87547c880cb".parse().unwrap(),
+                node: Some("39966434ba".parse().unwrap()),
+                before: "deauthorized".into(),
+                after: "authorized".into(),
             }],
             ..ControllerStatus::default()
         };

@@ -297,7 +297,7 @@ fn settled(desk: &Desk, host: HostId) -> bool {
         return true;
     };
     let Some(wanted) = tried.wanted else { return true };
-    let current = desired::document(&desk.views.read(), host, Kind::Shard, 0).digest;
+    let current = desired::document(&desk.views.read(), host, Kind::Shard, 0, desk.now()).digest;
     wanted.digest == current && tried.outcome.is_some_and(|outcome| outcome.stamp == wanted.stamp)
 }
 

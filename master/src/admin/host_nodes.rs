@@ -144,11 +144,12 @@ fn acceptable(desk: &Desk, (name, id): (&Name, HostId), node: NodeId) -> Result<
 /// Permissions are of nodes: what the node had that is believed no longer, it still has.
 fn left_behind(desk: &Desk, node: NodeId) -> Option<String> {
     let views = desk.views.read();
-    let networks = views.networks.networks_of(node).filter(|network| {
+    let watched = views.networks.networks().map(|network| network.record.id);
+    let admitted = watched.filter(|network| {
         let grant = views.networks.grant(*network, node);
         grant.is_some_and(|grant| grant.record.admitted)
     });
-    let networks: Vec<_> = networks.map(|network| network.to_string()).collect();
+    let networks: Vec<_> = admitted.map(|network| network.to_string()).collect();
     (!networks.is_empty()).then(|| {
         format!(
             "node {node} may still be on {}; `picketctl member revoke {node} --network ...` ends that",

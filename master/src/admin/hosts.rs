@@ -74,6 +74,7 @@ impl HostService for Hosts {
             node: None,
             node_standing: Default::default(),
             node_identity: None,
+            former_nodes: Vec::new(),
         };
         let claim = Write::Put(key::name(&name), id.to_string().into_bytes());
         let audit = actor.does("host.enroll", &name, "");

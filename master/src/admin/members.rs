@@ -16,7 +16,10 @@ use crate::{
     desk::{Actor, Desk},
     event::Severity,
     membership::{Because, Decision},
-    record::{GrantRecord, NetworkMode, Record as _, key},
+    record::{
+        Record as _, key,
+        network::{GrantRecord, NetworkMode},
+    },
     refused::Refused,
     store::Guard,
 };
@@ -67,6 +70,55 @@ impl MemberService for Members {
         }))
     }
 
+    async fn request_member(
+        &self,
+        _: Request<wire::RequestMemberRequest>,
+    ) -> Result<Response<wire::RequestMemberResponse>, Status> {
+        Err(Status::unimplemented("todo"))
+    }
+
+    async fn approve_member(
+        &self,
+        _: Request<wire::ApproveMemberRequest>,
+    ) -> Result<Response<wire::ApproveMemberResponse>, Status> {
+        Err(Status::unimplemented("todo"))
+    }
+
+    async fn deny_member(
+        &self,
+        _: Request<wire::DenyMemberRequest>,
+    ) -> Result<Response<wire::DenyMemberResponse>, Status> {
+        Err(Status::unimplemented("todo"))
+    }
+
+    async fn cancel_member(
+        &self,
+        _: Request<wire::CancelMemberRequest>,
+    ) -> Result<Response<wire::CancelMemberResponse>, Status> {
+        Err(Status::unimplemented("todo"))
+    }
+
+    async fn activate_member(
+        &self,
+        _: Request<wire::ActivateMemberRequest>,
+    ) -> Result<Response<wire::ActivateMemberResponse>, Status> {
+        Err(Status::unimplemented("todo"))
+    }
+
+    async fn extend_member(
+        &self,
+        _: Request<wire::ExtendMemberRequest>,
+    ) -> Result<Response<wire::ExtendMemberResponse>, Status> {
+        Err(Status::unimplemented("todo"))
+    }
+
+    async fn end_member(
+        &self,
+        _: Request<wire::EndMemberRequest>,
+    ) -> Result<Response<wire::EndMemberResponse>, Status> {
+        Err(Status::unimplemented("todo"))
+    }
+
     async fn revoke_member(
         &self,
         request: Request<RevokeMemberRequest>,
@@ -101,7 +153,7 @@ impl Members {
                 .networks
                 .network(network)
                 .ok_or_else(|| Refused::no_network(network))?;
-            let decision = views.networks.decide(&views.roster, network, node);
+            let decision = views.networks.decide(&views.roster, network, node, desk.now());
             (
                 kept.record.mode,
                 views.networks.grant(network, node).cloned(),
@@ -127,6 +179,7 @@ impl Members {
             network,
             node,
             admitted,
+            for_activation: false,
             by: actor.name().to_owned(),
             reason: reason.to_owned(),
             at: desk.now(),

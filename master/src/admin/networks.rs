@@ -22,8 +22,11 @@ use crate::{
     caller::operator,
     desk::Desk,
     event::Severity,
-    membership::Decision,
-    record::{GrantRecord, NetworkMode, NetworkRecord, Record as _, key},
+    membership::{Because, Decision},
+    record::{
+        Record as _, key,
+        network::{Governor, GrantRecord, NetworkMode, NetworkRecord},
+    },
     refused::Refused,
     store::{CommitError, Guard, WRITES_MAX},
 };
@@ -67,6 +70,7 @@ impl NetworkService for Networks {
                 network: id,
                 node: member.node,
                 admitted: true,
+                for_activation: false,
                 by: actor.name().to_owned(),
                 reason: "adopted".to_owned(),
                 at: now,
@@ -80,12 +84,7 @@ impl NetworkService for Networks {
                 .await
                 .map_err(Refused::Commit)?;
         }
-        let record = NetworkRecord {
-            id,
-            mode: NetworkMode::Observe,
-            controller,
-            adopted_at: now,
-        };
+        let record = NetworkRecord::watched(id, Governor::Host(controller), now);
         match desk
             .commit(vec![Guard::Absent(key::network(id))], vec![record.put()], audit)
             .await
@@ -137,6 +136,48 @@ impl NetworkService for Networks {
         Ok(Response::new(EnforceNetworkResponse {
             network: Some(shown(desk, id)?),
         }))
+    }
+
+    async fn create_network(
+        &self,
+        _: Request<wire::CreateNetworkRequest>,
+    ) -> Result<Response<wire::CreateNetworkResponse>, Status> {
+        Err(Status::unimplemented("todo"))
+    }
+
+    async fn plan_network(
+        &self,
+        _: Request<wire::PlanNetworkRequest>,
+    ) -> Result<Response<wire::PlanNetworkResponse>, Status> {
+        Err(Status::unimplemented("todo"))
+    }
+
+    async fn apply_network(
+        &self,
+        _: Request<wire::ApplyNetworkRequest>,
+    ) -> Result<Response<wire::ApplyNetworkResponse>, Status> {
+        Err(Status::unimplemented("todo"))
+    }
+
+    async fn reconcile_network(
+        &self,
+        _: Request<wire::ReconcileNetworkRequest>,
+    ) -> Result<Response<wire::ReconcileNetworkResponse>, Status> {
+        Err(Status::unimplemented("todo"))
+    }
+
+    async fn resume_network(
+        &self,
+        _: Request<wire::ResumeNetworkRequest>,
+    ) -> Result<Response<wire::ResumeNetworkResponse>, Status> {
+        Err(Status::unimplemented("todo"))
+    }
+
+    async fn delete_network(
+        &self,
+        _: Request<wire::DeleteNetworkRequest>,
+    ) -> Result<Response<wire::DeleteNetworkResponse>, Status> {
+        Err(Status::unimplemented("todo"))
     }
 
     async fn list_networks(
@@ -214,7 +255,10 @@ fn find_controller(desk: &Desk, id: NetworkId, host: &str) -> Result<(HostId, Co
 }
 
 /// What the controller said of a network last; or why it is not known.
-fn observed(desk: &Desk, controller: HostId, id: NetworkId) -> Result<ControlledNetwork, String> {
+fn observed(desk: &Desk, controller: Governor, id: NetworkId) -> Result<ControlledNetwork, String> {
+    let Governor::Host(controller) = controller else {
+        return Err("ZeroTier Central is not asked yet".to_owned());
+    };
     let host = desk.name_of(controller);
     let Some(status) = desk.observed.get(controller).and_then(|seen| seen.controller()) else {
         return Err(format!(
@@ -253,14 +297,20 @@ fn shown(desk: &Desk, id: NetworkId) -> Result<wire::Network, Refused> {
         mode: match record.mode {
             NetworkMode::Observe => wire::NetworkMode::Observe,
             NetworkMode::Enforce => wire::NetworkMode::Enforce,
+            NetworkMode::Deleting | NetworkMode::Gone => wire::NetworkMode::Deleting,
         }
         .into(),
-        controller_host: desk.name_of(record.controller),
-        approvals: 0,
+        controller_host: record
+            .controller
+            .host()
+            .map(|host| desk.name_of(host))
+            .unwrap_or_default(),
+        approvals: record.approvals.into(),
         members_authorized: count(|member| member.decision() == wire::MemberDecision::Authorized),
         members_unknown: count(|member| member.decision() == wire::MemberDecision::Unknown),
         drift: count(drifted),
         problem,
+        ..Default::default()
     })
 }
 
@@ -291,13 +341,23 @@ pub(super) fn members(desk: &Desk, id: NetworkId) -> Result<Vec<wire::Member>, R
         .map(|member| (member.node, member))
         .collect();
     let views = desk.views.read();
-    let granted = views.networks.grants_on(id).map(|(node, _)| node);
-    let nodes: BTreeSet<NodeId> = granted.chain(records.keys().copied()).collect();
+    let now = desk.now();
+    let mut nodes: BTreeSet<NodeId> = records.keys().copied().collect();
+    // Everybody who is registered is denied; those of whom nothing else is to be said here are left out.
+    nodes.extend(
+        views
+            .networks
+            .known_on(&views.roster, id)
+            .into_iter()
+            .filter(|node| {
+                views.networks.decide(&views.roster, id, *node, now) != Decision::Denied(Because::NotAdmitted)
+            }),
+    );
     let member = |node: NodeId| {
-        let (decision, because) = match views.networks.decide(&views.roster, id, node) {
-            Decision::Authorized(because) => (wire::MemberDecision::Authorized, because.to_string()),
+        let (decision, because) = match views.networks.decide(&views.roster, id, node, now) {
+            Decision::Authorized { because, .. } => (wire::MemberDecision::Authorized, because.to_string()),
             Decision::Denied(because) => (wire::MemberDecision::Denied, because.to_string()),
-            Decision::Unknown => (wire::MemberDecision::Unknown, "nobody admitted it".to_owned()),
+            Decision::Unknown => (wire::MemberDecision::Unknown, "nobody registered it".to_owned()),
         };
         let record = records.get(&node);
         let observation = match record {
@@ -318,6 +378,7 @@ pub(super) fn members(desk: &Desk, id: NetworkId) -> Result<Vec<wire::Member>, R
             because,
             observed: observation.into(),
             addresses: record.map(|record| record.addresses.clone()).unwrap_or_default(),
+            ..Default::default()
         }
     };
     Ok(nodes.into_iter().map(member).collect())
