@@ -1,6 +1,6 @@
 //! ZeroTier for Picket: ids and address arithmetic, clients of a local service, and sites to try them on.
 //!
-//! - [`ids`] and [`address`] are always there and know no socket.
+//! - [`ids`], [`address`], [`network`], [`member`] and [`settings`] are always there and know no socket.
 //! - Feature `identity`: [`identity`], the key pairs of nodes.
 //! - Feature `client`: [`dial`], [`home`], [`service`], and the two clients [`node`] and [`controller`].
 //! - Feature `fake`: [`fake`], a simulated site whose nodes answer as real ones were recorded to.
@@ -10,6 +10,10 @@
 
 pub mod address;
 pub mod ids;
+mod lenient;
+pub mod member;
+pub mod network;
+pub mod settings;
 
 #[cfg(feature = "client")]
 pub mod controller;
@@ -19,8 +23,6 @@ pub mod dial;
 pub mod home;
 #[cfg(feature = "identity")]
 pub mod identity;
-#[cfg(feature = "client")]
-mod lenient;
 #[cfg(feature = "client")]
 pub mod node;
 #[cfg(feature = "client")]
