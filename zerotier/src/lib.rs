@@ -1,7 +1,7 @@
 //! ZeroTier for Picket: ids and address arithmetic, clients of a local service, and sites to try them on.
 //!
 //! - [`ids`], [`address`], [`network`], [`member`] and [`settings`] are always there and know no socket.
-//! - Feature `identity`: [`identity`], the key pairs of nodes.
+//! - Feature `identity`: [`identity`], the key pairs of nodes, and [`world`], the files that name roots.
 //! - Feature `client`: [`dial`], [`home`], [`service`], and the two clients [`node`] and [`controller`].
 //! - Feature `fake`: [`fake`], a simulated site whose nodes answer as real ones were recorded to.
 //! - Feature `real`: [`real`], a site of real `zerotier-one` processes in namespaces of their own.
@@ -27,6 +27,9 @@ pub mod identity;
 pub mod node;
 #[cfg(feature = "client")]
 pub mod service;
+
+#[cfg(feature = "identity")]
+pub mod world;
 
 #[cfg(feature = "fake")]
 pub mod fake;
