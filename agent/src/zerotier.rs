@@ -15,7 +15,7 @@ use picket_proto::{
 };
 use picket_zerotier::{
     NetworkId,
-    controller::{Controller, Readiness},
+    controller::{Controller as _, LocalController, Readiness},
     home::{Home, HomeError},
     node::{Joined, Node},
     service::{Error, Service},
@@ -79,7 +79,9 @@ pub(crate) fn is_away(error: &Error) -> bool {
         | Error::NotFound { .. }
         | Error::NoTun { .. }
         | Error::Disagrees { .. }
-        | Error::Foreign { .. } => false,
+        | Error::Foreign { .. }
+        | Error::TooMany { .. }
+        | Error::Unsupported { .. } => false,
     }
 }
 
@@ -109,7 +111,9 @@ impl ZeroTierError {
                 | Error::NotFound { .. }
                 | Error::TimedOut { .. }
                 | Error::Disagrees { .. }
-                | Error::Foreign { .. },
+                | Error::Foreign { .. }
+                | Error::TooMany { .. }
+                | Error::Unsupported { .. },
             ) => false,
         }
     }
@@ -132,7 +136,9 @@ impl ZeroTierError {
                 | Error::NotFound { .. }
                 | Error::NoTun { .. }
                 | Error::Disagrees { .. }
-                | Error::Foreign { .. },
+                | Error::Foreign { .. }
+                | Error::TooMany { .. }
+                | Error::Unsupported { .. },
             ) => ServiceState::Broken(text),
         }
     }
@@ -241,7 +247,7 @@ fn peers(peers: Vec<picket_zerotier::node::Peer>) -> Vec<Peer> {
 }
 
 /// The controller's section; none where it hosts no networks.
-async fn controller(controller: &Controller, observed: &Observed) -> Option<ControllerStatus> {
+async fn controller(controller: &LocalController, observed: &Observed) -> Option<ControllerStatus> {
     let status = |service, networks| ControllerStatus {
         service,
         node: Some(controller.address()),
@@ -265,7 +271,7 @@ async fn controller(controller: &Controller, observed: &Observed) -> Option<Cont
     }
 }
 
-async fn networks(controller: &Controller) -> Result<(Vec<ControlledNetwork>, Vec<Problem>), Error> {
+async fn networks(controller: &LocalController) -> Result<(Vec<ControlledNetwork>, Vec<Problem>), Error> {
     let mut ids = controller.networks().await?;
     ids.sort_unstable();
     let mut networks = Vec::with_capacity(ids.len());
@@ -290,7 +296,7 @@ async fn networks(controller: &Controller) -> Result<(Vec<ControlledNetwork>, Ve
 }
 
 async fn members(
-    controller: &Controller,
+    controller: &LocalController,
     network: NetworkId,
 ) -> Result<(Vec<ControlledMember>, Vec<String>), Error> {
     let read = controller.members(network).await?;

@@ -22,7 +22,11 @@ use picket_proto::{
     shard::{Decky, DeckyNetwork, DeckyService, Driver, Shard},
     status::DeckyState,
 };
-use picket_zerotier::{NetworkId, NodeId, controller::NewNetwork, node::Settings};
+use picket_zerotier::{
+    NetworkId, NodeId,
+    controller::{Controller as _, NewNetwork},
+    node::Settings,
+};
 use site::{Site, Worker, until};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},

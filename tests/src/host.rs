@@ -26,7 +26,7 @@ use picket_pki::{Fingerprint, pem};
 use picket_settings::Settings;
 use picket_zerotier::{
     NetworkId, NodeId,
-    controller::Controller,
+    controller::LocalController,
     dial::{Dial, Dialing},
     fake::Lab,
     home::Token,
@@ -277,7 +277,7 @@ impl Host {
 
     /// The machine's ZeroTier controller, as somebody who has its token uses it.
     #[must_use]
-    pub fn controller(&self) -> Controller {
+    pub fn controller(&self) -> LocalController {
         self.zerotier().controller(self.node)
     }
 

@@ -29,7 +29,7 @@ pub const PUBLIC_TEXT: usize = 10 + 1 + 1 + 1 + 2 * KEYS;
 pub const SECRET_TEXT: usize = PUBLIC_TEXT + 1 + 2 * KEYS;
 
 /// The bytes of the two public keys, and of the two private ones.
-const KEYS: usize = 64;
+pub(crate) const KEYS: usize = 64;
 /// Where the Ed25519 half begins.
 const ED: usize = 32;
 /// The one kind of identity there is.
@@ -113,13 +113,16 @@ impl PublicIdentity {
     /// Returns whether `signature` is one of this identity over `message`.
     #[must_use]
     pub fn verify(&self, message: &[u8], signature: &[u8]) -> bool {
-        let Some((signed, digest)) = signature.split_at_checked(SIGNATURE - ED) else {
-            return false;
-        };
-        digest == signed_part(message)
-            && UnparsedPublicKey::new(&ED25519, &self.keys[ED..])
-                .verify(digest, signed)
-                .is_ok()
+        verify(&self.keys, message, signature)
+    }
+
+    /// Puts an id and keys together, which may not belong to each other.
+    pub(crate) fn from_parts(node: NodeId, keys: [u8; KEYS]) -> Self {
+        Self { node, keys }
+    }
+
+    pub(crate) fn keys(&self) -> &[u8; KEYS] {
+        &self.keys
     }
 }
 
@@ -129,9 +132,7 @@ impl Identity {
     /// # Errors
     /// [`IdentityError::Random`].
     pub fn generate() -> Result<Self, IdentityError> {
-        let mut private = Zeroizing::new([0; KEYS]);
-        rand::fill(private.as_mut_slice()).map_err(|_| IdentityError::Random)?;
-        Ok(Self::grow(private))
+        Ok(Self::grow(random()?))
     }
 
     /// Returns the public half.
@@ -141,18 +142,9 @@ impl Identity {
     }
 
     /// Signs `message` as a node does.
-    ///
-    /// # Panics
-    /// Never: the keys were found to be a pair when they were read or made.
     #[must_use]
     pub fn sign(&self, message: &[u8]) -> [u8; SIGNATURE] {
-        let pair = Ed25519KeyPair::from_seed_and_public_key(&self.private[ED..], &self.public.keys[ED..])
-            .expect("the keys are a pair");
-        let digest = signed_part(message);
-        let mut signature = [0; SIGNATURE];
-        signature[..SIGNATURE - ED].copy_from_slice(pair.sign(&digest).as_ref());
-        signature[SIGNATURE - ED..].copy_from_slice(&digest);
-        signature
+        sign(&self.private, &self.public.keys, message)
     }
 
     /// Returns the text of a file `identity.secret`, to be written for its owner alone.
@@ -192,6 +184,43 @@ impl Identity {
     }
 }
 
+/// Makes private keys.
+pub(crate) fn random() -> Result<Zeroizing<[u8; KEYS]>, IdentityError> {
+    let mut private = Zeroizing::new([0; KEYS]);
+    rand::fill(private.as_mut_slice()).map_err(|_| IdentityError::Random)?;
+    Ok(private)
+}
+
+/// The public keys of private ones.
+pub(crate) fn public_of(private: &[u8; KEYS]) -> [u8; KEYS] {
+    let mut public = [0; KEYS];
+    public[..ED].copy_from_slice(&x25519(private));
+    public[ED..].copy_from_slice(&ed25519(private));
+    public
+}
+
+/// Signs with keys that were found to be a pair when they were read or made.
+pub(crate) fn sign(private: &[u8; KEYS], public: &[u8; KEYS], message: &[u8]) -> [u8; SIGNATURE] {
+    let pair =
+        Ed25519KeyPair::from_seed_and_public_key(&private[ED..], &public[ED..]).expect("the keys are a pair");
+    let digest = signed_part(message);
+    let mut signature = [0; SIGNATURE];
+    signature[..SIGNATURE - ED].copy_from_slice(pair.sign(&digest).as_ref());
+    signature[SIGNATURE - ED..].copy_from_slice(&digest);
+    signature
+}
+
+/// Returns whether `signature` is one of these public keys over `message`.
+pub(crate) fn verify(public: &[u8; KEYS], message: &[u8], signature: &[u8]) -> bool {
+    let Some((signed, digest)) = signature.split_at_checked(SIGNATURE - ED) else {
+        return false;
+    };
+    digest == signed_part(message)
+        && UnparsedPublicKey::new(&ED25519, &public[ED..])
+            .verify(digest, signed)
+            .is_ok()
+}
+
 /// What is signed of a message.
 fn signed_part(message: &[u8]) -> [u8; ED] {
     let digest = Sha512::digest(message);
@@ -229,7 +258,8 @@ fn length(text: &str, want: usize, kind: &'static str) -> Result<(), IdentityErr
     })
 }
 
-fn keys(text: &str, part: &'static str) -> Result<[u8; KEYS], IdentityError> {
+/// Reads two keys, in lower case and of that length alone.
+pub(crate) fn keys(text: &str, part: &'static str) -> Result<[u8; KEYS], IdentityError> {
     let digit = |letter: u8| match letter {
         b'0'..=b'9' => Ok(letter - b'0'),
         b'a'..=b'f' => Ok(letter - b'a' + 10),
@@ -246,7 +276,7 @@ fn keys(text: &str, part: &'static str) -> Result<[u8; KEYS], IdentityError> {
     Ok(keys)
 }
 
-fn push_hex(text: &mut String, byte: u8) {
+pub(crate) fn push_hex(text: &mut String, byte: u8) {
     for nibble in [byte >> 4, byte & 0xf] {
         text.extend(char::from_digit(u32::from(nibble), 16));
     }
@@ -281,8 +311,7 @@ impl FromStr for Identity {
         let (public, private) = text.rsplit_once(':').ok_or(IdentityError::Parts)?;
         let private = Zeroizing::new(keys(private, "private key")?);
         let public: PublicIdentity = public.parse()?;
-        let (dh, signing) = public.keys.split_at(ED);
-        if x25519(&private) != dh || ed25519(&private) != signing {
+        if public_of(&private) != public.keys {
             return Err(IdentityError::Mismatch);
         }
         Ok(Self { public, private })

@@ -91,6 +91,19 @@ impl NodeId {
 }
 
 impl NetworkId {
+    /// Makes an id of a number, or says that no network may have it.
+    ///
+    /// # Errors
+    /// Fails for numbers whose controller would be node 0.
+    pub fn new(number: u64) -> Result<Self, IdError> {
+        if number >> 24 == 0 {
+            return Err(IdError::Reserved {
+                given: format!("{number:016x}"),
+            });
+        }
+        Ok(Self(number))
+    }
+
     /// Makes the id of the network with this number (24 bits) at a controller.
     ///
     /// Bits of `number` over the 24 are dropped.
@@ -154,13 +167,7 @@ impl FromStr for NetworkId {
     type Err = IdError;
 
     fn from_str(given: &str) -> Result<Self, IdError> {
-        let id = Self(digits(given, "network", NETWORK_DIGITS)?);
-        if id.0 >> 24 == 0 {
-            return Err(IdError::Reserved {
-                given: given.to_owned(),
-            });
-        }
-        Ok(id)
+        Self::new(digits(given, "network", NETWORK_DIGITS)?)
     }
 }
 

@@ -1,7 +1,7 @@
 //! ZeroTier for Picket: ids and address arithmetic, clients of a local service, and sites to try them on.
 //!
-//! - [`ids`] and [`address`] are always there and know no socket.
-//! - Feature `identity`: [`identity`], the key pairs of nodes.
+//! - [`ids`], [`address`], [`network`], [`member`] and [`settings`] are always there and know no socket.
+//! - Feature `identity`: [`identity`], the key pairs of nodes, and [`world`], the files that name roots.
 //! - Feature `client`: [`dial`], [`home`], [`service`], and the two clients [`node`] and [`controller`].
 //! - Feature `fake`: [`fake`], a simulated site whose nodes answer as real ones were recorded to.
 //! - Feature `real`: [`real`], a site of real `zerotier-one` processes in namespaces of their own.
@@ -10,6 +10,10 @@
 
 pub mod address;
 pub mod ids;
+mod lenient;
+pub mod member;
+pub mod network;
+pub mod settings;
 
 #[cfg(feature = "client")]
 pub mod controller;
@@ -20,11 +24,12 @@ pub mod home;
 #[cfg(feature = "identity")]
 pub mod identity;
 #[cfg(feature = "client")]
-mod lenient;
-#[cfg(feature = "client")]
 pub mod node;
 #[cfg(feature = "client")]
 pub mod service;
+
+#[cfg(feature = "identity")]
+pub mod world;
 
 #[cfg(feature = "fake")]
 pub mod fake;

@@ -5,7 +5,7 @@
 //! - **A body is read only from a 200.** Others carry `{}`, nothing, or text that claims to be JSON and is not.
 //! - **A write is never repeated.** A connection that could not be opened is tried again, since nothing was sent.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{fmt, io, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{Method, Request, StatusCode, header};
@@ -16,7 +16,7 @@ use serde::de::DeserializeOwned;
 use tokio::{sync::Semaphore, time};
 
 use crate::{
-    controller::Controller,
+    controller::LocalController,
     dial::{Dial, Wire},
     home::Token,
     ids::{NetworkId, NodeId},
@@ -49,88 +49,79 @@ pub struct Service {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// No connection could be opened, or it broke before the answer was there.
-    #[error(
-        "{request}: no connection to the ZeroTier service at {place}; check that zerotier-one is running"
-    )]
+    #[error("{request}: no connection to {place}; {}", place.when_unreachable())]
     Unreachable {
         /// The method and path.
         request: String,
-        /// The address.
-        place: String,
+        /// Who was asked.
+        place: Place,
         /// What the connection said.
         #[source]
         cause: io::Error,
     },
-    /// The service does not let this caller in.
-    #[error(
-        "{request}: the ZeroTier service at {place} refuses us (401); check authtoken.secret, and off loopback \
-         settings.allowManagementFrom in its local.conf"
-    )]
+    /// The service does not let this caller in: a 401, or a 403.
+    #[error("{request}: {place} refuses us; {}", place.when_refused())]
     Refused {
         /// The method and path.
         request: String,
-        /// The address.
-        place: String,
+        /// Who was asked.
+        place: Place,
     },
     /// The answer is not what a ZeroTier service says.
-    #[error(
-        "{request}: the answer from {place} makes no sense: {why}; check that this is a zerotier-one 1.14 or later"
-    )]
+    #[error("{request}: the answer of {place} makes no sense: {why}; {}", place.when_broken())]
     Broken {
         /// The method and path.
         request: String,
-        /// The address.
-        place: String,
+        /// Who was asked.
+        place: Place,
         /// What is wrong with it.
         why: String,
     },
     /// The service understood the request and could not do it.
-    #[error("{request}: the ZeroTier service at {place} answered {status}; see its log")]
+    #[error("{request}: {place} answered {status}; {}", place.when_failed())]
     Failed {
         /// The method and path.
         request: String,
-        /// The address.
-        place: String,
+        /// Who was asked.
+        place: Place,
         /// The HTTP status.
         status: u16,
     },
     /// There is no such network, member or path.
-    #[error("{request}: the ZeroTier service at {place} knows nothing there (404)")]
+    #[error("{request}: {place} knows nothing there (404)")]
     NotFound {
         /// The method and path.
         request: String,
-        /// The address.
-        place: String,
+        /// Who was asked.
+        place: Place,
     },
     /// There was no answer in time. A write may have been done all the same: look before doing it again.
-    #[error("{request}: no answer from the ZeroTier service at {place} within {deadline:?}")]
+    #[error("{request}: no answer from {place} within {deadline:?}")]
     TimedOut {
         /// The method and path.
         request: String,
-        /// The address.
-        place: String,
+        /// Who was asked.
+        place: Place,
         /// How long was waited.
         deadline: Duration,
     },
     /// The service took a join and did not do it: it could open no TUN device.
-    #[error(
-        "join {network}: the service at {place} could open no TUN device; check /dev/net/tun and restart zerotier-one"
-    )]
+    #[error("join {network}: {place} could open no TUN device; check /dev/net/tun and restart zerotier-one")]
     NoTun {
         /// The network.
         network: NetworkId,
-        /// The address.
-        place: String,
+        /// Who was asked.
+        place: Place,
     },
     /// The service answered that something else is the case than what was asked for.
     #[error(
-        "{request}: asked for {want}, and the service at {place} now says {have}; look for another program that changes it"
+        "{request}: asked for {want}, and {place} now says {have}; look for another program that changes it"
     )]
     Disagrees {
         /// The method and path.
         request: String,
-        /// The address.
-        place: String,
+        /// Who was asked.
+        place: Place,
         /// What was asked for.
         want: String,
         /// What the answer says.
@@ -144,6 +135,83 @@ pub enum Error {
         /// The controller that was asked.
         controller: NodeId,
     },
+    /// There were too many requests, and waiting as long as asked would take longer than the call may.
+    #[error("{request}: {place} has had too many requests; ask again in {retry_after:?}")]
+    TooMany {
+        /// The method and path.
+        request: String,
+        /// Who was asked.
+        place: Place,
+        /// How long to wait before anything is asked again.
+        retry_after: Duration,
+    },
+    /// This kind of controller cannot do it.
+    #[error("{place} cannot do that: {what}")]
+    Unsupported {
+        /// Who would have been asked.
+        place: Place,
+        /// What cannot be done, and what to do instead.
+        what: &'static str,
+    },
+}
+
+/// Who is asked, and where, for messages.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// A service, at this address.
+    Service(String),
+    /// ZeroTier Central, at this address.
+    Central(String),
+}
+
+impl Place {
+    fn when_unreachable(&self) -> &'static str {
+        match self {
+            Self::Service(_) => "check that zerotier-one is running",
+            Self::Central(_) => "check that this machine reaches it over HTTPS",
+        }
+    }
+
+    fn when_refused(&self) -> &'static str {
+        match self {
+            Self::Service(_) => {
+                "check authtoken.secret, and off loopback settings.allowManagementFrom in its local.conf"
+            }
+            Self::Central(_) => {
+                "make an API token on the account page of Central, of somebody who may change the network"
+            }
+        }
+    }
+
+    fn when_broken(&self) -> &'static str {
+        match self {
+            Self::Service(_) => "check that this is a zerotier-one 1.14 or later",
+            Self::Central(_) => "check that this is the address of its API v1",
+        }
+    }
+
+    fn when_failed(&self) -> &'static str {
+        match self {
+            Self::Service(_) => "see its log",
+            Self::Central(_) => "try again later",
+        }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Service(address) => write!(f, "the ZeroTier service at {address}"),
+            Self::Central(address) => write!(f, "ZeroTier Central at {address}"),
+        }
+    }
+}
+
+impl From<&str> for Place {
+    /// Takes it for the address of a service.
+    fn from(address: &str) -> Self {
+        Self::Service(address.to_owned())
+    }
 }
 
 /// One request, named for messages.
@@ -210,14 +278,14 @@ impl Service {
 
     /// Returns the calls about the networks that this service controls; `address` is its own node id.
     #[must_use]
-    pub fn controller(&self, address: NodeId) -> Controller {
-        Controller::new(self.clone(), address)
+    pub fn controller(&self, address: NodeId) -> LocalController {
+        LocalController::new(self.clone(), address)
     }
 
     /// Returns the address, for messages.
     #[must_use]
-    pub fn place(&self) -> String {
-        self.dial.to_string()
+    pub fn place(&self) -> Place {
+        Place::Service(self.dial.to_string())
     }
 
     /// Sends one request and reads its answer as JSON.

@@ -13,7 +13,7 @@ use std::{
 
 use picket_zerotier::{
     NetworkId, NodeId,
-    controller::{NewNetwork, Readiness},
+    controller::{Controller as _, NewNetwork, Readiness},
     dial::{Dial, Dialing, Wire},
     fake::{Lab, Mood},
     home::{Home, Token},

@@ -10,7 +10,7 @@ use std::{collections::BTreeSet, env, io::Write, path::Path, sync::Arc, time::Du
 
 use picket_zerotier::{
     NetworkId, NodeId,
-    controller::{Controller, NewNetwork, Readiness},
+    controller::{Controller as _, LocalController, NewNetwork, Readiness},
     dial::{Dial, Tcp},
     fake::Lab,
     home::Token,
@@ -456,7 +456,7 @@ impl World {
         Service::new(self.dial(index), self.token(index)).node()
     }
 
-    fn controller(&self) -> Controller {
+    fn controller(&self) -> LocalController {
         Service::new(self.dial(0), self.token(0)).controller(self.id(0))
     }
 

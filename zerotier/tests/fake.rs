@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use picket_zerotier::{
     NetworkId, NodeId,
-    controller::{Controller, NewNetwork},
+    controller::{Controller as _, LocalController, NewNetwork},
     fake::Lab,
     node::{Admission, Joined, Settings},
     service::Error,
@@ -248,7 +248,7 @@ impl Site {
         }
     }
 
-    fn controller(&self) -> Controller {
+    fn controller(&self) -> LocalController {
         self.lab.service(self.controller).controller(self.controller)
     }
 

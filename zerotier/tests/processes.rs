@@ -12,6 +12,7 @@ use std::{
 
 use picket_zerotier::{
     NetworkId,
+    controller::Controller as _,
     home::Home,
     node::{Admission, Settings},
 };

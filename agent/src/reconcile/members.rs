@@ -6,7 +6,11 @@ use std::{
 };
 
 use picket_proto::document::{Contents, Kind, Problem, Rules};
-use picket_zerotier::{NetworkId, NodeId, controller::Controller, service::Error};
+use picket_zerotier::{
+    NetworkId, NodeId,
+    controller::{Controller as _, LocalController},
+    service::Error,
+};
 use tokio::sync::Notify;
 
 use super::{Newer, Reconciler, Trouble};
@@ -115,7 +119,7 @@ impl Reconciler for MemberReconciler {
     }
 }
 
-async fn take(controller: &Controller, step: Step) -> Result<(), Error> {
+async fn take(controller: &LocalController, step: Step) -> Result<(), Error> {
     let Step {
         network,
         node,
@@ -135,7 +139,7 @@ fn trouble(step: Step, error: &Error) -> Trouble {
 }
 
 /// The records of every network that has a rule and that this controller governs.
-async fn observe(reach: &Reach, rules: &Rules) -> Result<(Controller, Records), ZeroTierError> {
+async fn observe(reach: &Reach, rules: &Rules) -> Result<(LocalController, Records), ZeroTierError> {
     let service = reach.service()?;
     let controller = service.controller(service.node().status().await?.address);
     let ruled: BTreeSet<_> = rules.keys().map(|(network, _)| *network).collect();

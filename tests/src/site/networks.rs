@@ -7,7 +7,7 @@ use picket_proto::wire::admin::{
 };
 use picket_zerotier::{
     NetworkId, NodeId,
-    controller::{NewNetwork, V4Range},
+    controller::{Controller as _, NewNetwork, V4Range},
 };
 use tonic::Status;
 

@@ -7,7 +7,7 @@ use picket_tests::{
     MemberObservation::{Authorized, Deauthorized},
     NetworkMode, Site,
 };
-use picket_zerotier::node::Settings;
+use picket_zerotier::{controller::Controller as _, node::Settings};
 use tokio::time::Instant;
 
 #[tokio::test(start_paused = true)]

@@ -9,7 +9,11 @@ use std::{
 
 use anyhow::Context;
 use clap::Parser;
-use picket_zerotier::{NodeId, controller::NewNetwork, fake::Lab};
+use picket_zerotier::{
+    NodeId,
+    controller::{Controller as _, NewNetwork},
+    fake::Lab,
+};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Simulated ZeroTier nodes, one in each home directory. They move no packets.

@@ -7,7 +7,10 @@ use std::{
 };
 
 use clap::Parser;
-use picket_zerotier::{controller::NewNetwork, real::Site};
+use picket_zerotier::{
+    controller::{Controller as _, NewNetwork},
+    real::Site,
+};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Real ZeroTier nodes, each in a namespace and a home of its own, with a root of their own. Needs root.

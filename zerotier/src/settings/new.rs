@@ -1,8 +1,13 @@
-//! What a new network is to be like, in the words of its controller.
+//! What a new network is to be like.
 
-use std::{net::Ipv4Addr, str::FromStr};
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    str::FromStr,
+};
 
-use serde_json::{Value, json};
+use ipnet::{IpNet, Ipv4Net};
+
+use super::{NetworkSettings, Pool, Route};
 
 /// What a new network is to be like.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -19,14 +24,14 @@ pub struct NewNetwork {
 }
 
 /// The IPv4 range of a network.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct V4Range {
-    /// The range as `address/prefix`.
-    pub route: String,
+    /// The range.
+    pub route: Ipv4Net,
     /// The first address that members are given.
-    pub first: String,
+    pub first: Ipv4Addr,
     /// One past the last address that members are given.
-    pub end: String,
+    pub end: Ipv4Addr,
 }
 
 /// A text that is no IPv4 range.
@@ -45,39 +50,40 @@ impl FromStr for V4Range {
         let error = || RangeError {
             given: given.to_owned(),
         };
-        let (address, bits) = given.split_once('/').ok_or_else(error)?;
-        let address: Ipv4Addr = address.parse().map_err(|_| error())?;
-        let bits: u32 = bits.parse().map_err(|_| error())?;
-        let host_bits = 32_u32
-            .checked_sub(bits)
-            .filter(|bits| (2..=24).contains(bits))
-            .ok_or_else(error)?;
-        let network = u32::from(address);
-        let hosts = (1_u32 << host_bits) - 1;
-        if network & hosts != 0 {
+        let route: Ipv4Net = given.parse().map_err(|_| error())?;
+        if !(8..=30).contains(&route.prefix_len()) || route != route.trunc() {
             return Err(error());
         }
         Ok(Self {
-            route: given.to_owned(),
-            first: Ipv4Addr::from(network + 1).to_string(),
-            end: Ipv4Addr::from(network + hosts).to_string(),
+            route,
+            first: Ipv4Addr::from(u32::from(route.network()) + 1),
+            end: route.broadcast(),
         })
     }
 }
 
 impl NewNetwork {
-    pub(super) fn to_json(&self) -> Value {
-        let mut body = json!({
-            "name": self.name,
-            "private": true,
-            "v4AssignMode": { "zt": self.v4.is_some() },
-            "v6AssignMode": { "rfc4193": self.rfc4193, "6plane": self.sixplane, "zt": false },
-        });
-        if let Some(v4) = &self.v4 {
-            body["routes"] = json!([{ "target": v4.route, "via": null }]);
-            body["ipAssignmentPools"] = json!([{ "ipRangeStart": v4.first, "ipRangeEnd": v4.end }]);
+    /// Returns what is wanted of a network that is made so.
+    #[must_use]
+    pub fn settings(&self) -> NetworkSettings {
+        let route = |v4: &V4Range| Route {
+            target: IpNet::V4(v4.route),
+            via: None,
+        };
+        let pool = |v4: &V4Range| Pool {
+            start: IpAddr::V4(v4.first),
+            end: IpAddr::V4(v4.end),
+        };
+        NetworkSettings {
+            name: Some(self.name.clone()),
+            routes: Some(self.v4.iter().map(route).collect()),
+            pools: Some(self.v4.iter().map(pool).collect()),
+            v4_assign: Some(self.v4.is_some()),
+            rfc4193: Some(self.rfc4193),
+            sixplane: Some(self.sixplane),
+            zt_v6: Some(false),
+            ..NetworkSettings::default()
         }
-        body
     }
 }
 
@@ -89,8 +95,8 @@ mod tests {
     fn a_range_gives_out_every_address_but_the_first_and_the_last() {
         let range: V4Range = "10.147.20.0/24".parse().unwrap();
         assert_eq!(
-            (range.first.as_str(), range.end.as_str()),
-            ("10.147.20.1", "10.147.20.255")
+            (range.first, range.end),
+            (Ipv4Addr::new(10, 147, 20, 1), Ipv4Addr::new(10, 147, 20, 255))
         );
         for wrong in [
             "10.147.20.0",
