@@ -16,8 +16,10 @@ use picket_durable::FileError;
 use picket_proto::{
     WireError,
     beat::{Digest, MOST_DOCUMENT_BYTES},
-    document::{Contents, Document, Kind, Outcome, OutcomeStatus, Problem, Rules, Stamp},
+    document::{Contents, Document, Kind, Outcome, OutcomeStatus, Problem, Stamp},
+    rules::Members,
     shard::Shard,
+    stay::Stay,
 };
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
@@ -197,8 +199,8 @@ impl Desired {
         let _writing = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         let mut kept = Ok(());
         for contents in [
-            Contents::Networks(std::collections::BTreeSet::new()),
-            Contents::Members(Rules::new()),
+            Contents::Networks(Stay::default()),
+            Contents::Members(Members::default()),
             Contents::Shard(Shard::default()),
         ] {
             kept = kept.and(self.write(None, &contents));
@@ -324,9 +326,7 @@ impl Desired {
 fn merged(before: &Contents, changes: Contents) -> Option<Contents> {
     match (before, changes) {
         (Contents::Members(before), Contents::Members(changes)) => {
-            let mut rules = before.clone();
-            rules.extend(changes);
-            Some(Contents::Members(rules))
+            Some(Contents::Members(before.with(changes)))
         }
         (Contents::Networks(_) | Contents::Members(_) | Contents::Shard(_), _) => None,
     }
@@ -334,9 +334,7 @@ fn merged(before: &Contents, changes: Contents) -> Option<Contents> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
-    use picket_proto::document::Lineage;
+    use picket_proto::{document::Lineage, rules::Rule};
     use picket_zerotier::{NetworkId, NodeId};
 
     use super::*;
@@ -363,8 +361,13 @@ mod tests {
 
     fn rules(pairs: &[(u64, bool)]) -> Contents {
         let network: NetworkId = "5350d87547c880cb".parse().unwrap();
-        let rule = |(node, authorized): &(u64, bool)| ((network, NodeId::new(*node).unwrap()), *authorized);
-        Contents::Members(pairs.iter().map(rule).collect())
+        let rule = |(node, authorized): &(u64, bool)| {
+            ((network, NodeId::new(*node).unwrap()), Rule::plain(*authorized))
+        };
+        Contents::Members(Members {
+            rules: pairs.iter().map(rule).collect(),
+            ..Members::default()
+        })
     }
 
     fn accept(desired: &Desired, (document, body): (Document, Bytes)) -> Result<(), AcceptError> {
@@ -378,7 +381,7 @@ mod tests {
     #[test]
     fn a_document_is_on_disk_when_it_is_handed_on() {
         let root = tempfile::tempdir().unwrap();
-        let wanted = Contents::Networks(BTreeSet::from(["5350d87547c880cb".parse().unwrap()]));
+        let wanted = Contents::Networks(Stay::on(["5350d87547c880cb".parse().unwrap()]));
         accept(&open(&root), document(&wanted, 1, 4, 0)).unwrap();
         let again = open(&root);
         assert_eq!(contents(&again, Kind::Networks), wanted);
@@ -447,13 +450,13 @@ mod tests {
     fn after_a_ban_nothing_is_wanted_and_nothing_is_held_across_restarts_too() {
         let root = tempfile::tempdir().unwrap();
         let desired = open(&root);
-        let wanted = Contents::Networks(BTreeSet::from(["5350d87547c880cb".parse().unwrap()]));
+        let wanted = Contents::Networks(Stay::on(["5350d87547c880cb".parse().unwrap()]));
         accept(&desired, document(&wanted, 1, 4, 0)).unwrap();
         desired.clear().unwrap();
         for desired in [desired, open(&root)] {
             assert_eq!(
                 contents(&desired, Kind::Networks),
-                Contents::Networks(BTreeSet::new())
+                Contents::Networks(Stay::default())
             );
             assert!(desired.held().is_empty());
         }

@@ -159,7 +159,7 @@ fn report(wanted: &Wanted, troubles: Vec<Trouble>) -> Report {
 
 #[cfg(test)]
 mod tests {
-    use picket_proto::document::{Contents, Rules};
+    use picket_proto::{document::Contents, rules::Members};
 
     use super::*;
 
@@ -167,7 +167,7 @@ mod tests {
         Wanted {
             stamp: None,
             ticket: 1,
-            contents: Contents::Members(Rules::new()),
+            contents: Contents::Members(Members::default()),
             skipped: vec![Problem::new("x", "makes no sense"); skipped],
         }
     }

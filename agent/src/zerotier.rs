@@ -212,6 +212,7 @@ async fn node(reach: &Reach, managed: &Managed) -> Result<(ZeroTierStatus, Servi
         online: about.online,
         networks: joined(node.networks().await?, managed),
         peers: peers(node.peers().await?),
+        ..ZeroTierStatus::default()
     };
     Ok((status, service))
 }
@@ -227,6 +228,7 @@ fn joined(networks: Vec<Joined>, managed: &Managed) -> Vec<JoinedNetwork> {
             name: network.name,
             addresses: network.addresses,
             interface: network.device,
+            carries_session: false,
         })
         .collect();
     joined.sort_by_key(|network| network.id);
@@ -252,6 +254,7 @@ async fn controller(controller: &LocalController, observed: &Observed) -> Option
         service,
         node: Some(controller.address()),
         networks,
+        repairs: Vec::new(),
     };
     match controller.ready().await {
         Ok(Readiness::Ready) => {}
@@ -290,6 +293,9 @@ async fn networks(controller: &LocalController) -> Result<(Vec<ControlledNetwork
             name: network.name,
             private: network.private,
             members,
+            held_back: 0,
+            frozen: String::new(),
+            differences: Vec::new(),
         });
     }
     Ok((networks, problems))

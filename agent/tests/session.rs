@@ -8,19 +8,17 @@
 
 mod site;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use picket_agent::{Farewell, deckies::fake::FakeEngine, identity::IdentityStore, status::State};
 use picket_pki::{Authority, Standing};
 use picket_proto::{
     document::{Contents, Kind, OutcomeStatus},
+    rules::{Governed, Members, Rule},
     session::LeaveReason,
     shard::{Decky, DeckyNetwork, DeckyService, Driver, Shard},
     status::DeckyState,
+    stay::Stay,
 };
 use picket_zerotier::{
     NetworkId, NodeId,
@@ -34,7 +32,21 @@ use tokio::{
 };
 
 fn on(networks: &[NetworkId]) -> Contents {
-    Contents::Networks(BTreeSet::from_iter(networks.iter().copied()))
+    Contents::Networks(Stay::on(networks.iter().copied()))
+}
+
+/// Rules of networks whose repairs have begun.
+fn governed(rules: impl IntoIterator<Item = ((NetworkId, NodeId), bool)>) -> Contents {
+    let rules = rules
+        .into_iter()
+        .map(|(at, authorized)| (at, Rule::plain(authorized)));
+    let rules: BTreeMap<_, _> = rules.collect();
+    let networks = rules.keys().map(|(network, _)| (*network, Governed::default()));
+    Contents::Members(Members {
+        networks: networks.collect(),
+        rules,
+        ..Members::default()
+    })
 }
 
 /// Two networks on a controller of their own.
@@ -185,7 +197,7 @@ async fn members_are_authorized_and_cut_off_on_the_controller_and_strangers_left
     let [guest, stranger]: [NodeId; 2] = [site.lab.grow(), site.lab.grow()];
     controller.authorize(network, stranger, true).await.unwrap();
     until_beats(&site, 1).await;
-    let rules = |authorized| Contents::Members(BTreeMap::from([((network, guest), authorized)]));
+    let rules = |authorized| governed([((network, guest), authorized)]);
     let mut generation = 0;
     for authorized in [true, false] {
         generation += 1;
@@ -349,10 +361,8 @@ async fn long_bodies_travel_beside_the_session_in_both_directions() {
         .unwrap()
         .id;
     until_beats(&site, 1).await;
-    let rules = (1..4000)
-        .map(|number| ((network, NodeId::new(number).unwrap()), number % 2 == 0))
-        .collect();
-    site.master.want(Contents::Members(rules), 1).await;
+    let rules = (1..4000).map(|number| ((network, NodeId::new(number).unwrap()), number % 2 == 0));
+    site.master.want(governed(rules), 1).await;
     until_outcome(&site, Kind::Members, 1, OutcomeStatus::Done).await;
     assert!(site.master.log().fetches >= 2, "the first one broke off");
     until("the report", async || {
@@ -520,7 +530,7 @@ async fn a_document_that_cannot_be_kept_is_never_said_to_be_held() {
     // No file can take the place of a directory that is not empty.
     let blocker = worker.state.join("desired/members.json");
     std::fs::create_dir_all(blocker.join("x")).unwrap();
-    site.master.want(Contents::Members(BTreeMap::new()), 1).await;
+    site.master.want(Contents::Members(Members::default()), 1).await;
     until("two more sessions", async || {
         (site.master.log().hellos.len() >= sessions + 2).then_some(())
     })

@@ -85,6 +85,7 @@ fn zerotier(n: u32) -> ZeroTierStatus {
         addresses: vec![format!("10.{}.{high}.{low}/16", 147 + number)],
         interface: format!("ztbench{number}"),
         managed: true,
+        carries_session: false,
     };
     let peer = |number: u32| Peer {
         node: node(1_000_000 + n.wrapping_mul(PEERS) % 100_000 + number),
@@ -98,6 +99,7 @@ fn zerotier(n: u32) -> ZeroTierStatus {
         online: true,
         networks: vec![network(0, "decoys"), network(1, "management")],
         peers: (0..PEERS).map(peer).collect(),
+        ..ZeroTierStatus::default()
     }
 }
 

@@ -104,6 +104,7 @@ pub(crate) async fn run(verb: Verb, desk: &mut Desk) -> Result<(), Fault> {
                 network_id: which.network.clone(),
                 node: which.node.clone(),
                 reason,
+                lasts: None,
             };
             let mut members = desk.members().await?;
             let answer = desk.call(&about, members.admit_member(request)).await?;

@@ -72,6 +72,7 @@ pub(crate) async fn run(verb: Verb, desk: &mut Desk) -> Result<(), Fault> {
                 id,
                 controller_host: controller,
                 approvals,
+                central: false,
             };
             let mut networks = desk.networks().await?;
             let answer = desk.call(&about, networks.adopt_network(request)).await?;
@@ -155,6 +156,7 @@ enum Mode {
     Unknown,
     Observe,
     Enforce,
+    Deleting,
 }
 
 impl Mode {
@@ -163,6 +165,7 @@ impl Mode {
             Self::Unknown => Cell::new("unknown", Tone::Dim),
             Self::Observe => Cell::new("observe", Tone::Fair),
             Self::Enforce => Cell::new("enforce", Tone::Good),
+            Self::Deleting => Cell::new("deleting", Tone::Bad),
         }
     }
 }
@@ -173,6 +176,7 @@ impl From<wire::Network> for Network {
             wire::NetworkMode::Unspecified => Mode::Unknown,
             wire::NetworkMode::Observe => Mode::Observe,
             wire::NetworkMode::Enforce => Mode::Enforce,
+            wire::NetworkMode::Deleting => Mode::Deleting,
         };
         Self {
             mode,

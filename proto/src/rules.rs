@@ -115,6 +115,12 @@ pub struct Members {
 }
 
 impl Members {
+    /// Whether it asks for nothing.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
     /// This document with the changes of a later one laid over it.
     #[must_use]
     pub fn with(&self, changes: Self) -> Self {

@@ -80,6 +80,12 @@ pub struct Stay {
 }
 
 impl Stay {
+    /// Whether it asks for nothing.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
     /// On these networks, as ZeroTier's defaults have it, and nothing else.
     #[must_use]
     pub fn on(networks: impl IntoIterator<Item = NetworkId>) -> Self {

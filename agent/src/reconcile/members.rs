@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use picket_proto::document::{Contents, Kind, Problem, Rules};
+use picket_proto::document::{Contents, Kind, Problem};
 use picket_zerotier::{
     NetworkId, NodeId,
     controller::{Controller as _, LocalController},
@@ -22,6 +22,9 @@ use crate::{
 
 /// Whether each node with a record is authorized, by network. A network without an entry is not there.
 pub(crate) type Records = BTreeMap<NetworkId, BTreeMap<NodeId, bool>>;
+
+/// Whether each node is let on.
+pub(crate) type Rules = BTreeMap<(NetworkId, NodeId), bool>;
 
 /// One change of one member.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,9 +79,15 @@ impl Reconciler for MemberReconciler {
     }
 
     async fn pass(&mut self, wanted: &Wanted, _newer: Newer) -> Vec<Trouble> {
-        let Contents::Members(rules) = &wanted.contents else {
+        let Contents::Members(members) = &wanted.contents else {
             return Vec::new();
         };
+        let rules: Rules = members
+            .rules
+            .iter()
+            .map(|(at, rule)| (*at, rule.authorized))
+            .collect();
+        let rules = &rules;
         if rules.is_empty() {
             return Vec::new();
         }

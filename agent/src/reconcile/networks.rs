@@ -76,9 +76,10 @@ impl Reconciler for NetworkReconciler {
     }
 
     async fn pass(&mut self, wanted: &Wanted, _newer: Newer) -> Vec<Trouble> {
-        let Contents::Networks(want) = &wanted.contents else {
+        let Contents::Networks(stay) = &wanted.contents else {
             return Vec::new();
         };
+        let want: BTreeSet<_> = stay.networks.keys().copied().collect();
         let Some(reach) = &self.reach else {
             let off = |id: &NetworkId| {
                 Trouble::Refused(Problem::new(
@@ -94,7 +95,7 @@ impl Reconciler for NetworkReconciler {
             Err(_) if want.is_empty() && self.managed.current().is_empty() => return Vec::new(),
             Err(error) => return vec![Trouble::InTheWay(Problem::new("zerotier", sentence(&error)))],
         };
-        let plan = plan(want, &have, &self.managed.current(), &self.allowed);
+        let plan = plan(&want, &have, &self.managed.current(), &self.allowed);
         let refuse = |id: NetworkId| {
             let message = format!(
                 "agent.toml does not let the master put this host on it; add \"{id}\" to networks.allow"

@@ -299,6 +299,7 @@ mod tests {
             network_id: "8056c2e21c000001".into(),
             node: "edge-07".into(),
             reason: "new".into(),
+            lasts: None,
         };
         let seen = of("MemberService/AdmitMember", admit.encode_to_vec());
         assert_eq!(seen.subject, "8056c2e21c000001/edge-07");

@@ -184,6 +184,7 @@ async fn call(channel: Channel, change: &Change) -> Result<(), Status> {
                 network_id: network,
                 node,
                 reason: "recorded".into(),
+                lasts: None,
             };
             MemberServiceClient::new(channel)
                 .admit_member(request)

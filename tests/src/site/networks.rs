@@ -88,6 +88,7 @@ impl Site {
             network_id: network.to_string(),
             node: node.to_string(),
             reason: "a story".to_owned(),
+            lasts: None,
         };
         self.ask(async |channel| MemberServiceClient::new(channel).admit_member(asked).await)
             .await
