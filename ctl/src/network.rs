@@ -80,7 +80,7 @@ pub(crate) async fn run(verb: Verb, desk: &mut Desk) -> Result<(), Fault> {
             let imported = usize::try_from(answer.imported).unwrap_or(usize::MAX);
             let mode = match network.mode {
                 Mode::Enforce => "it is enforced already".to_owned(),
-                Mode::Observe | Mode::Unknown => {
+                Mode::Observe | Mode::Deleting | Mode::Unknown => {
                     format!(
                         "nothing is changed until `picketctl network enforce {}`",
                         network.id
