@@ -51,6 +51,8 @@ pub struct Networks {
     /// Of devices that stand.
     names: HashMap<Name, NodeId>,
     kills: BTreeMap<String, Kept<KillRecord>>,
+    /// The kill of each scope that holds.
+    holding: BTreeMap<KillScope, String>,
     moons: BTreeMap<NodeId, Kept<MoonRecord>>,
     pairs: Changes<(NetworkId, NodeId)>,
     nodes: Changes<NodeId>,
@@ -144,6 +146,11 @@ impl Networks {
             KillScope::Owner(owner) => self.devices_of(owner).map(Touched::Node).collect(),
             KillScope::All => vec![Touched::All],
         };
+        if record.lifted.is_none() {
+            self.holding.insert(record.scope.clone(), record.id.clone());
+        } else if self.holding.get(&record.scope) == Some(&record.id) {
+            self.holding.remove(&record.scope);
+        }
         self.kills.insert(record.id.clone(), Kept { record, revision });
         self.newest = self.newest.max(revision);
         touched.into_iter().map(|one| self.note(one, revision)).collect()
@@ -255,11 +262,7 @@ impl Networks {
     /// The kill of this scope that holds.
     #[must_use]
     pub fn kill_of(&self, scope: &KillScope) -> Option<&Kept<KillRecord>> {
-        let holds = |kill: &&Kept<KillRecord>| kill.record.lifted.is_none();
-        self.kills
-            .values()
-            .filter(holds)
-            .find(|kill| kill.record.scope == *scope)
+        self.holding.get(scope).and_then(|id| self.kills.get(id))
     }
 
     /// Every moon, removed ones too.
@@ -276,13 +279,9 @@ impl Networks {
             .into_iter()
             .flat_map(|kept| kept.record.allow.keys());
         let said = self.grants.get(&network).into_iter().flat_map(BTreeMap::keys);
-        let killed = self.kills.values().filter_map(|kill| match kill.record.scope {
-            KillScope::Node(node) if kill.record.lifted.is_none() => Some(node),
-            KillScope::Node(_)
-            | KillScope::Host(_)
-            | KillScope::Network(_)
-            | KillScope::Owner(_)
-            | KillScope::All => None,
+        let killed = self.holding.keys().filter_map(|scope| match scope {
+            KillScope::Node(node) => Some(*node),
+            KillScope::Host(_) | KillScope::Network(_) | KillScope::Owner(_) | KillScope::All => None,
         });
         let registered = self.devices.keys().copied().chain(roster.nodes());
         allowed
@@ -295,19 +294,26 @@ impl Networks {
 
     /// The kill that covers a node on a network, the widest first.
     fn kill_over(&self, roster: &Roster, network: NetworkId, node: NodeId) -> Option<&KillRecord> {
-        let covers = |kill: &&Kept<KillRecord>| match &kill.record.scope {
-            KillScope::All => true,
-            KillScope::Network(id) => *id == network,
-            KillScope::Node(id) => *id == node,
-            KillScope::Host(host) => nodes_of_host(roster, *host).any(|theirs| theirs == node),
-            KillScope::Owner(owner) => self
-                .devices
-                .get(&node)
-                .is_some_and(|device| device.record.owner == *owner),
-        };
-        let holding = self.kills.values().filter(|kill| kill.record.lifted.is_none());
-        let covering = holding.filter(covers).map(|kill| &kill.record);
-        covering.max_by(|a, b| a.scope.cmp(&b.scope).then(b.at.cmp(&a.at)))
+        if self.holding.is_empty() {
+            return None;
+        }
+        let hosts = [
+            roster.of_node(node),
+            roster.formerly(node),
+            roster.retired_with(node).map(|(host, _)| host),
+        ];
+        let hosts = hosts
+            .into_iter()
+            .flatten()
+            .map(|host| KillScope::Host(host.record.id));
+        let owner = self
+            .devices
+            .get(&node)
+            .map(|device| KillScope::Owner(device.record.owner.clone()));
+        let scopes = [KillScope::All, KillScope::Network(network)].into_iter();
+        let mut scopes = scopes.chain(owner).chain(hosts).chain([KillScope::Node(node)]);
+        let kill = scopes.find_map(|scope| self.kill_of(&scope))?;
+        Some(&kill.record)
     }
 
     /// What is known of a node on a network; none when the network is not watched.
