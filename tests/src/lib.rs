@@ -27,11 +27,13 @@ pub mod office;
 pub mod process;
 pub mod site;
 pub mod stranger;
+mod transit;
 
 pub use crate::{
     host::Host,
     office::Office,
     site::{Branch, GRACE, Site},
+    transit::Transit,
 };
 pub use picket_proto::wire::admin::{
     DeckyState, HostNodeStanding, HostState, MemberDecision, MemberObservation, NetworkMode, OperatorRole,
