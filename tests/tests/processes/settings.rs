@@ -22,7 +22,10 @@ fn masters(text: &[u8]) -> Vec<String> {
 fn init_and_admin_bundle_find_the_data_directory_and_the_addresses_in_the_settings() {
     let root = tempfile::tempdir().unwrap();
     let mut master = Master::not_yet("ca.key = \"plain\"", &root.path().join("master"), AT);
-    let made = typed(&master, &["init", "--trust-domain", "example.org", "--name", "localhost"]);
+    let made = typed(
+        &master,
+        &["init", "--trust-domain", "example.org", "--name", "localhost"],
+    );
     drop(made.ok());
     let first = fs::read(master.bundle()).unwrap();
     assert_eq!(masters(&first), [master.admin.to_string()]);
