@@ -32,8 +32,8 @@ use super::{
 
 /// What sled may keep of its pages. Values are read when a view is built, and seldom afterwards.
 const CACHE: u64 = 8 << 20;
-/// How long sled may take to let go of its files, and how often it is looked whether it has.
-const LETS_GO: Duration = Duration::from_secs(10);
+/// How long sled may take to let go of its files, and how often it is looked whether it has. A master stops within 10 s.
+const LETS_GO: Duration = Duration::from_secs(5);
 const LOOK: Duration = Duration::from_millis(2);
 /// No key of ours has a byte that does not print.
 const HEAD: &[u8] = b"\0head";
