@@ -217,6 +217,19 @@ mod tests {
                 .der
         }
 
+        /// Names this CA and others, for each of which it vouches.
+        pub(in crate::identity) fn trust(&self, others: &[&Self]) -> picket_proto::session::Trust {
+            let der = |ca: &Self| bytes::Bytes::copy_from_slice(ca.0.certificate());
+            let vouch = |ca: &&Self| self.0.cross_sign(ca.0.certificate(), self.1).unwrap().into();
+            picket_proto::session::Trust {
+                authorities: std::iter::once(self)
+                    .chain(others.iter().copied())
+                    .map(der)
+                    .collect(),
+                cross_signed: others.iter().map(vouch).collect(),
+            }
+        }
+
         pub(in crate::identity) fn identity(&self) -> Identity {
             let key = Key::generate().unwrap();
             let certificate = self.sign(&key);

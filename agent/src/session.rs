@@ -7,6 +7,7 @@ mod renew;
 mod skew;
 mod talk;
 mod transfer;
+mod turn;
 
 use std::{sync::Arc, time::Duration};
 
@@ -39,10 +40,10 @@ const FIRST_WAIT: Duration = Duration::from_secs(1);
 const MOST_WAIT: Duration = Duration::from_secs(20);
 /// After a refusal that only an operator can lift.
 const REFUSED_WAIT: Duration = Duration::from_secs(60);
-/// While another machine has this identity's place, when the master does not say how long. At most an hour, whatever it
-/// says: the other one may be gone by then.
+/// While another machine has this identity's place, when the master does not say how long.
 const QUARANTINED_WAIT: Duration = Duration::from_secs(300);
-const MOST_QUARANTINED_WAIT: Duration = Duration::from_secs(3600);
+/// The longest a master can have an agent wait, whatever it says: no word of it is for ever.
+const MOST_SAID_WAIT: Duration = Duration::from_secs(3600);
 /// After a ban, which may be lifted.
 const BANNED_WAIT: Duration = Duration::from_secs(300);
 /// A session that lasted this long was a success.
@@ -299,14 +300,10 @@ impl Session {
         } else {
             format!(": {}", leave.message)
         };
-        // Not for ever, whatever is said.
-        let retry_after = leave.retry_after.map(|wait| wait.min(MOST_QUARANTINED_WAIT));
-        let leave = Leave { retry_after, ..leave };
-        Ok(match leave.reason {
+        match leave.reason {
             LeaveReason::MasterStops => {
                 self.lost(State::Disconnected, format!("the master stops or restarts{said}"));
                 backoff.reset();
-                Next::Again(leave.retry_after.unwrap_or_default() + backoff.next_wait())
             }
             LeaveReason::Banned => {
                 self.lost(
@@ -321,40 +318,34 @@ impl Session {
                     ),
                 );
                 self.give_up().await;
-                Next::Again(jittered(
-                    leave.retry_after.unwrap_or(BANNED_WAIT).max(BANNED_WAIT),
-                ))
             }
             LeaveReason::Retired => {
                 self.lost(
                     State::Retired,
                     format!("this host is retired{said}; removes its networks, deckies and keys"),
                 );
-                Next::Farewell(self.retire().await?)
+                return Ok(Next::Farewell(self.retire().await?));
             }
             LeaveReason::Replaced => {
                 self.lost(
                     State::Refused,
                     format!("another agent has this host's identity and took over{said}; stop one of the two, or enroll one of them under a name of its own"),
                 );
-                Next::Again(jittered(REFUSED_WAIT))
             }
             LeaveReason::Quarantined => {
                 self.lost(
                     State::Refused,
                     format!("another machine has this host's identity and its place at the master{said}; goes on with what it was told last. Stop one of the two, or enroll this machine under a name of its own"),
                 );
-                let wait = leave.retry_after.unwrap_or(QUARANTINED_WAIT);
-                Next::Again(jittered(wait.clamp(REFUSED_WAIT, MOST_QUARANTINED_WAIT)))
             }
             LeaveReason::Protocol => {
                 self.lost(
                     State::Disconnected,
                     format!("the master ended the session over what it was sent{said}"),
                 );
-                Next::Again(leave.retry_after.unwrap_or_default() + backoff.next_wait())
             }
-        })
+        }
+        Ok(Next::Again(stays_away(&leave, backoff)))
     }
 
     /// Notes that there is no session, and logs why when that is news.
@@ -432,6 +423,17 @@ impl Session {
     }
 }
 
+/// How long to stay away after a master's last word.
+fn stays_away(leave: &Leave, backoff: &mut Backoff) -> Duration {
+    let said = leave.retry_after.map(|wait| wait.min(MOST_SAID_WAIT));
+    match leave.reason {
+        LeaveReason::MasterStops | LeaveReason::Protocol => said.unwrap_or_default() + backoff.next_wait(),
+        LeaveReason::Banned => jittered(said.unwrap_or(BANNED_WAIT).max(BANNED_WAIT)),
+        LeaveReason::Quarantined => jittered(said.unwrap_or(QUARANTINED_WAIT).max(REFUSED_WAIT)),
+        LeaveReason::Replaced | LeaveReason::Retired => jittered(REFUSED_WAIT),
+    }
+}
+
 /// `wait`, a tenth more or less.
 fn jittered(wait: Duration) -> Duration {
     wait.mul_f64(0.9 + 0.2 * fastrand::f64())
@@ -444,4 +446,34 @@ async fn blocking<T: Send + 'static>(
     tokio::task::spawn_blocking(work)
         .await
         .expect("reading and writing files does not panic")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_last_word_of_a_master_keeps_an_agent_away_for_much_longer_than_an_hour() {
+        let mut backoff = Backoff::new(FIRST_WAIT, MOST_WAIT);
+        for reason in [
+            LeaveReason::MasterStops,
+            LeaveReason::Banned,
+            LeaveReason::Retired,
+            LeaveReason::Replaced,
+            LeaveReason::Quarantined,
+            LeaveReason::Protocol,
+        ] {
+            let mut after = |retry_after| {
+                let leave = Leave {
+                    reason,
+                    message: String::new(),
+                    retry_after,
+                };
+                stays_away(&leave, &mut backoff)
+            };
+            let hour = Duration::from_secs(3600);
+            assert!(after(Some(Duration::MAX)) <= hour + hour / 10, "{reason:?}");
+            assert!(after(None) <= Duration::from_secs(330), "{reason:?}");
+        }
+    }
 }

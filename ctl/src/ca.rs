@@ -113,10 +113,12 @@ async fn prepare(desk: &mut Desk) -> Result<(), Fault> {
         .call(&about, cas.prepare_ca(wire::PrepareCaRequest {}))
         .await?;
     let ca = Ca::from(answer.ca.unwrap_or_default());
-    let done = if answer.made {
-        "is prepared; hosts are told as they are online"
-    } else {
-        "was prepared before"
+    let done = match (answer.made, answer.replaced.as_str()) {
+        (true, "") => "is prepared; hosts are told as they are online".to_owned(),
+        (true, lost) => format!(
+            "is prepared in place of {lost}, whose key cannot be used; hosts are told as they are online"
+        ),
+        (false, _) => "was prepared before".to_owned(),
     };
     let sentence = format!(
         "the CA {} {done}\n`picketctl ca status` says which hosts have it; then `picketctl ca rotate activate`",
@@ -170,6 +172,7 @@ async fn retire(desk: &mut Desk, force: bool, compromised: bool, yes: bool) -> R
         cas: answer.cas.into_iter().map(Ca::from).collect(),
         behind: answer.behind,
         need_bundle: answer.need_bundle,
+        operators_need_bundle: answer.operators_need_bundle,
     };
     let mut sentence = count(retired.cas.len(), "CA is", "CAs are");
     sentence.push_str(if compromised {
@@ -184,6 +187,12 @@ async fn retire(desk: &mut Desk, force: bool, compromised: bool, yes: bool) -> R
         ));
     }
     sentence.push_str(&needing(&retired.need_bundle));
+    if !retired.operators_need_bundle.is_empty() {
+        sentence.push_str(&format!(
+            "\nthese operators get in no more until their device is added again: {}",
+            named(&retired.operators_need_bundle)
+        ));
+    }
     desk.print.done(&retired, &sentence)
 }
 
@@ -431,6 +440,7 @@ struct Retirement {
     cas: Vec<Ca>,
     behind: Vec<String>,
     need_bundle: Vec<String>,
+    operators_need_bundle: Vec<String>,
 }
 
 impl Named for Retirement {

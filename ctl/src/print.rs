@@ -182,7 +182,7 @@ impl Print {
 
     /// A question, on stderr; the answer is typed behind it.
     pub(crate) fn ask(&mut self, question: &str) {
-        self.complain(question);
+        self.complain(&shown_lines(question));
     }
 
     /// Why the command failed.
@@ -196,7 +196,8 @@ impl Print {
     pub(crate) fn usage(&mut self, answer: &clap::Error) -> (Exit, Result<(), Fault>) {
         let text = answer.render();
         if answer.use_stderr() {
-            self.complain(&text.to_string());
+            // It repeats what was typed.
+            self.note(&text.to_string());
             return (Exit::Usage, Ok(()));
         }
         let text = if self.color {
@@ -217,7 +218,8 @@ impl Print {
     }
 }
 
-/// What a worker says of itself ends up in our sentences, and must not steer the terminal.
+/// What a worker says of itself ends up in our sentences, and so does what was typed, which may have been pasted: neither
+/// must steer the terminal.
 fn shown_lines(text: &str) -> String {
     text.lines().map(shown).collect::<Vec<_>>().join("\n")
 }

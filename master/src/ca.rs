@@ -260,6 +260,11 @@ impl CaRecord {
         });
     }
 
+    /// Takes the prepared CA off the record, whose key cannot be had: nothing was signed with it.
+    pub fn give_up_prepared(&mut self) {
+        self.roots.retain(|root| root.phase != Phase::Prepared);
+    }
+
     /// Makes the prepared CA the active one; returns whether there was one.
     pub fn activate(&mut self, now: Timestamp) -> bool {
         if self.prepared().is_none() {

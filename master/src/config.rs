@@ -94,6 +94,22 @@ impl Config {
         Self::resolve_given(Settings::without_file(PREFIX, flags)?, &Given::to_this_process())
     }
 
+    /// What is not as it should be about what the settings name, and keeps no master from running.
+    #[must_use]
+    pub fn remarks(&self) -> Vec<String> {
+        use std::os::unix::fs::PermissionsExt as _;
+        let dir = self.data_dir.display();
+        // One that is not there yet is made for its owner alone.
+        let mode = std::fs::metadata(&self.data_dir).map_or(0, |found| found.permissions().mode() & 0o7777);
+        let open = (mode & 0o077 != 0).then(|| {
+            format!(
+                "data_dir {dir} has the mode {mode:04o}: others than its owner may look into it or change it, and the journal, \
+                 the events and the CA are in there; run `chmod 700 {dir}`"
+            )
+        });
+        open.into_iter().collect()
+    }
+
     /// Takes every setting.
     ///
     /// # Errors
@@ -257,6 +273,22 @@ mod tests {
         assert!(dialable("[2001:db8::1]:7443") && dialable("master.example.org:7443"));
         assert!(!dialable("::1") && !dialable("2001:db8::1:7443") && !dialable("nowhere"));
         assert!(dialable(&with_port("2001:db8::1", 7443)));
+    }
+
+    #[test]
+    fn a_data_directory_that_others_may_look_into_is_remarked_on() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let root = tempfile::tempdir().unwrap();
+        let dir = root.path().join("picket");
+        let config = resolve(&format!("data_dir = {dir:?}")).unwrap();
+        assert_eq!(config.remarks(), [""; 0], "it is not there yet");
+        std::fs::create_dir(&dir).unwrap();
+        for (mode, remarked) in [(0o700, false), (0o750, true), (0o701, true), (0o755, true)] {
+            std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(mode)).unwrap();
+            let said = config.remarks().join("\n");
+            assert_eq!(said.contains(&format!("{mode:04o}")), remarked, "{said}");
+            assert_eq!(said.contains("chmod 700"), remarked, "{said}");
+        }
     }
 
     #[test]

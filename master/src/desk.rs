@@ -55,6 +55,8 @@ pub struct Desk {
     pub ca: Work,
     /// How fast hosts get certificates.
     pub pace: Pace,
+    /// How fast operators do, by name and device.
+    pub device_pace: Pace<(String, Name)>,
     /// What hosts said.
     pub observed: Observed,
     /// Who is connected.

@@ -226,6 +226,7 @@ async fn serve(
         observed: Observed::default(),
         nodes: Nodes::default(),
         pace: Pace::default(),
+        device_pace: Pace::default(),
         sessions: Arc::new(Sessions::default()),
         calls: Arc::new(Calls::default()),
         metrics: Metrics::new(),

@@ -8,6 +8,7 @@ use picket_pki::{Fingerprint, TrustDomain};
 
 use crate::{
     audit::changing,
+    config::{Config, with_port},
     desk::Actor,
     local::{self, LocalError},
     record::{MasterRecord, Record as _, key},
@@ -30,6 +31,43 @@ pub struct Plan {
     pub admin_addresses: Vec<String>,
     /// How the CA's key is kept.
     pub ca: CaKey,
+}
+
+/// Where a new master is reached: as it was asked for, or as its settings have it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reached {
+    /// `host:port` where agents dial.
+    pub addresses: Vec<String>,
+    /// `host:port` where operators dial.
+    pub admin_addresses: Vec<String>,
+}
+
+impl Reached {
+    /// Completes what was asked for from the settings, and what they leave open from the master's names.
+    #[must_use]
+    pub fn by(names: &[String], asked: Self, settings: &Config) -> Self {
+        let at = |port| names.iter().map(|name| with_port(name, port)).collect::<Vec<_>>();
+        let first = |lists: [Vec<String>; 3]| {
+            lists
+                .into_iter()
+                .find(|list| !list.is_empty())
+                .unwrap_or_default()
+        };
+        let admin = settings.admin;
+        let listens = if admin.ip().is_unspecified() {
+            Vec::new()
+        } else {
+            vec![admin.to_string()]
+        };
+        Self {
+            addresses: first([
+                asked.addresses,
+                settings.advertise.clone(),
+                at(settings.agents.port()),
+            ]),
+            admin_addresses: first([asked.admin_addresses, listens, at(admin.port())]),
+        }
+    }
 }
 
 /// What was made.
@@ -180,5 +218,45 @@ fn remove_if_there(path: &Path) {
         && error.kind() != std::io::ErrorKind::NotFound
     {
         tracing::warn!(%error, path = %path.display(), "could not remove a half made CA");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use picket_settings::Settings;
+
+    use super::*;
+
+    #[test]
+    fn a_new_master_is_reached_as_asked_then_as_its_settings_say_then_at_its_names() {
+        let names = ["master.example.org".to_owned(), "2001:db8::1".to_owned()];
+        let reached = |text: &str, asked: &str| {
+            let settings = Settings::from_text(text, Path::new("master.toml")).unwrap();
+            let asked: Vec<String> = asked.split_whitespace().map(str::to_owned).collect();
+            let asked = Reached {
+                addresses: asked.clone(),
+                admin_addresses: asked,
+            };
+            let reached = Reached::by(&names, asked, &Config::resolve(settings).unwrap());
+            format!(
+                "{} | {}",
+                reached.addresses.join(" "),
+                reached.admin_addresses.join(" ")
+            )
+        };
+        assert_eq!(
+            reached("", ""),
+            "master.example.org:7443 [2001:db8::1]:7443 | 127.0.0.1:7444"
+        );
+        let other = "agents.listen = \"0.0.0.0:8443\"\nadmin.listen = \"0.0.0.0:8444\"";
+        assert_eq!(
+            reached(other, ""),
+            "master.example.org:8443 [2001:db8::1]:8443 | master.example.org:8444 [2001:db8::1]:8444"
+        );
+        let advertised = "advertise = [\"nat.example.org:443\"]\nadmin.listen = \"192.0.2.1:7444\"";
+        assert_eq!(reached(advertised, ""), "nat.example.org:443 | 192.0.2.1:7444");
+        assert_eq!(reached(advertised, "there:1"), "there:1 | there:1");
     }
 }

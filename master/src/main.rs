@@ -13,9 +13,9 @@ use picket_clock::Clock;
 use picket_master::{
     Doors,
     audit::kept::witnessed,
-    config::{Config, Log, LogFormat, dialable, with_port},
+    config::{Config, Log, LogFormat, dialable},
     descriptors,
-    init::{Plan, init},
+    init::{Plan, Reached, init},
     listen, local, run,
     signer::{self, CaKey, PassphraseFrom},
     store::{self, Store, accept, restore, verify},
@@ -51,20 +51,20 @@ struct Arguments {
 enum Verb {
     /// Makes a master: its CA, an empty store, and the first admin bundle.
     Init {
-        /// Where it keeps everything; made when it is not there.
-        #[arg(long, value_name = "DIR", default_value = DATA_DIR)]
-        data_dir: PathBuf,
+        /// Where it keeps everything; made when it is not there [default: the configuration's].
+        #[arg(long, value_name = "DIR")]
+        data_dir: Option<PathBuf>,
         /// The trust domain of every identity, such as example.org.
         #[arg(long, value_name = "DOMAIN")]
         trust_domain: TrustDomain,
         /// A DNS name or address of the master; repeat it for several.
         #[arg(long = "name", value_name = "NAME", required = true)]
         names: Vec<String>,
-        /// Where agents dial, as bundles say it [default: each NAME with port 7443].
+        /// Where agents dial, as bundles say it [default: the configuration's, or each NAME with the port it listens at].
         #[arg(long = "advertise", value_name = "HOST:PORT", value_parser = address)]
         addresses: Vec<String>,
-        /// Where operators dial, as admin bundles say it.
-        #[arg(long = "admin-address", value_name = "HOST:PORT", value_parser = address, default_value = "127.0.0.1:7444")]
+        /// Where operators dial, as admin bundles say it [default: where the configuration listens].
+        #[arg(long = "admin-address", value_name = "HOST:PORT", value_parser = address)]
         admin_addresses: Vec<String>,
         /// Keeps the CA's key unencrypted; the settings then need ca.key = "plain", which warns at every start.
         #[arg(long, conflicts_with = "passphrase_file")]
@@ -170,7 +170,7 @@ enum CaKeyVerb {
 /// How the CA's key is reached while no master runs.
 #[derive(clap::Args)]
 struct Ca {
-    /// The configuration file, which says how the CA's key is kept; it need not be there.
+    /// The configuration file, which says where everything is and how the CA's key is kept; it need not be there.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// The file with the passphrase of the CA's key; overrides `ca.passphrase_file`.
@@ -236,7 +236,13 @@ fn main() -> ExitCode {
     let done = match arguments.verb {
         Verb::Run(settings) => return start(&settings, clock),
         Verb::CheckConfig(settings) => match load(&settings) {
-            Ok(_) => say(&format!("{} is fine", settings.config.display())),
+            Ok(config) => {
+                for remark in config.remarks() {
+                    // When standard error is gone, there is nobody to tell.
+                    drop(writeln!(std::io::stderr(), "picket-master: {remark}"));
+                }
+                say(&format!("{} is fine", settings.config.display()))
+            }
             Err(error) => return fail(&error, USAGE),
         },
         Verb::Init {
@@ -248,27 +254,26 @@ fn main() -> ExitCode {
             plain_ca_key,
             ca,
         } => {
-            let ca = match plain_ca_key {
-                true => Ok(CaKey::Plain),
-                false => ca.key(),
-            };
-            let ca = match ca {
-                Ok(ca) => ca,
+            let settings = match ca.settings() {
+                Ok(settings) => settings,
                 Err(error) => return fail(&error, USAGE),
             };
-            let addresses = if addresses.is_empty() {
-                names.iter().map(|name| with_port(name, 7443)).collect()
-            } else {
-                addresses
+            let asked = Reached {
+                addresses,
+                admin_addresses,
             };
+            let Reached {
+                addresses,
+                admin_addresses,
+            } = Reached::by(&names, asked, &settings);
             make(
                 &Plan {
-                    data_dir,
+                    data_dir: data_dir.unwrap_or(settings.data_dir),
                     trust_domain,
                     names,
                     addresses,
                     admin_addresses,
-                    ca,
+                    ca: if plain_ca_key { CaKey::Plain } else { settings.ca },
                 },
                 &clock,
             )
@@ -329,6 +334,9 @@ fn start(settings: &Settings, clock: Clock) -> ExitCode {
         Err(error) => return fail(&error, USAGE),
     };
     log(&config.log);
+    for remark in config.remarks() {
+        tracing::warn!("{remark}");
+    }
     let served = runtime().and_then(|runtime| {
         let result = runtime.block_on(serve(config, clock));
         runtime.shutdown_timeout(Duration::from_secs(1));

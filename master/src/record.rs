@@ -148,6 +148,9 @@ pub struct Pins {
     /// Dropped ones, newest last.
     #[serde(default)]
     pub spent: Vec<Fingerprint>,
+    /// The keys of bundles that were dropped, newest last: what came from outside once enrolls no other host.
+    #[serde(default)]
+    pub bundle_keys: Vec<Fingerprint>,
 }
 
 /// One accepted certificate.

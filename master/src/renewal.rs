@@ -5,6 +5,7 @@
 
 use std::{
     collections::HashMap,
+    hash::Hash,
     sync::{Mutex, PoisonError},
 };
 
@@ -35,22 +36,28 @@ pub enum Renewal {
     TooSoon,
 }
 
-/// A host gets at most one certificate for a new key in this time.
+/// A host, or an operator's device, gets at most one certificate for a new key in this time.
 pub const SPACING: SignedDuration = SignedDuration::from_secs(60);
 
-/// So many certificates a host gets at once, and then one in each [`SPACING`]. Whoever uses each new one at once may ask for
+/// So many certificates one of them gets at once, and then one in each [`SPACING`]. Whoever uses each new one at once may ask for
 /// another, and each costs a signature, a record in the journal, and the memory of an old one.
 const BURST: u32 = 8;
 /// So many hosts are remembered before those that have their whole burst again are forgotten.
 const MOST_PACED: usize = 1024;
 
-/// How fast hosts get certificates.
-#[derive(Debug, Default)]
-pub struct Pace(Mutex<HashMap<HostId, (u32, Instant)>>);
+/// How fast hosts get certificates, or others that get them.
+#[derive(Debug)]
+pub struct Pace<Of = HostId>(Mutex<HashMap<Of, (u32, Instant)>>);
 
-impl Pace {
-    /// Whether a host may have another one at `now`; then it is counted.
-    pub fn allows(&self, host: HostId, now: Instant) -> bool {
+impl<Of> Default for Pace<Of> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<Of: Eq + Hash> Pace<Of> {
+    /// Whether one of them may have another one at `now`; then it is counted.
+    pub fn allows(&self, host: Of, now: Instant) -> bool {
         let spacing = SPACING.unsigned_abs();
         let back = |at: Instant| {
             u32::try_from(now.saturating_duration_since(at).as_secs() / spacing.as_secs()).unwrap_or(u32::MAX)
@@ -131,9 +138,11 @@ pub fn promote(record: &mut HostRecord, fingerprint: &Fingerprint) -> bool {
         return false;
     }
     let pending = record.pins.pending.take();
-    let dropped = [record.pins.current.take(), record.pins.bundle.take()];
-    for pin in dropped.into_iter().flatten() {
-        spend(&mut record.pins, pin.fingerprint);
+    if let Some(before) = record.pins.current.take() {
+        spend(&mut record.pins, before.fingerprint);
+    }
+    if let Some(bundle) = record.pins.bundle.take() {
+        spend_bundle(&mut record.pins, &bundle);
     }
     record.pins.current = pending;
     true
@@ -143,20 +152,29 @@ pub fn promote(record: &mut HostRecord, fingerprint: &Fingerprint) -> bool {
 /// never used. With `cut` the certificate in use as well.
 pub fn rebundle(record: &mut HostRecord, pin: Pin, cut: bool) {
     let current = if cut { record.pins.current.take() } else { None };
-    let dropped = [
-        record.pins.bundle.replace(pin),
-        record.pins.pending.take(),
-        current,
-    ];
-    for pin in dropped.into_iter().flatten() {
+    if let Some(before) = record.pins.bundle.replace(pin) {
+        spend_bundle(&mut record.pins, &before);
+    }
+    for pin in [record.pins.pending.take(), current].into_iter().flatten() {
         spend(&mut record.pins, pin.fingerprint);
     }
 }
 
 fn spend(pins: &mut Pins, fingerprint: Fingerprint) {
-    pins.spent.push(fingerprint);
-    if pins.spent.len() > MOST_SPENT {
-        pins.spent.remove(0);
+    remember(&mut pins.spent, fingerprint);
+}
+
+/// Spends a bundle's certificate, and keeps in mind whose key that was.
+fn spend_bundle(pins: &mut Pins, bundle: &Pin) {
+    spend(pins, bundle.fingerprint);
+    pins.bundle_keys.retain(|key| key != &bundle.key);
+    remember(&mut pins.bundle_keys, bundle.key);
+}
+
+fn remember(list: &mut Vec<Fingerprint>, one: Fingerprint) {
+    list.push(one);
+    if list.len() > MOST_SPENT {
+        list.remove(0);
     }
 }
 
@@ -325,6 +343,25 @@ mod tests {
         );
         assert_eq!(got(now + std::time::Duration::from_secs(61)), 1);
         assert_eq!(got(now + std::time::Duration::from_secs(3600)), 8);
+    }
+
+    #[test]
+    fn the_keys_of_bundles_are_kept_in_mind_when_those_are_used_up_and_no_more_than_so_many() {
+        let mut oslo = host(Pins {
+            bundle: Some(pin(1)),
+            ..Pins::default()
+        });
+        offer(&mut oslo, pin(2));
+        promote(&mut oslo, &print(2));
+        assert_eq!(oslo.pins.bundle_keys, [print(101)]);
+        for n in 3..=60 {
+            rebundle(&mut oslo, pin(n), false);
+        }
+        // A bundle that was lost on the way, and another for the same key.
+        rebundle(&mut oslo, pin(60), false);
+        rebundle(&mut oslo, pin(61), false);
+        let kept: Vec<_> = (29..=60).map(|n| print(100 + n)).collect();
+        assert_eq!((oslo.pins.bundle_keys, kept.len()), (kept, MOST_SPENT));
     }
 
     #[test]

@@ -191,19 +191,22 @@ impl Roster {
         }
     }
 
-    /// The host that has a certificate pinned for the key of this fingerprint, banned and retired ones included, and as
-    /// which pin. Looks at every host: keys come seldom.
+    /// The host that has a certificate pinned for the key of this fingerprint, or had a bundle for it, banned and retired
+    /// ones included, and as which pin. Looks at every host: keys come seldom.
     #[must_use]
-    pub fn of_key(&self, key: &Fingerprint) -> Option<(&Host, PinKind)> {
+    pub fn of_key(&self, key: &Fingerprint) -> Option<(&Host, KeyOf)> {
         let has = |pin: &Option<Pin>| pin.as_ref().is_some_and(|pin| &pin.key == key);
         self.hosts.values().find_map(|host| {
             let pins = &host.record.pins;
             let kinds = [
-                (&pins.current, PinKind::Current),
-                (&pins.pending, PinKind::Pending),
-                (&pins.bundle, PinKind::Bundle),
+                (&pins.current, KeyOf::Certificate),
+                (&pins.pending, KeyOf::Certificate),
+                (&pins.bundle, KeyOf::Bundle),
             ];
-            let (_, kind) = kinds.into_iter().find(|(pin, _)| has(pin))?;
+            let kind = kinds
+                .into_iter()
+                .find_map(|(pin, kind)| has(pin).then_some(kind))
+                .or_else(|| pins.bundle_keys.contains(key).then_some(KeyOf::SpentBundle))?;
             Some((host, kind))
         })
     }
@@ -289,6 +292,17 @@ impl Roster {
     }
 }
 
+/// What a host has a key for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyOf {
+    /// The certificate it works under, or is about to.
+    Certificate,
+    /// A bundle that is not used up.
+    Bundle,
+    /// A bundle that was.
+    SpentBundle,
+}
+
 trait RetainOf {
     fn retain_of(&mut self, record: &HostRecord);
 }
@@ -309,6 +323,7 @@ fn standings(record: &HostRecord) -> Vec<(Fingerprint, Standing)> {
         current,
         pending,
         spent,
+        bundle_keys: _,
     } = &record.pins;
     let all = |standing: fn(PinKind) -> Standing| {
         let pin = |pin: &Option<Pin>, kind| pin.as_ref().map(|pin| (pin.fingerprint, standing(kind)));
@@ -364,6 +379,7 @@ mod tests {
                 current: None,
                 pending: pin(2),
                 spent: vec![fingerprint(3)],
+                bundle_keys: Vec::new(),
             },
             node: None,
             node_standing: Default::default(),

@@ -20,6 +20,7 @@ use picket_pki::{
 use picket_proto::host::{HostId, Name};
 use picket_transit::{Engine, Health, TransitError};
 use tokio::{sync::Semaphore, sync::watch, task, time};
+use uuid::Uuid;
 use zeroize::Zeroizing;
 
 use crate::record::Pin;
@@ -63,6 +64,18 @@ pub struct Signer {
     trusted: ArcSwap<Vec<Vec<u8>>>,
     keys: Keys,
     turns: Arc<Semaphore>,
+}
+
+/// Has a CA sign what nobody is given, to see that it can. It may take as long as a network does.
+///
+/// # Errors
+/// When its time is over, or the engine that has its key does not sign.
+pub fn try_sign(authority: &Authority, now: Timestamp) -> Result<(), AuthorityError> {
+    let root = Root::parse(authority.certificate())?;
+    let nobody = Identity::Host(Uuid::nil());
+    authority
+        .issue(&root.public_key, &nobody, lifetime::BUNDLE, now)
+        .map(drop)
 }
 
 /// Where the keys of the CAs are.
@@ -116,6 +129,22 @@ pub enum SignerError {
         /// The CA that is there.
         seen: Fingerprint,
     },
+}
+
+impl SignerError {
+    /// Whether it says that the key of a CA cannot be had any more, and not that it cannot at the moment.
+    #[must_use]
+    pub fn is_lost(&self) -> bool {
+        match self {
+            Self::File(FileError::Exposed { .. }) => false,
+            Self::File(_) | Self::Authority(_) | Self::Key(_) | Self::OtherCa { .. } => true,
+            Self::KeyFile(error) => error.is_lost(),
+            Self::Remote(RemoteError::OtherKey { .. }) => true,
+            Self::Remote(RemoteError::Engine(_) | RemoteError::PublicKey { .. })
+            | Self::Engine(_)
+            | Self::NoNewKey { .. } => false,
+        }
+    }
 }
 
 /// A new certificate for a bundle, and the pin that makes it good.
@@ -317,6 +346,21 @@ impl Signer {
                 let public = Root::parse(&self.certificate())?.public_key;
                 remote::version_of(engine, &versions, &public)?;
                 Ok(versions.loose)
+            }
+        }
+    }
+
+    /// Whether the engine that has the keys, when one has them, has that of this CA. It may take as long as a network does.
+    ///
+    /// # Errors
+    /// When the engine is away, or has no such key.
+    pub fn has(&self, authority: &Authority) -> Result<(), SignerError> {
+        match &self.keys {
+            Keys::Encrypted(_) | Keys::Plain => Ok(()),
+            Keys::Elsewhere(engine) => {
+                let public = Root::parse(authority.certificate())?.public_key;
+                remote::version_of(engine, &engine.versions()?, &public)?;
+                Ok(())
             }
         }
     }

@@ -16,6 +16,7 @@
 //! | [`impostor`] | whoever answers at the master's address in its place |
 //! | [`office`] | an operator who types `picketctl` |
 //! | [`mod@line`] | the network between a machine and the master, which can be cut or go silent |
+//! | [`Transit`] | an engine that has the CA's key |
 //! | [`stranger`] | whoever comes to a door with a certificate that may not be good there |
 
 pub mod conversation;
@@ -27,11 +28,13 @@ pub mod office;
 pub mod process;
 pub mod site;
 pub mod stranger;
+mod transit;
 
 pub use crate::{
     host::Host,
     office::Office,
     site::{Branch, GRACE, Site},
+    transit::Transit,
 };
 pub use picket_proto::wire::admin::{
     DeckyState, HostNodeStanding, HostState, MemberDecision, MemberObservation, NetworkMode, OperatorRole,

@@ -50,7 +50,7 @@ impl Office {
             stderr: Box::new(heard.clone()),
             terminals: Terminals::default(),
             no_color: true,
-            home: None,
+            home: Some(self.dir.path().to_owned()),
             clock: site.clock.clone(),
             dial: Arc::new(
                 site.pipes
@@ -74,6 +74,17 @@ impl Office {
     pub fn authorities(&self) -> Vec<Vec<u8>> {
         let text = std::fs::read(self.bundle()).expect("the bundle is there");
         Bundle::parse(&text).expect("and is whole").authorities
+    }
+
+    /// A file in the operator's home, with this in it.
+    ///
+    /// # Panics
+    /// When it cannot be written.
+    #[must_use]
+    pub fn file(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.dir.path().join(name);
+        std::fs::write(&path, text).expect("a directory takes a file");
+        path
     }
 
     fn bundle(&self) -> PathBuf {

@@ -449,6 +449,35 @@ mod tests {
     }
 
     #[test]
+    fn cas_that_are_kept_while_the_next_session_promotes_do_not_bring_the_identity_before_back() {
+        let (ca, root) = (Ca::new(), tempfile::tempdir().unwrap());
+        let store = store(&root);
+        renew(&store, &ca, &ca.identity(), 9);
+        let [one, two] = [ca.trust(&[]), ca.trust(&[&Ca::new()])];
+        std::thread::scope(|threads| {
+            let late = threads.spawn(|| {
+                for _ in 0..40 {
+                    store.trust(&two).unwrap();
+                    store.trust(&one).unwrap();
+                }
+            });
+            while !late.is_finished() {
+                let base = store.load().unwrap().current.unwrap();
+                let key = store.next_key(HOST).unwrap();
+                let next = base.renewed(key.clone(), ca.sign(&key), Vec::new()).unwrap();
+                store.keep_next(&next).unwrap();
+                store.promote().unwrap();
+                let found = store.load().unwrap();
+                assert_eq!(found.current.unwrap().key.public(), key.public());
+                assert!(
+                    found.next.is_none(),
+                    "what was promoted is not there a second time"
+                );
+            }
+        });
+    }
+
+    #[test]
     fn the_key_of_a_request_is_the_same_until_it_was_used_and_outlives_the_host_that_the_machine_was() {
         let ca = Ca::new();
         let root = tempfile::tempdir().unwrap();

@@ -29,6 +29,7 @@ use super::{
     renew::{self, Due},
     skew::Skew,
     transfer,
+    turn::Turn,
 };
 use crate::{
     beat::Beats,
@@ -181,9 +182,8 @@ pub(crate) struct Talk {
     /// When to look at the identity again.
     look_at: Instant,
     skew: Skew,
-    /// CAs to trust are being kept, and others came meanwhile.
-    trusting: bool,
-    trust_next: Option<Trust>,
+    /// The CAs to trust that are being kept, and those that follow.
+    trusting: Turn,
 }
 
 impl Talk {
@@ -237,8 +237,7 @@ impl Talk {
             said,
             look_at: next_look(proven, said),
             skew,
-            trusting: false,
-            trust_next: None,
+            trusting: Turn::default(),
         })
     }
 
@@ -273,7 +272,11 @@ impl Talk {
                     FromMaster::Leave(leave) => return Ok(End::Left(leave)),
                     // Another session wants this one's place: whoever does not answer within 3 s loses it.
                     FromMaster::Ping(nonce) => self.streams.send(&FromAgent::Pong(nonce))?,
-                    FromMaster::Trust(trust) => self.start_trust(session, trust),
+                    FromMaster::Trust(trust) => {
+                        if let Some(trust) = self.trusting.named(trust) {
+                            self.start_trust(session, trust);
+                        }
+                    }
                 },
                 Some(done) = self.asides.join_next() => {
                     let aside = done.map_err(|error| MasterError::Ended(format!("a transfer broke off: {error}")))?;
@@ -438,12 +441,6 @@ impl Talk {
 
     /// Keeps the CAs to trust.
     fn start_trust(&mut self, session: &Session, trust: Trust) {
-        // One after the other, and of those that wait only the newest: the last one said is the one that holds.
-        if self.trusting {
-            self.trust_next = Some(trust);
-            return;
-        }
-        self.trusting = true;
         let store = session.identities.clone();
         self.asides
             .spawn(async move { Aside::Trusted(blocking(move || store.trust(&trust)).await) });
@@ -456,9 +453,8 @@ impl Talk {
         kept: Result<Identity, IdentityError>,
         renewal: &mut Due,
     ) -> Result<(), MasterError> {
-        self.trusting = false;
-        if let Some(trust) = self.trust_next.take() {
-            self.start_trust(session, trust);
+        if let Some(next) = self.trusting.over() {
+            self.start_trust(session, next);
         }
         const WHAT: &str = "trusted CAs";
         let identity = match kept {

@@ -56,6 +56,30 @@ async fn a_bundle_that_is_of_no_use_says_why() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_was_typed_or_pasted_does_not_steer_the_terminal_when_it_is_said_back() {
+    let mut office = Office::open();
+    office.someone_answers("n\n");
+    let steering = "\u{1b}]0;owned\u{7}\u{1b}[2J\u{9b}31m\u{202e}";
+    for line in [
+        format!("host shew '{steering}'"),
+        format!("host list --label '{steering}'"),
+        format!("host list --{steering}"),
+        format!("host show 'edge{steering}'"),
+        format!("host retire 'edge{steering}' --reason gone"),
+        format!("host enroll 'edge{steering}' --out '{steering}/no-such-place'"),
+        format!("audit verify '{steering}'"),
+        format!("deploy plan -f '{steering}'"),
+        format!("--bundle '{steering}' host list"),
+    ] {
+        let said = office.types(&line).await;
+        let text = format!("{}{}", said.out, said.err);
+        assert!(!text.is_empty(), "{line:?} was answered");
+        let steers = |c: char| c.is_control() && c != '\n' || ('\u{202a}'..='\u{202e}').contains(&c);
+        assert!(!text.contains(steers), "{line:?}: {text:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_bundle_out_of_its_time_names_the_clock() {
     let mut office = Office::open();
     office.skew(40 * 86_400);

@@ -2,11 +2,11 @@
 //! own.
 
 use bytes::Bytes;
-use picket_pki::{Csr, PinKind};
+use picket_pki::Csr;
 use picket_proto::host::{HostId, Name};
 use tokio::sync::MutexGuard;
 
-use crate::{desk::Desk, record::Pin, refused::Refused, signer::Bundled};
+use crate::{desk::Desk, record::Pin, refused::Refused, roster::KeyOf, signer::Bundled};
 
 /// A bundle, and the pin that makes it good once it is committed.
 pub(super) struct Made {
@@ -55,7 +55,7 @@ pub(super) async fn make(desk: &Desk, id: HostId, name: &Name, request: &[u8]) -
     made(bundle.encode().map_err(Refused::Bundle)?.as_bytes(), pin)
 }
 
-/// Refuses a request for a key that a host has already.
+/// Refuses a request for a key that a host has already, or has had a bundle for.
 fn of_nobody_else(desk: &Desk, id: HostId, csr: &Csr) -> Result<(), Refused> {
     let key = csr.public_key().fingerprint();
     let owner = {
@@ -65,10 +65,10 @@ fn of_nobody_else(desk: &Desk, id: HostId, csr: &Csr) -> Result<(), Refused> {
     };
     match owner {
         // Its bundle was lost on the way: the key is where it was made, and the bundle before opens nothing.
-        Some((owner, _, PinKind::Bundle)) if owner == id => {}
+        Some((owner, _, KeyOf::Bundle)) if owner == id => {}
         Some((_, owner, _)) => {
             return Err(Refused::NotNow(format!(
-                "the key of this request is one of the host {owner} already; make another on the worker: \
+                "the key of this request is, or was, one of the host {owner} already; make another on the worker: \
                  `picket-agent request --new --out FILE`"
             )));
         }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use picket_pki::{Fingerprint, Root as Certified};
+use picket_pki::{Certificate, Fingerprint, Issuer, Root as Certified};
 use picket_proto::{
     to_wire_time,
     wire::admin::{
@@ -17,9 +17,9 @@ use crate::{
     caller::operator,
     desk::{Actor, Desk},
     event::Severity,
-    record::{HostRecord, HostStanding, Record as _, key},
+    record::{DeviceRecord, HostRecord, HostStanding, Record as _, key},
     refused::Refused,
-    signer::SignerError,
+    signer::{self, SignerError},
     store::{Guard, Revision},
 };
 
@@ -50,11 +50,20 @@ impl CaService for Cas {
         let desk = &self.0;
         let _turn = desk.turn.lock().await;
         let (mut record, revision) = desk.succession();
+        let mut lost = None;
         if let Some(prepared) = record.prepared() {
-            return Ok(Response::new(PrepareCaResponse {
-                ca: Some(shown(prepared)),
-                made: false,
-            }));
+            let of = prepared.fingerprint;
+            let why = self
+                .blocking(move |desk| Ok(keys::lost(&desk.signer, desk.ca.data_dir(), of)))
+                .await?;
+            let Some(error) = why else {
+                return Ok(Response::new(PrepareCaResponse {
+                    ca: Some(shown(prepared)),
+                    made: false,
+                    replaced: String::new(),
+                }));
+            };
+            lost = Some((of, crate::status::chain(&error)));
         }
         if record.outgoing().next().is_some() {
             let first = "the CA before the active one is trusted still; retire it first (`picketctl ca rotate retire`)";
@@ -70,17 +79,36 @@ impl CaService for Cas {
             by: record.active().fingerprint,
             certificate: Der(vouched.await.map_err(Refused::Authority)?),
         };
+        // Nothing was signed with the one whose key is lost.
+        record.give_up_prepared();
         record.prepare(successor.certificate(), vouched, now);
-        self.put(&record, revision, &actor, "ca.prepare", "").await?;
+        let in_place = lost.as_ref().map_or_else(String::new, |(ca, why)| {
+            format!(" in place of {ca}, whose key cannot be used: {why}")
+        });
+        self.put(&record, revision, &actor, "ca.prepare", in_place.trim_start())
+            .await?;
+        if let Some((ca, _)) = lost.clone() {
+            self.blocking(move |desk| {
+                keys::put_aside(desk.ca.data_dir(), ca);
+                Ok(())
+            })
+            .await?;
+        }
         let message = format!(
-            "the CA {} is prepared by {}; hosts are told, and `picketctl ca status` says which have it",
+            "the CA {} is prepared by {}{in_place}; hosts are told, and `picketctl ca status` says which have it",
             successor.fingerprint(),
             actor.name()
         );
-        desk.say(Severity::Notice, "ca.prepared", "ca", &message);
+        let severity = if lost.is_some() {
+            Severity::Warning
+        } else {
+            Severity::Notice
+        };
+        desk.say(severity, "ca.prepared", "ca", &message);
         Ok(Response::new(PrepareCaResponse {
             ca: record.prepared().map(shown),
             made: true,
+            replaced: lost.map_or_else(String::new, |(ca, _)| ca.to_string()),
         }))
     }
 
@@ -114,6 +142,11 @@ impl CaService for Cas {
             return Err(Refused::NotNow(none.to_owned()).into());
         }
         let behind = ca::behind(&self.stragglers(&record).await?);
+        let operators = if compromised {
+            self.operators_behind(record.active())
+        } else {
+            Vec::new()
+        };
         if !behind.is_empty() && !force && !compromised {
             let refused = format!(
                 "{} hosts work under a certificate of the CA before, and could only renew until they have another: {}; agents move within the hour that they are online. \
@@ -148,7 +181,7 @@ impl CaService for Cas {
                 (false, true) => format!("; these need a new bundle: {}", named(&behind)),
                 (false, false) => format!("; these can only renew until they did: {}", named(&behind)),
             }
-        );
+        ) + &shut_out(&operators);
         let severity = match (compromised, behind.is_empty()) {
             (true, _) => Severity::Alert,
             (false, false) => Severity::Warning,
@@ -168,6 +201,7 @@ impl CaService for Cas {
             cas: cas.map(shown).collect(),
             behind,
             need_bundle,
+            operators_need_bundle: operators,
         }))
     }
 }
@@ -189,10 +223,17 @@ impl Cas {
                 named(&lacking)
             )));
         }
-        // Nothing is on record that cannot come into force.
-        self.blocking(move |desk| keys::load(&desk.signer, desk.ca.data_dir(), prepared))
-            .await?;
-        record.activate(desk.now());
+        // Nothing is on record that cannot come into force, nor while it cannot.
+        let now = desk.now();
+        let tried = self.blocking(move |desk| {
+            if let Some(error) = keys::lost(&desk.signer, desk.ca.data_dir(), prepared) {
+                return Ok(Err(lost_key(prepared, &error)));
+            }
+            let authority = keys::load(&desk.signer, desk.ca.data_dir(), prepared)?;
+            Ok(signer::try_sign(&authority, now).map_err(Refused::Authority))
+        });
+        tried.await??;
+        record.activate(now);
         self.put(&record, revision, actor, "ca.activate", &forced(force, &lacking))
             .await?;
         let (severity, without) = if lacking.is_empty() {
@@ -304,6 +345,19 @@ impl Cas {
         Ok(ca::stragglers(record, known))
     }
 
+    /// The devices of operators that may come in under a certificate of a CA before the active one, as OPERATOR/DEVICE.
+    fn operators_behind(&self, active: &Root) -> Vec<String> {
+        let now = self.0.now();
+        let views = self.0.views.read();
+        let mut behind = Vec::new();
+        for operator in views.roster.operators_after(None) {
+            let good = operator.devices.iter().filter(|device| device.is_good(now));
+            let old = good.filter(|device| operator.revoked.is_none() && is_of_earlier(device, active));
+            behind.extend(old.map(|device| format!("{}/{}", operator.name, device.name)));
+        }
+        behind
+    }
+
     /// The hosts that may come in, by name.
     fn active_hosts(&self) -> Vec<(picket_proto::host::HostId, String)> {
         let views = self.0.views.read();
@@ -341,6 +395,37 @@ fn is_under_earlier(desk: &Desk, active: &Root, host: &HostRecord) -> bool {
         }
         (None, None, None) => false,
     }
+}
+
+/// Whether a CA before the active one signed what an operator's device works under.
+fn is_of_earlier(device: &DeviceRecord, active: &Root) -> bool {
+    let der = data_encoding::HEXLOWER.decode(device.current.certificate.as_bytes());
+    match der.ok().and_then(|der| Certificate::parse(&der).ok()) {
+        Some(certificate) => Issuer::of_authority(&active.certificate.0).ok() != Some(certificate.issuer),
+        // A bundle's certificate is not kept: it was signed by the CA of its time.
+        None => active
+            .activated_at
+            .is_some_and(|since| device.issued_at.is_none_or(|at| at < since)),
+    }
+}
+
+fn shut_out(operators: &[String]) -> String {
+    if operators.is_empty() {
+        return String::new();
+    }
+    format!(
+        "; these operators get in no more until their device is added again (`picketctl operator add NAME --device DEVICE`), or \
+         by `picket-master admin-bundle`: {}",
+        named(operators)
+    )
+}
+
+fn lost_key(ca: Fingerprint, error: &SignerError) -> Refused {
+    Refused::NotNow(format!(
+        "the key of the prepared CA {ca} cannot be used: {}; restore it from a backup, or have another prepared in its place: \
+         `picketctl ca rotate prepare`",
+        crate::status::chain(error)
+    ))
 }
 
 fn forced(force: bool, names: &[String]) -> String {

@@ -247,8 +247,16 @@ impl OperatorService for Operators {
         let desk = &self.desk;
         let now = desk.now();
         // What signs may be far away, and a commit waits for nobody.
-        let signed = match operators::renew(&self.record(&operator)?, &peer.fingerprint, &key, now) {
+        let record = self.record(&operator)?;
+        let signed = match operators::renew(&record, &peer.fingerprint, &key, now) {
             Renewal::Issue => {
+                let device = operators::device_of(&record, &peer.fingerprint);
+                let device = device.map(|device| (record.name.clone(), device.name.clone()));
+                if device.is_some_and(|device| !desk.device_pace.allows(device, desk.clock.monotonic())) {
+                    let many =
+                        "many certificates were made for this device within a few minutes; wait a minute";
+                    return Err(Refused::NotNow(many.to_owned()).into());
+                }
                 let (name, from) = (operator.clone(), actor.from.clone());
                 let signed = desk
                     .signer

@@ -49,6 +49,30 @@ pub fn load(signer: &Signer, data_dir: &Path, ca: Fingerprint) -> Result<Authori
     Ok(authority)
 }
 
+/// Why the key of a CA cannot be had any more; nothing when it can, or when that cannot be told at the moment.
+#[must_use]
+pub fn lost(signer: &Signer, data_dir: &Path, ca: Fingerprint) -> Option<SignerError> {
+    let found = load(signer, data_dir, ca).and_then(|authority| signer.has(&authority));
+    found.err().filter(SignerError::is_lost)
+}
+
+/// Moves the files of a CA out of the way whose key cannot be had, so that nothing that opens all keys stops at them.
+pub fn put_aside(data_dir: &Path, ca: Fingerprint) {
+    let (certificate, key) = paths(data_dir, ca);
+    for path in [certificate, key] {
+        let to = path.with_extension(match path.extension() {
+            Some(kind) => format!("{}.lost", kind.display()),
+            None => "lost".to_owned(),
+        });
+        match std::fs::rename(&path, &to) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                tracing::warn!(%error, path = %path.display(), "stays where it is, and is of no use");
+            }
+            Ok(()) | Err(_) => {}
+        }
+    }
+}
+
 /// Makes another CA and keeps it, or takes up one that a crash left over, unless its key was there when another one was
 /// stolen.
 ///
@@ -187,6 +211,27 @@ mod tests {
         record.replace(b"second", now() + SignedDuration::from_secs(60));
         let made = next(&signer, &data, &record, now() + SignedDuration::from_secs(120)).unwrap();
         assert_ne!(made.fingerprint(), beside.fingerprint());
+    }
+
+    #[tokio::test]
+    async fn a_key_that_is_damaged_or_gone_is_lost_and_one_that_others_can_read_is_not() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let dir = tempfile::tempdir().unwrap();
+        let signer = signer(&dir.path().join("ca")).await;
+        let data = dir.path().join("data");
+        picket_durable::create_private_dir(&data).unwrap();
+        let made = create(&signer, &data, &CaRecord::first(b"first", now()), now()).unwrap();
+        let ca = made.fingerprint();
+        let lost = || lost(&signer, &data, ca).map(|error| crate::status::chain(&error));
+        assert_eq!(lost(), None);
+        let key = paths(&data, ca).1;
+        std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o644)).unwrap();
+        assert_eq!(lost(), None, "chmod brings it back");
+        picket_durable::write_private(&key, b"half a ke").unwrap();
+        assert!(lost().unwrap().contains("holds no key"), "{:?}", lost());
+        put_aside(&data, ca);
+        assert!(lost().is_some() && !key.exists());
+        assert_eq!(std::fs::read_dir(&data).unwrap().count(), 2, "nothing is removed");
     }
 
     #[tokio::test]

@@ -111,12 +111,24 @@ impl Work {
         (created_at, now): (Timestamp, Timestamp),
     ) -> Result<Self, WorkError> {
         let first = CaRecord::first(&signer.certificate(), created_at);
+        let mut waits = false;
         // The signer has the first CA, which may have ended, or be in wrong hands.
         let active = record.map_or(first.active(), CaRecord::active).fingerprint;
         if signer.fingerprint() != active {
             signer.follow(keys::load(signer, &data_dir, active)?);
         }
-        let own = signer.own_of_active(&data_dir, &names, now)?;
+        let record = record.unwrap_or(&first);
+        let own = match signer.own_of_active(&data_dir, &names, now) {
+            Ok(own) => own,
+            // It came into force on paper alone before the engine went away. Whoever is to come in trusts those before it.
+            Err(error) => {
+                let trusted = record.trusted();
+                let trusted: Vec<&[u8]> = trusted.iter().map(|root| root.certificate.0.as_slice()).collect();
+                let earlier = signer.own_of_earlier(&trusted, &data_dir, &names, now);
+                waits = earlier.is_some();
+                earlier.ok_or(error)?
+            }
+        };
         let authorities = Authorities::new(signer.trust_domain(), vec![signer.certificate()])?;
         let work = Self {
             data_dir,
@@ -124,7 +136,7 @@ impl Work {
             presented: Arc::new(Presented::new(&own.der, &own.key)?),
             authorities: Arc::new(authorities),
             force: ArcSwap::from_pointee(InForce::of(&first, own, now)?),
-            first,
+            first: first.clone(),
             turn: Mutex::default(),
             order: Mutex::default(),
             noted: Mutex::default(),
@@ -134,8 +146,12 @@ impl Work {
             leaving: Mutex::default(),
             shut: Notify::new(),
         };
-        let (_, settled) = work.settle(record.unwrap_or(&work.first), signer, now);
-        settled?;
+        match work.settle(record, signer, now).1 {
+            Ok(()) => {}
+            // Whom to believe is in force, and the rest is tried each minute.
+            Err(WorkError::Signer(_)) if waits => work.changed(),
+            Err(error) => return Err(error),
+        }
         Ok(work)
     }
 

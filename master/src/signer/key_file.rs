@@ -73,6 +73,21 @@ pub enum KeyFileError {
     },
 }
 
+impl KeyFileError {
+    /// Whether it says that the key cannot be had any more, and not that a setting is wrong.
+    pub(super) fn is_lost(&self) -> bool {
+        match self {
+            Self::File(FileError::Exposed { .. })
+            | Self::Passphrase(_)
+            | Self::Encrypt(_)
+            | Self::Plain { .. }
+            | Self::NotPlain { .. }
+            | Self::Already { .. } => false,
+            Self::File(_) | Self::Locked { .. } | Self::NoKey { .. } => true,
+        }
+    }
+}
+
 fn dir(path: &Path) -> std::path::Display<'_> {
     path.parent().unwrap_or(path).display()
 }

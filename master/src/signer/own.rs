@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use jiff::{SignedDuration, Timestamp};
-use picket_pki::{Authorities, Authority, Certificate, Identity, Key, lifetime, pem};
+use picket_pki::{Authorities, Authority, Certificate, Identity, Key, Root, lifetime, pem};
 
 use super::{LONGEST, Signer, SignerError};
 
@@ -43,7 +43,7 @@ impl Signer {
         if self.health().is_none() {
             return made(authority, names, now);
         }
-        let kept = kept(authority, data_dir, names, now);
+        let kept = kept(&[authority.certificate()], data_dir, names, now);
         if let Some(kept) = &kept
             && now < kept.due()
         {
@@ -62,6 +62,19 @@ impl Signer {
         );
         picket_durable::write_private(path(data_dir), zeroize::Zeroizing::new(text).as_bytes())?;
         Ok(own)
+    }
+
+    /// The kept certificate when one of these CAs (DER) signed it: for a master that starts while no other can be signed.
+    #[must_use]
+    pub fn own_of_earlier(
+        &self,
+        trusted: &[&[u8]],
+        data_dir: &Path,
+        names: &[String],
+        now: Timestamp,
+    ) -> Option<Own> {
+        self.health()?;
+        kept(trusted, data_dir, names, now)
     }
 
     /// As [`Self::own`], of the CA that signs.
@@ -96,8 +109,8 @@ fn made(authority: &Authority, names: &[String], now: Timestamp) -> Result<Own, 
     })
 }
 
-/// The kept certificate, when it is for the same names, of this CA, for its key, and has a day left.
-fn kept(authority: &Authority, data_dir: &Path, names: &[String], now: Timestamp) -> Option<Own> {
+/// The kept certificate, when it is for the same names, of one of these CAs, for its key, and has a day left.
+fn kept(authorities: &[&[u8]], data_dir: &Path, names: &[String], now: Timestamp) -> Option<Own> {
     // Whatever is wrong with the file, a new certificate replaces it.
     let text = picket_durable::read_private(path(data_dir), LONGEST).ok()?;
     let text = zeroize::Zeroizing::new(text);
@@ -108,8 +121,8 @@ fn kept(authority: &Authority, data_dir: &Path, names: &[String], now: Timestamp
     let der = pem::certificates_from_pem(&text)?.into_iter().next()?;
     let key = Key::from_pem(&text).ok()?;
     let parsed = Certificate::parse(&der).ok()?;
-    let domain = authority.trust_domain().clone();
-    let trust = Authorities::new(domain, vec![authority.certificate().to_vec()]).ok()?;
+    let domain = Root::parse(authorities.first()?).ok()?.trust_domain;
+    let trust = Authorities::new(domain, authorities.iter().map(|der| der.to_vec()).collect()).ok()?;
     let good = parsed.identity == Identity::Master
         && parsed.public_key == *key.public()
         && trust.signed(&der)

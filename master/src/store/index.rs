@@ -5,14 +5,19 @@
 //! shown files that are what it left behind: a clean stop seals the index with a SHA-256 over its files, a start removes
 //! the seal before it opens them, and without a seal that fits (after a crash, say) the index is made anew. Then every
 //! key, revision and checksum is compared with what the journal says, and every later read is checked again.
+//!
+//! sled goes on for a moment after its last handle is dropped: a thread that has written the last buffer may cut the end
+//! of the file off yet. Nothing is sealed, and no seal is believed, before it has let go of its lock.
 
 use std::{
     collections::BTreeMap,
-    fs::{self, File, Permissions},
+    fs::{self, File, Permissions, TryLockError},
     io::Read as _,
     os::unix::fs::PermissionsExt as _,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
+    thread,
+    time::Duration,
 };
 
 use sha2::{Digest as _, Sha256};
@@ -22,10 +27,14 @@ use super::{
     file::{self, FileError},
     format::{Layout, hex},
     record::{Hash, Reader, check, hash},
+    writer::chain,
 };
 
 /// What sled may keep of its pages. Values are read when a view is built, and seldom afterwards.
 const CACHE: u64 = 8 << 20;
+/// How long sled may take to let go of its files, and how often it is looked whether it has. A master stops within 10 s.
+const LETS_GO: Duration = Duration::from_secs(5);
+const LOOK: Duration = Duration::from_millis(2);
 /// No key of ours has a byte that does not print.
 const HEAD: &[u8] = b"\0head";
 
@@ -85,6 +94,12 @@ pub enum IndexError {
         /// Which.
         key: Key,
     },
+    /// sled works on it after it was closed.
+    #[error("the files of the index at {} are in use still", path.display())]
+    InUse {
+        /// Where.
+        path: PathBuf,
+    },
     /// A file of it does not work.
     #[error(transparent)]
     File(#[from] FileError),
@@ -101,7 +116,7 @@ impl Index {
     /// Opens the index that a clean stop sealed, or says why it is not to be used. The seal is gone afterwards.
     pub(super) fn reuse(layout: &Layout, stamps: &Stamps, head: (Revision, Hash)) -> Result<Self, String> {
         let seal = Seal::read(layout)
-            .map_err(|error| error.to_string())?
+            .map_err(|error| chain(&error))?
             .ok_or("it was not closed cleanly")?;
         if (seal.revision, seal.head) != head {
             return Err(format!(
@@ -109,12 +124,15 @@ impl Index {
                 seal.revision, head.0
             ));
         }
-        if digest(&layout.index()).map_err(|error| error.to_string())? != seal.files {
-            return Err("its files are not those that were closed".to_owned());
+        {
+            let _nobody_else = at_rest(&layout.index()).map_err(|error| chain(&error))?;
+            if digest(&layout.index()).map_err(|error| chain(&error))? != seal.files {
+                return Err("its files are not those that were closed".to_owned());
+            }
+            file::remove(&layout.seal()).map_err(|error| chain(&error))?;
         }
-        file::remove(&layout.seal()).map_err(|error| error.to_string())?;
         let opened = catch_unwind(AssertUnwindSafe(|| {
-            let index = Self::open(layout).map_err(|error| error.to_string())?;
+            let index = Self::open(layout).map_err(|error| chain(&error))?;
             index.compare(stamps, head).map(|()| index)
         }));
         opened.unwrap_or_else(|_| Err("sled panicked over it".to_owned()))
@@ -209,6 +227,7 @@ impl Index {
     pub(super) fn close(self, layout: &Layout, (revision, head): (Revision, Hash)) -> Result<(), IndexError> {
         self.db.flush().map_err(self.sled())?;
         drop(self.db);
+        let _nobody_else = at_rest(&self.path)?;
         for path in files(&self.path)? {
             let private = fs::set_permissions(&path, Permissions::from_mode(0o600));
             private.map_err(FileError::on("make private", &path))?;
@@ -281,6 +300,26 @@ impl Seal {
     /// Whether the files of the index are those that were sealed.
     pub(super) fn fits(&self, layout: &Layout) -> Result<bool, FileError> {
         Ok(digest(&layout.index())? == self.files)
+    }
+}
+
+/// Waits until sled has let go of the files in `dir`, and keeps it out for as long as the answer lives.
+fn at_rest(dir: &Path) -> Result<File, IndexError> {
+    let path = dir.join("db");
+    let file = File::open(&path).map_err(FileError::on("open", &path))?;
+    let mut waited = Duration::ZERO;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) if waited < LETS_GO => {
+                thread::sleep(LOOK);
+                waited += LOOK;
+            }
+            Err(TryLockError::WouldBlock) => {
+                return Err(IndexError::InUse { path: dir.to_owned() });
+            }
+            Err(TryLockError::Error(cause)) => return Err(FileError::on("lock", &path)(cause).into()),
+        }
     }
 }
 
@@ -366,6 +405,7 @@ mod tests {
 
     /// Writes a seal that fits the files, whatever they are.
     fn seal(layout: &Layout) {
+        let _nobody_else = at_rest(&layout.index()).unwrap();
         let (revision, head) = head();
         Seal {
             revision,
@@ -381,19 +421,43 @@ mod tests {
         let (_dir, layout, stamps) = closed();
         let index = Index::reuse(&layout, &stamps, head()).unwrap();
         index.close(&layout, head()).unwrap();
-        let differs = |change: &dyn Fn(&mut Stamps) -> Option<Stamp>, head| {
+        let differs = |change: &dyn Fn(&mut Stamps) -> Option<Stamp>, head, why: &str| {
             let mut other = stamps.clone();
             change(&mut other);
             seal(&layout);
-            Index::reuse(&layout, &other, head).map(drop).unwrap_err()
+            let said = Index::reuse(&layout, &other, head).map(drop).unwrap_err();
+            assert!(said.contains(why), "{said}");
         };
         let stamp = |revision, value| Stamp::of(&key("k/5"), Revision(revision), value);
-        differs(&|stamps| stamps.remove("k/5"), head());
-        differs(&|stamps| stamps.insert(key("k/50"), stamp(5, &[7; 100])), head());
-        differs(&|stamps| stamps.insert(key("k/5"), stamp(6, &[7; 100])), head());
-        differs(&|stamps| stamps.insert(key("k/5"), stamp(5, &[8; 100])), head());
-        differs(&|_| None, (Revision(40), Hash([8; 32])));
-        differs(&|_| None, (Revision(41), Hash([9; 32])));
+        let at = "differs from the journal at";
+        differs(&|stamps| stamps.remove("k/5"), head(), at);
+        differs(
+            &|stamps| stamps.insert(key("k/50"), stamp(5, &[7; 100])),
+            head(),
+            at,
+        );
+        differs(
+            &|stamps| stamps.insert(key("k/5"), stamp(6, &[7; 100])),
+            head(),
+            at,
+        );
+        differs(
+            &|stamps| stamps.insert(key("k/5"), stamp(5, &[8; 100])),
+            head(),
+            at,
+        );
+        differs(&|stamps| stamps.remove("k/9"), head(), "a key too many");
+        differs(
+            &|stamps| stamps.insert(key("z"), stamp(5, &[7; 100])),
+            head(),
+            "does not have z",
+        );
+        differs(
+            &|_| None,
+            (Revision(40), Hash([8; 32])),
+            "at revision 40 and the journal at 40",
+        );
+        differs(&|_| None, (Revision(41), Hash([9; 32])), "the journal at 41");
         seal(&layout);
         drop(Index::reuse(&layout, &stamps, head()).unwrap());
         assert!(
@@ -401,6 +465,33 @@ mod tests {
                 .unwrap_err()
                 .contains("not closed cleanly")
         );
+    }
+
+    #[test]
+    fn an_index_is_not_sealed_while_something_of_sled_has_its_files() {
+        let (_dir, layout, stamps) = closed();
+        let index = Index::reuse(&layout, &stamps, head()).unwrap();
+        // A thread of sled's that has not come to its end.
+        let straggler = index.db.clone();
+        let path = layout.index();
+        let (began, has_begun) = std::sync::mpsc::channel();
+        let closing = thread::spawn({
+            let layout = Layout::of(&layout.data);
+            move || {
+                began.send(()).unwrap();
+                index.close(&layout, head())
+            }
+        });
+        has_begun.recv().unwrap();
+        straggler.insert("late", vec![1; 100]).unwrap();
+        straggler.flush().unwrap();
+        assert!(!layout.seal().exists(), "its files change yet");
+        straggler.remove("late").unwrap();
+        drop(straggler);
+        closing.join().unwrap().unwrap();
+        at_rest(&path).unwrap();
+        assert!(Seal::read(&layout).unwrap().unwrap().fits(&layout).unwrap());
+        Index::reuse(&layout, &stamps, head()).unwrap();
     }
 
     #[test]

@@ -87,8 +87,17 @@ impl Site {
     /// What a head says, when this master signed it.
     #[must_use]
     pub fn believed(&self, head: &SignedHead) -> Head {
-        let bundle = self.admin_bundle();
-        let authorities = Authorities::new(bundle.trust_domain, bundle.authorities).expect("the bundle's CA");
+        self.believed_by(head, &self.admin_bundle().authorities)
+    }
+
+    /// What a head says to whoever trusts these CAs.
+    ///
+    /// # Panics
+    /// When none of them signed it.
+    #[must_use]
+    pub fn believed_by(&self, head: &SignedHead, authorities: &[Vec<u8>]) -> Head {
+        let domain = self.admin_bundle().trust_domain;
+        let authorities = Authorities::new(domain, authorities.to_vec()).expect("CAs");
         head.checked(&authorities).expect("the master signed it").clone()
     }
 }

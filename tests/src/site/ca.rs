@@ -70,6 +70,20 @@ impl Site {
             .await
     }
 
+    /// Retires the CAs before the active one since a key of theirs is in wrong hands. The connection of the operator may
+    /// end with it.
+    pub async fn distrust_earlier_cas(&self) -> RetireCaResponse {
+        let asked = RetireCaRequest {
+            force: false,
+            compromised: true,
+        };
+        let answer = self
+            .told(async |channel| CaServiceClient::new(channel).retire_ca(asked).await)
+            .await;
+        *self.channel() = None;
+        answer
+    }
+
     /// Puts another CA in the place of one whose key is in wrong hands. The connection of the operator ends with it.
     pub async fn replace_ca(&self) -> ActivateCaResponse {
         let asked = ActivateCaRequest {

@@ -7,17 +7,14 @@ use picket_failpoint::{Point, Side};
 use picket_tests::{Host, HostState::Online, Site, crash::Mortal};
 use tokio::task::JoinSet;
 
-use super::{TURN, at_every_point, unsettled};
+use super::{TURN, after, crashes_at, ends_everywhere, unsettled};
 
 /// An enrolment that ends at a point. Returns whether it did, after all is well again.
 async fn ends_at(site: &Site, point: Point, before: u32) -> bool {
     let name = format!("{}-{before}", point.name());
     let oslo = Arc::new(site.machine(&name).without_zerotier());
     let bundle = site.bundle(&name).await;
-    let crash = match point.side() {
-        Side::Agent => oslo.crashes_at(point, before),
-        Side::Master => site.crashes_at(point, before),
-    };
+    let crash = crashes_at(site, &oslo, point, before);
     let mut enrolment = JoinSet::new();
     let (machine, carried) = (Arc::clone(&oslo), bundle.clone());
     enrolment.spawn(async move { machine.enroll(&carried).await });
@@ -26,10 +23,7 @@ async fn ends_at(site: &Site, point: Point, before: u32) -> bool {
         ended.unwrap().unwrap();
         return false;
     }
-    match point.side() {
-        Side::Agent => oslo.after(crash).await,
-        Side::Master => site.after(crash).await,
-    }
+    after(site, &oslo, point, crash).await;
     let again = oslo.enroll(&bundle).await;
     if let Err(error) = again {
         panic!("{name}: {}", picket_agent::sentence(&error));
@@ -48,23 +42,14 @@ async fn is_in(site: &Site, host: &Host) {
 
 #[tokio::test(start_paused = true)]
 async fn an_enrolment_whose_agent_dies_at_any_point_is_finished_by_the_next() {
-    let _turn = TURN.lock().await;
-    let site = Site::new().await;
-    let story = async |point, before| ends_at(&site, point, before).await;
-    let (passed_by, crashes) = at_every_point(Side::Agent, story).await;
+    let passed_by = ends_everywhere(Side::Agent, ends_at).await;
     // There is no identity before the first, which would be kept as the previous one.
     assert_eq!(passed_by, [Point::AgentAfterPrevious].into());
-    assert!(crashes >= 20, "{crashes}");
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_enrolment_whose_master_dies_at_any_point_is_finished_by_the_next() {
-    let _turn = TURN.lock().await;
-    let site = Site::new().await;
-    let story = async |point, before| ends_at(&site, point, before).await;
-    let (passed_by, crashes) = at_every_point(Side::Master, story).await;
-    assert_eq!(passed_by, [].into());
-    assert!(crashes >= 20, "{crashes}");
+    assert_eq!(ends_everywhere(Side::Master, ends_at).await, [].into());
 }
 
 #[tokio::test(start_paused = true)]

@@ -6,11 +6,12 @@
 
 mod enrolment;
 mod renewal;
+mod rotation;
 
 use std::collections::BTreeSet;
 
 use picket_failpoint::{Point, Side};
-use picket_tests::{Host, Site};
+use picket_tests::{Host, Site, crash::Crash};
 use tokio::sync::Mutex;
 
 /// Held by the story whose turn it is.
@@ -35,6 +36,32 @@ async fn at_every_point(side: Side, story: impl AsyncFn(Point, u32) -> bool) -> 
         crashes += before;
     }
     (passed_by, crashes)
+}
+
+/// Runs a story at every point of a side, on a site of its own.
+async fn ends_everywhere(side: Side, story: impl AsyncFn(&Site, Point, u32) -> bool) -> BTreeSet<Point> {
+    let _turn = TURN.lock().await;
+    let site = Site::new().await;
+    let (passed_by, crashes) =
+        at_every_point(side, async |point, before| story(&site, point, before).await).await;
+    assert!(crashes >= 20, "{crashes}");
+    passed_by
+}
+
+/// Has the side that a point is of crash there.
+fn crashes_at(site: &Site, host: &Host, point: Point, before: u32) -> Crash {
+    match point.side() {
+        Side::Agent => host.crashes_at(point, before),
+        Side::Master => site.crashes_at(point, before),
+    }
+}
+
+/// Everything is as it was at the crash: the master runs, and the agent does when it is not the one that died.
+async fn after(site: &Site, host: &Host, point: Point, crash: Crash) {
+    match point.side() {
+        Side::Agent => host.after(crash).await,
+        Side::Master => site.after(crash).await,
+    }
 }
 
 /// The fingerprint of the certificate that the agent's own files say it works under.

@@ -11,5 +11,6 @@ mod connection;
 mod deckies;
 mod killed;
 mod points;
+mod settings;
 mod trust;
 mod upkeep;

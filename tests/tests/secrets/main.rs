@@ -10,31 +10,31 @@ use std::{
     fs,
     io::Write,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex},
+    sync::{Arc, LazyLock, Mutex},
 };
 
 use needle::{Secret, Secrets};
-use picket_agent::identity::IdentityStore;
-use picket_pki::{Bundle, Key};
-use picket_proto::{audit::Line, wire::admin::ListAuditRequest};
+use picket_agent::{identity::IdentityStore, request::Which};
+use picket_pki::{Bundle, Key, Passphrase};
+use picket_proto::{
+    audit::Line,
+    wire::admin::{ListAuditRequest, RenewOperatorRequest, operator_service_client::OperatorServiceClient},
+};
 use picket_tests::{
     Branch, DeckyState, Host,
     HostState::{Banned, Online},
-    Site,
+    OperatorRole::Viewer,
+    Site, Transit,
     stranger::{Door, Stranger},
 };
 use tracing_subscriber::fmt::MakeWriter;
 
 #[tokio::test(start_paused = true)]
 async fn no_private_key_and_no_token_is_in_journal_index_events_logs_export_or_debug() {
-    let logs = Logs::default();
-    tracing_subscriber::fmt()
-        .with_max_level(tracing::Level::TRACE)
-        .with_ansi(false)
-        .with_writer(logs.clone())
-        .init();
+    let logs = Logs::of_everything();
     let mut secrets = Secrets::default();
     let mut printed = String::new();
+    let mut everything = Vec::new();
 
     let site = Site::new().await;
     let dir = site.data_dir();
@@ -72,6 +72,35 @@ async fn no_private_key_and_no_token_is_in_journal_index_events_logs_export_or_d
         .unwrap_err();
     site.label("oslo", "rack", "7").await;
 
+    // An operator who renews, a worker that makes its own key, and another CA.
+    let ana = site.operator("ana", Viewer).await;
+    secrets.add_bundle("ana's", &ana);
+    printed += &format!("{:?}", Bundle::parse(&ana).unwrap());
+    let door = Stranger::with_bundle(&site, &ana).connect(Door::Admin).await;
+    let mut operators = OperatorServiceClient::new(door.unwrap().channel.clone());
+    let key = Key::generate().unwrap();
+    let csr = key.csr().unwrap().into();
+    printed += &format!(
+        "{:?}",
+        operators
+            .renew_operator(RenewOperatorRequest { csr })
+            .await
+            .unwrap()
+    );
+    secrets.add("ana's renewed", Secret::Key(key));
+    let rome = site.machine("rome").without_zerotier();
+    let request = rome.request(Which::Same).unwrap();
+    secrets.add_keys_in(&rome.state());
+    let keyless = site.try_bundle_for("rome", &request).await.unwrap();
+    everything.push(("a bundle without a key".to_owned(), keyless.clone()));
+    printed += &format!("{:?}", rome.enroll(&keyless).await.unwrap());
+    secrets.add_keys_in(&rome.state());
+    site.prepare_ca().await;
+    site.activate_ca(true).await.unwrap();
+    let before = secrets.len();
+    secrets.add_keys_in(&dir);
+    assert_eq!(secrets.len(), before + 2, "both CAs'");
+
     // A bundle that is used again, a ban, another bundle, a restart of everybody.
     bern.power_off().await;
     let used = site.another_bundle("bern", false).await;
@@ -96,6 +125,68 @@ async fn no_private_key_and_no_token_is_in_journal_index_events_logs_export_or_d
         .refused_at(Door::Agents)
         .await;
 
+    oslo.stop().await;
+    // Those that are there to have one.
+    let has_one = |name: &str| name == "admin.bundle" || name.starts_with("ca") && name.ends_with(".key");
+    everything.extend(all_of(&site, &logs, printed, has_one).await);
+    assert!(secrets.len() >= 20, "{} secrets were used", secrets.len());
+    secrets.must_not_be_in(&everything);
+}
+
+#[tokio::test(start_paused = true)]
+async fn neither_passphrase_nor_key_of_an_encrypted_ca_is_in_any_file_event_log_export_or_debug() {
+    const PASSPHRASE: &str = "pvkmtqr7ub3acjosv8d2hfzy";
+    let logs = Logs::of_everything();
+    let mut secrets = Secrets::default();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("passphrase");
+    picket_durable::write_private(&file, PASSPHRASE.as_bytes()).unwrap();
+    let site = Site::with_ca_key(&format!("ca.passphrase_file = {file:?}"), "").await;
+    let oslo = site.bring_in(site.machine("oslo").without_zerotier()).await;
+    site.restart_master().await;
+    site.until("oslo", Online).await;
+    oslo.stop().await;
+
+    let passphrase = Passphrase::new(PASSPHRASE.as_bytes()).unwrap();
+    let text = fs::read(site.data_dir().join("ca.key")).unwrap();
+    let key = Key::from_locked_pem(&text, &passphrase).unwrap();
+    let printed = format!("{passphrase:?}{key:?}");
+    secrets.add("the passphrase", Secret::Text(PASSPHRASE.to_owned()));
+    secrets.add("the CA's key", Secret::Key(key));
+    secrets.add_keys_in(&oslo.state());
+    // The file of the CA's key is among those that are looked through.
+    let everything = all_of(&site, &logs, printed, |name| name == "admin.bundle").await;
+    secrets.must_not_be_in(&everything);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_token_of_a_ca_in_the_engine_is_nowhere_and_the_masters_key_in_one_file_alone() {
+    let logs = Logs::of_everything();
+    let mut secrets = Secrets::default();
+    let transit = Transit::new();
+    let site = Site::with_ca_key(&transit.lines, "").await;
+    let oslo = site.bring_in(site.machine("oslo").without_zerotier()).await;
+    site.restart_master().await;
+    site.until("oslo", Online).await;
+    oslo.stop().await;
+    secrets.add("the token", Secret::Text(transit.token.clone()));
+    let before = secrets.len();
+    secrets.add_keys_in(&site.data_dir());
+    assert_eq!(secrets.len(), before + 1, "the master's own");
+    secrets.add_keys_in(&oslo.state());
+    let has_one = |name: &str| ["admin.bundle", "master.identity"].contains(&name);
+    let everything = all_of(&site, &logs, format!("{:?}", transit.fake), has_one).await;
+    secrets.must_not_be_in(&everything);
+}
+
+/// Everything that was told, exported, logged, printed and written, but for the files that are there to have a secret. The
+/// master is stopped for it.
+async fn all_of(
+    site: &Site,
+    logs: &Logs,
+    mut printed: String,
+    has_one: impl Fn(&str) -> bool,
+) -> Vec<(String, Vec<u8>)> {
     let mut everything = Vec::new();
     for event in site.events("").await {
         everything.push((
@@ -104,7 +195,6 @@ async fn no_private_key_and_no_token_is_in_journal_index_events_logs_export_or_d
         ));
     }
     let (entries, head) = site.export().await;
-    assert!(entries.len() > 15, "a whole life has {} entries", entries.len());
     for entry in entries {
         printed += &format!("{entry:?}");
         let line = Line::Entry(Box::new(entry));
@@ -114,7 +204,6 @@ async fn no_private_key_and_no_token_is_in_journal_index_events_logs_export_or_d
     for entry in site.trail(&ListAuditRequest::default()).await {
         printed += &format!("{entry:?}");
     }
-    oslo.stop().await;
     site.stop_master().await;
     everything.push(("what Debug prints".to_owned(), printed.into_bytes()));
     let seen = logs.0.lock().unwrap().clone();
@@ -124,21 +213,18 @@ async fn no_private_key_and_no_token_is_in_journal_index_events_logs_export_or_d
         seen.len()
     );
     everything.push(("the logs".to_owned(), seen));
-    for path in files(&dir) {
-        let name = path.file_name().unwrap().to_str().unwrap();
-        // The two that are there to have one.
-        if !["ca.key", "admin.bundle"].contains(&name) {
+    for path in files(&site.data_dir()) {
+        if !has_one(path.file_name().unwrap().to_str().unwrap()) {
             everything.push((path.display().to_string(), fs::read(&path).unwrap()));
         }
     }
-    for needed in ["journal/", "index/", "events.jsonl"] {
+    for needed in ["journal/", "index/", "events.jsonl", "the export"] {
         assert!(
             everything.iter().any(|(name, _)| name.contains(needed)),
             "no {needed}"
         );
     }
-    assert!(secrets.len() >= 12, "{} secrets were used", secrets.len());
-    secrets.must_not_be_in(&everything);
+    everything
 }
 
 #[test]
@@ -206,6 +292,22 @@ fn files(dir: &Path) -> Vec<PathBuf> {
 /// Everything that is logged.
 #[derive(Clone, Default)]
 struct Logs(Arc<Mutex<Vec<u8>>>);
+
+impl Logs {
+    /// All that this process logs, from here on.
+    fn of_everything() -> Self {
+        static LOGS: LazyLock<Logs> = LazyLock::new(|| {
+            let logs = Logs::default();
+            tracing_subscriber::fmt()
+                .with_max_level(tracing::Level::TRACE)
+                .with_ansi(false)
+                .with_writer(logs.clone())
+                .init();
+            logs
+        });
+        LOGS.clone()
+    }
+}
 
 impl Write for Logs {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {

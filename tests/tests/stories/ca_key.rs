@@ -2,70 +2,14 @@
 
 use std::{path::Path, time::Duration};
 
-use picket_tests::{Host, HostState::Online, Site};
-use picket_transit::{
-    Place,
-    fake::{Fake, Fault, Life, Policy},
-};
+use picket_agent::status::State;
+use picket_tests::{Host, HostState::Online, Site, Transit};
+use picket_transit::fake::Fault;
 
-const HOUR: Duration = Duration::from_secs(3600);
 /// Past half of the seven days that a host's certificate holds, and the tenth of them by which it may be later.
 const FIVE_DAYS: i64 = 5 * 24 * 3600;
-
-/// An engine with a key for the CA, and what a master's settings say about it.
-struct Transit {
-    fake: Fake,
-    token: String,
-    lines: String,
-    _dir: tempfile::TempDir,
-}
-
-impl Transit {
-    fn new() -> Self {
-        let (fake, dir) = (Fake::start(), tempfile::tempdir().expect("a temporary folder"));
-        fake.make_key("picket-ca", "ecdsa-p256");
-        let token = fake.make_token(Policy::Sign, Life::Periodic(HOUR));
-        let Place {
-            address,
-            authority,
-            token: file,
-            ..
-        } = fake
-            .place(dir.path(), "picket-ca", &token)
-            .expect("the files can be written");
-        let lines = format!(
-            "[ca]\nkey = \"transit\"\n[ca.transit]\naddress = \"{address}\"\nauthority = {authority:?}\n\
-             token_file = {:?}\ntimeout = \"5s\"",
-            file.path()
-        );
-        Self {
-            fake,
-            token,
-            lines,
-            _dir: dir,
-        }
-    }
-
-    /// How many signatures were asked for, and given.
-    fn signatures(&self) -> usize {
-        let asked = self.fake.asked();
-        asked
-            .iter()
-            .filter(|asked| asked.contains("/sign/") && asked.ends_with("200"))
-            .count()
-    }
-
-    /// Waits until one more was given than `before`.
-    async fn until_signed(&self, site: &Site, before: usize) {
-        for _ in 0..60 {
-            if self.signatures() > before {
-                return;
-            }
-            site.wait(Duration::from_secs(10)).await;
-        }
-        panic!("nothing was signed in ten minutes: {:?}", self.fake.asked());
-    }
-}
+/// Past the end of a host's certificate.
+const EIGHT_DAYS: i64 = 8 * 24 * 3600;
 
 /// A host whose clock says that its certificate is due.
 async fn after_its_half_life(host: Host) -> Host {
@@ -143,6 +87,73 @@ async fn while_the_engine_is_sealed_sessions_go_on_and_nothing_is_issued() {
     transit.until_signed(&site, before).await;
     site.until("oslo", Online).await;
     site.enroll("bergen").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_host_whose_clock_says_that_its_certificate_has_ended_works_on_while_no_other_can_be_signed() {
+    let transit = Transit::new();
+    let site = Site::with_ca_key(&transit.lines, "").await;
+    let oslo = site.bring_in(site.machine("oslo").without_zerotier()).await;
+    oslo.stop().await;
+    site.until_gone().await;
+    transit.fake.seal();
+    let before = transit.signatures();
+    let oslo = oslo.skewed(EIGHT_DAYS);
+    oslo.start();
+    site.until("oslo", Online).await;
+    oslo.until(State::Connected).await;
+    let asked = site.refusals("host.renew").await;
+    assert!(
+        !asked.is_empty(),
+        "it asked for another before it tried a session"
+    );
+    assert_eq!(transit.signatures(), before, "a sealed engine signs nothing");
+    transit.fake.unseal();
+    transit.until_signed(&site, before).await;
+    site.until("oslo", Online).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_ca_is_not_activated_while_the_engine_does_not_sign_with_it_and_is_once_it_does() {
+    let transit = Transit::new();
+    let site = Site::with_ca_key(&transit.lines, "").await;
+    let oslo = site.bring_in(site.machine("oslo").without_zerotier()).await;
+    let first = site.active_ca().await;
+    transit.fake.rotate_key("picket-ca");
+    site.prepare_ca().await;
+    site.until_lacking(&[]).await;
+    transit.fake.seal();
+    let again = site.try_prepare_ca().await.unwrap();
+    assert!(!again.made, "an engine that is away has lost no key");
+    let refused = site.activate_ca(false).await.unwrap_err();
+    assert!(refused.message().contains("is sealed"), "{}", refused.message());
+    assert_eq!(site.active_ca().await, first, "it is on record as it was");
+    site.restart_master().await;
+    site.until("oslo", Online).await;
+    transit.fake.unseal();
+    site.activate_ca(false).await.unwrap();
+    assert_ne!(site.active_ca().await, first);
+    site.until_under_earlier(&[]).await;
+    oslo.until(State::Connected).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_master_whose_ca_is_not_its_first_starts_while_the_engine_does_not_sign() {
+    let transit = Transit::new();
+    let site = Site::with_ca_key(&transit.lines, "").await;
+    let oslo = site.bring_in(site.machine("oslo").without_zerotier()).await;
+    transit.fake.rotate_key("picket-ca");
+    site.prepare_ca().await;
+    site.until_lacking(&[]).await;
+    site.activate_ca(false).await.unwrap();
+    let active = site.active_ca().await;
+    transit.fake.seal();
+    site.restart_master().await;
+    site.until("oslo", Online).await;
+    assert_eq!(site.active_ca().await, active);
+    transit.fake.unseal();
+    site.until_under_earlier(&[]).await;
+    oslo.until(State::Connected).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -156,6 +156,33 @@ async fn a_request_for_a_key_that_is_known_or_that_its_sender_does_not_have_is_r
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_request_that_enrolled_a_host_enrolls_no_other_after_its_use_nor_after_its_host_is_gone() {
+    let site = Site::new().await;
+    let oslo = site.machine("oslo").without_zerotier();
+    let request = oslo.request(Which::Same).unwrap();
+    let bundle = site.try_bundle_for("oslo", &request).await.unwrap();
+    oslo.enroll(&bundle).await.unwrap();
+    assert_eq!(
+        site.pins("oslo").await,
+        ["current", "spent"],
+        "its key is used up"
+    );
+    let is_refused = async |name: &str| {
+        let said = site.try_bundle_for(name, &request).await.unwrap_err();
+        assert_eq!(said.code(), tonic::Code::FailedPrecondition, "{}", said.message());
+        assert!(said.message().contains("of the host oslo"), "{}", said.message());
+    };
+    is_refused("bern").await;
+    site.restart_master().await;
+    is_refused("bern").await;
+    site.retire("oslo", "a story").await;
+    is_refused("bern").await;
+    is_refused("oslo").await;
+    let another = oslo.request(Which::Same).unwrap();
+    site.try_bundle_for("bern", &another).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_bundle_of_another_ca_than_expected_is_refused_before_anything_is_dialled() {
     let site = Site::new().await;
     let (oslo, bundle) = (site.machine("oslo"), site.bundle("oslo").await);

@@ -116,6 +116,26 @@ async fn a_retired_host_is_rid_of_deckies_networks_and_keys_within_a_minute() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_clean_up_that_was_cut_off_at_its_end_takes_nothing_of_the_next_host_on_the_machine() {
+    let site = Site::new().await;
+    let machine = site.bring_in(site.machine("bern").without_zerotier()).await;
+    site.retire("bern", "moved").await;
+    assert_eq!(machine.farewell().await, Farewell::Retired);
+    // It died when the keys were gone, and the mark of the one who is to be cleaned up was not.
+    let mark = machine.state().join("identity/retired");
+    picket_durable::write_private(&mark, b"").unwrap();
+    machine.enroll(&site.bundle("rome").await).await.unwrap();
+    assert!(!mark.exists());
+    for _ in 0..2 {
+        machine.start();
+        site.until("rome", Online).await;
+        machine.until(State::Connected).await;
+        machine.stop().await;
+    }
+    assert_eq!(site.pins("rome").await, ["current", "spent"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_host_that_was_away_when_it_was_retired_finds_the_tombstone_for_ever() {
     let site = Site::new().await;
     let bern = site.bring_in(site.machine("bern").without_zerotier()).await;

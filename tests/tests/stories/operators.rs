@@ -198,6 +198,39 @@ async fn a_renewed_certificate_ends_the_one_before_it_with_its_first_call_and_a_
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_device_that_uses_each_new_certificate_at_once_gets_a_few_and_then_one_a_minute() {
+    let site = Site::new().await;
+    let mut bundle = Bundle::parse(&site.operator("ana", Viewer).await).unwrap();
+    let mut got = 0;
+    let refused = loop {
+        let ana = enter(&site, bundle.encode().unwrap().as_bytes()).await;
+        whoami(&ana).await.unwrap();
+        let key = Key::generate().unwrap();
+        match renew(&ana, &key).await {
+            Ok(renewed) => {
+                bundle.certificate = renewed.certificate.to_vec();
+                bundle.key = key;
+                got += 1;
+            }
+            Err(status) => break status,
+        }
+    };
+    assert_eq!((got, refused.code()), (8, Code::FailedPrecondition));
+    assert!(
+        refused.message().contains("many certificates"),
+        "{}",
+        refused.message()
+    );
+    let phone = site.try_operator("ana", Viewer, "phone").await.unwrap();
+    let phone = enter(&site, &phone).await;
+    let other = renew(&phone, &Key::generate().unwrap()).await;
+    other.expect("no device waits for another");
+    site.wait(Duration::from_secs(61)).await;
+    let ana = enter(&site, bundle.encode().unwrap().as_bytes()).await;
+    renew(&ana, &Key::generate().unwrap()).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_masters_own_machine_lets_an_admin_in_when_every_admin_is_revoked() {
     let site = Site::new().await;
     let ana = enter(&site, &site.operator("ana", Admin).await).await;

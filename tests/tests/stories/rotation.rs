@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use picket_agent::{identity::IdentityStore, status::State};
+use picket_master::{audit::kept::witnessed, ca::keys};
 use picket_pki::Fingerprint;
 use picket_proto::{
     session::Trust,
@@ -11,7 +12,9 @@ use picket_proto::{
 use picket_tests::{
     Host,
     HostState::{Offline, Online},
-    Office, Site,
+    Office,
+    OperatorRole::Viewer,
+    Site,
     conversation::Conversation,
     site::until,
     stranger::{Door, Stranger},
@@ -374,6 +377,121 @@ async fn an_operators_bundle_follows_the_ca_and_works_in_every_phase_after() {
         after,
         "nothing that came over that connection was believed"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_prepared_ca_whose_key_is_lost_holds_nothing_up_and_gives_way_to_another() {
+    let site = Site::new().await;
+    let oslo = site.bring_in(site.machine("oslo").without_zerotier()).await;
+    let first = site.active_ca().await;
+    site.prepare_ca().await;
+    site.until_lacking(&[]).await;
+    let lost = site.ca().await.cas[1].fingerprint.clone();
+    let (_, key) = keys::paths(&site.data_dir(), lost.parse().unwrap());
+    std::fs::remove_file(&key).unwrap();
+    let refused = site.activate_ca(false).await.unwrap_err();
+    assert_eq!(refused.code(), Code::FailedPrecondition);
+    for told in [lost.as_str(), "picketctl ca rotate prepare"] {
+        assert!(refused.message().contains(told), "{}", refused.message());
+    }
+    assert_eq!(site.active_ca().await, first);
+
+    let prepared = site.try_prepare_ca().await.unwrap();
+    assert_eq!((prepared.made, prepared.replaced), (true, lost.clone()));
+    assert_eq!(site.ca_phases().await, [Active, Prepared]);
+    let told = site.until_event("ca.prepared").await;
+    assert!(told.message.contains(&lost), "{}", told.message);
+    site.until_lacking(&[]).await;
+    site.activate_ca(false).await.unwrap();
+    site.until_under_earlier(&[]).await;
+    site.retire_ca(false).await.unwrap();
+    let active = site.active_ca().await;
+    assert!(active != lost && active != first);
+    until_trusts(&site, &oslo, &[&active]).await;
+    site.restart_master().await;
+    site.until("oslo", Online).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn to_distrust_earlier_cas_names_the_hosts_and_the_operators_that_it_shuts_out() {
+    let site = Site::new().await;
+    let oslo = site.bring_in(site.machine("oslo").without_zerotier()).await;
+    oslo.power_off().await;
+    site.operator("ben", Viewer).await;
+    site.operator("cleo", Viewer).await;
+    site.revoke_operator("cleo", "").await.unwrap();
+    site.wait(Duration::from_secs(2)).await;
+    site.prepare_ca().await;
+    site.activate_ca(true).await.unwrap();
+    site.wait(Duration::from_secs(2)).await;
+    let ana = site.operator("ana", Viewer).await;
+    let answer = site.distrust_earlier_cas().await;
+    assert_eq!(answer.need_bundle, ["oslo"]);
+    assert_eq!(answer.operators_need_bundle, ["admin/local", "ben/laptop"]);
+    Stranger::with_bundle(&site, &ana)
+        .connect(Door::Admin)
+        .await
+        .unwrap();
+    site.renew_admin_bundle().await;
+    let told = site.until_event("ca.distrusted").await;
+    for named in ["oslo", "admin/local, ben/laptop", "picketctl operator add"] {
+        assert!(told.message.contains(named), "{named}: {}", told.message);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn heads_that_were_signed_under_every_ca_there_was_witness_the_journal_after_a_rotation() {
+    let site = Site::new().await;
+    let office = Office::with_admin_bundle(&site);
+    site.until_event("audit.head").await;
+    let verified = async |line: &str| {
+        let said = office.types(&site, &format!("audit verify {line} -o json")).await;
+        assert_eq!(said.exit, picketctl::Exit::Done, "{}", said.text);
+        // A remark about the bundle comes before it.
+        let (_, json) = said.text.split_once('{').unwrap();
+        let found: serde_json::Value = serde_json::from_str(&format!("{{{json}")).unwrap();
+        found["witnessed"].as_u64().unwrap()
+    };
+    assert_eq!(verified("").await, 0);
+    let told: Vec<String> = site
+        .events("audit.head")
+        .await
+        .into_iter()
+        .map(|event| event.message)
+        .collect();
+    let elsewhere = office.file("heads", &(told.join("\n") + "\n"));
+    let elsewhere = format!("--heads {}", elsewhere.display());
+
+    site.prepare_ca().await;
+    site.activate_ca(true).await.unwrap();
+    site.retire_ca(true).await.unwrap();
+    assert_eq!(
+        verified("").await,
+        1,
+        "the head in the operator's home is of the CA before"
+    );
+    assert!(
+        verified(&elsewhere).await > 1,
+        "and so are those that were kept elsewhere"
+    );
+    let (entries, head) = site.export().await;
+    assert_eq!(
+        entries.len() as u64,
+        site.believed_by(&head, &office.authorities()).revision
+    );
+
+    // What was told under the CA of today is there as well.
+    let before = told.len();
+    until("another head to be told", async || {
+        let told = site.events("audit.head").await.len();
+        if told > before { Ok(()) } else { Err(told) }
+    })
+    .await;
+    let all = site.events("audit.head").await.len() as u64;
+    site.stop_master().await;
+    let kept = witnessed(&site.data_dir()).unwrap();
+    assert_eq!((kept.foreign, kept.problem), (0, None));
+    assert!(kept.fit >= all, "{} of {all}", kept.fit);
 }
 
 /// Hosts that are online, `host-0` and on.
