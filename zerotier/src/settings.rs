@@ -29,8 +29,8 @@ pub const MAX_ROUTES: usize = 128;
 pub const MAX_POOLS: usize = 128;
 /// The most name servers that members are told.
 pub const MAX_SERVERS: usize = 4;
-/// The most members that may hear a multicast packet: what fits the field in which members are told.
-pub const MAX_MULTICAST: u32 = i32::MAX.unsigned_abs();
+/// The most members that may hear a multicast packet, which its sender sends once to each: more is a slip of the hand.
+pub const MAX_MULTICAST: u32 = 100_000;
 
 /// What is wanted of a network. A field that is none is not managed.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
