@@ -42,6 +42,7 @@ use crate::{
     ca::work::{self, Work, WorkError},
     caller,
     calls::CallLayer,
+    central::Central,
     checkpoint,
     config::Config,
     descriptors,
@@ -53,6 +54,7 @@ use crate::{
     local,
     metrics::Metrics,
     monitor,
+    network_watch::{self, Watchers},
     node::Nodes,
     observed::Observed,
     record::{MasterRecord, Record as _, RecordError, key},
@@ -225,6 +227,8 @@ async fn serve(
         beat_interval: config.beat_interval,
         observed: Observed::default(),
         nodes: Nodes::default(),
+        central: Central::new(config.central.is_some()),
+        watchers: Watchers::default(),
         pace: Pace::default(),
         sessions: Arc::new(Sessions::default()),
         calls: Arc::new(Calls::default()),
@@ -272,6 +276,10 @@ async fn serve(
         report_refusals(Arc::clone(&desk), Arc::clone(&refusals), house.stop.clone()),
     );
     house.keep("audit", audit::keep(Arc::clone(&desk), house.stop.clone()));
+    house.keep(
+        "networks",
+        network_watch::tend(Arc::clone(&desk), house.stop.clone()),
+    );
     house.keep("signer", watch_signer(Arc::clone(&desk), house.stop.clone()));
     house.keep("ca", work::tend(Arc::clone(&desk), house.stop.clone()));
     house.keep(
