@@ -31,7 +31,7 @@ pub mod stranger;
 pub use crate::{
     host::Host,
     office::Office,
-    site::{Branch, GRACE, Site},
+    site::{Branch, GRACE, Site, members_by_label, naming},
 };
 pub use picket_proto::wire::admin::{
     DeckyState, HostNodeStanding, HostState, MemberDecision, MemberObservation, NetworkMode, OperatorRole,

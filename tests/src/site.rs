@@ -5,6 +5,7 @@ mod ca;
 mod clock;
 mod deployments;
 mod events;
+mod governing;
 mod hosts;
 mod metrics;
 mod networks;
@@ -15,6 +16,7 @@ mod store;
 pub use self::{
     audit::intact,
     deployments::Branch,
+    governing::{members_by_label, naming},
     operators::{change_role, revoke},
 };
 

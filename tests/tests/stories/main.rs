@@ -10,6 +10,7 @@ mod enrolling;
 mod identity;
 mod leaving;
 mod members;
+mod networks;
 mod nodes;
 mod operators;
 mod promises;
