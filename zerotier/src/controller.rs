@@ -5,7 +5,7 @@
 
 mod local;
 
-use std::future::Future;
+use std::{collections::BTreeMap, future::Future};
 
 pub use local::LocalController;
 
@@ -67,6 +67,29 @@ pub trait Controller: Send + Sync {
         change: &MemberChange,
     ) -> impl Future<Output = Result<Member, Error>> + Send;
 
+    /// Changes many members of a network, as fast as the controller takes it, and returns what came of each that was
+    /// tried. Calling twice is harmless.
+    ///
+    /// After the first call that nobody answered ([`Error::is_away`]) nothing more is tried.
+    fn change_members(
+        &self,
+        network: NetworkId,
+        changes: &BTreeMap<NodeId, MemberChange>,
+    ) -> impl Future<Output = BTreeMap<NodeId, Result<Member, Error>>> + Send {
+        async move {
+            let mut answers = BTreeMap::new();
+            for (node, change) in changes {
+                let answer = self.change_member(network, *node, change).await;
+                let ends = answer.as_ref().is_err_and(Error::is_away);
+                answers.insert(*node, answer);
+                if ends {
+                    break;
+                }
+            }
+            answers
+        }
+    }
+
     /// Forgets a member, which cuts it off when it was authorized. One that is not there is forgotten already.
     ///
     /// A node that keeps asking appears again, not authorized.
@@ -102,7 +125,7 @@ pub enum Readiness {
 }
 
 /// Checks that a member is as a change made it.
-fn agree(
+pub(crate) fn agree(
     request: String,
     place: Place,
     (network, node): (NetworkId, NodeId),
@@ -121,7 +144,12 @@ fn agree(
 }
 
 /// Says in which fields a network is otherwise than asked for.
-fn disagreement(request: String, place: Place, network: NetworkId, differences: &[Difference]) -> Error {
+pub(crate) fn disagreement(
+    request: String,
+    place: Place,
+    network: NetworkId,
+    differences: &[Difference],
+) -> Error {
     let list = |pick: fn(&Difference) -> &str| {
         let parts = differences
             .iter()
@@ -137,7 +165,7 @@ fn disagreement(request: String, place: Place, network: NetworkId, differences: 
 }
 
 /// What is not there is gone already.
-fn gone<T>(deleted: Result<T, Error>) -> Result<(), Error> {
+pub(crate) fn gone<T>(deleted: Result<T, Error>) -> Result<(), Error> {
     match deleted {
         Ok(_) | Err(Error::NotFound { .. }) => Ok(()),
         Err(error) => Err(error),

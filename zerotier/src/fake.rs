@@ -7,9 +7,11 @@
 //!
 //! - [`Lab`] is the site; `air` is what passes between its nodes, and when.
 //! - `http` speaks the service's HTTP, `routes` says which path does what.
+//! - [`FakeCentral`] is ZeroTier's own controller, in the same words.
 //! - `node` is a joined network as its member sees it, `controller` a network as its controller keeps it.
 
 mod air;
+mod central;
 mod coerce;
 mod controller;
 mod fields;
@@ -22,6 +24,7 @@ mod node;
 mod pool;
 mod routes;
 
+pub use central::{FakeCentral, Trouble};
 pub use home::HomeFiles;
 pub use http::Origin;
 pub use lab::{Lab, Mood};

@@ -2,7 +2,8 @@
 //!
 //! - [`ids`], [`address`], [`network`], [`member`] and [`settings`] are always there and know no socket.
 //! - Feature `identity`: [`identity`], the key pairs of nodes, and [`world`], the files that name roots.
-//! - Feature `client`: [`dial`], [`home`], [`service`], and the two clients [`node`] and [`controller`].
+//! - Feature `client`: [`dial`], [`home`], [`service`], and the clients [`node`], [`controller`] and [`central`].
+//! - Feature `central`: TLS for [`dial`], which Central is reached over.
 //! - Feature `fake`: [`fake`], a simulated site whose nodes answer as real ones were recorded to.
 //! - Feature `real`: [`real`], a site of real `zerotier-one` processes in namespaces of their own.
 //!
@@ -16,13 +17,19 @@ pub mod network;
 pub mod settings;
 
 #[cfg(feature = "client")]
+pub mod central;
+#[cfg(feature = "client")]
 pub mod controller;
 #[cfg(feature = "client")]
 pub mod dial;
 #[cfg(feature = "client")]
+mod exchange;
+#[cfg(feature = "client")]
 pub mod home;
 #[cfg(feature = "identity")]
 pub mod identity;
+#[cfg(feature = "client")]
+pub mod moon;
 #[cfg(feature = "client")]
 pub mod node;
 #[cfg(feature = "client")]

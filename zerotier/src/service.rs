@@ -1,40 +1,44 @@
 //! One request to a ZeroTier service and its answer, with the habits that its HTTP server needs.
 //!
-//! - **One connection per request.** On a reused connection each answer of the service waits about 43 ms for a delayed
-//!   acknowledgement, and an idle one occupies one of its eight workers.
+//! - **One connection per request**, since an idle one occupies one of the service's eight workers. Only a batch sends as
+//!   many over one as the service takes, one right after the other.
 //! - **A body is read only from a 200.** Others carry `{}`, nothing, or text that claims to be JSON and is not.
 //! - **A write is never repeated.** A connection that could not be opened is tried again, since nothing was sent.
 
-use std::{fmt, io, sync::Arc, time::Duration};
+use std::{
+    collections::VecDeque,
+    fmt, io,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use bytes::Bytes;
-use http::{Method, Request, StatusCode, header};
-use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
-use hyper::{body::Body, client::conn::http1};
-use hyper_util::rt::TokioIo;
+use http::StatusCode;
 use serde::de::DeserializeOwned;
 use tokio::{sync::Semaphore, time};
 
 use crate::{
     controller::LocalController,
-    dial::{Dial, Wire},
+    dial::Dial,
+    exchange::{Cut, Line, Manner},
     home::Token,
     ids::{NetworkId, NodeId},
     node::Node,
 };
 
+pub(crate) use crate::exchange::Ask;
+pub use crate::exchange::MAX_ANSWER;
+
 /// Requests under way at once. The service queues five connections that it has not accepted; beyond that they are
 /// lost and cost a second each.
 pub const AT_ONCE: usize = 4;
-/// The largest answer that is read. A controller lists a member in about 520 bytes: room for 60,000 of them.
-pub const MAX_ANSWER: usize = 32 << 20;
+/// Requests that the service takes on one connection before it closes it.
+const PER_CONNECTION: usize = 5;
 /// How long a call may take unless [`Service::within`] says otherwise. The largest list measured took 0.26 s; a
 /// service whose workers are all held by idle connections answers after 5 s.
 pub const DEADLINE: Duration = Duration::from_secs(10);
-/// How often a connection is tried before the service counts as unreachable: a restart takes the port away shortly.
-const CONNECT_TRIES: u32 = 3;
-/// The pause between two of them.
-const CONNECT_PAUSE: Duration = Duration::from_millis(100);
+// As many as `call_all` has at work.
+const _: () = assert!(AT_ONCE == 4, "call_all works off its requests in four places");
 
 /// A client of one ZeroTier service. Clones share its limit of requests under way.
 #[derive(Debug, Clone)]
@@ -214,44 +218,6 @@ impl From<&str> for Place {
     }
 }
 
-/// One request, named for messages.
-pub(crate) struct Ask {
-    method: Method,
-    path: String,
-    body: Option<String>,
-}
-
-impl Ask {
-    pub(crate) fn get(path: impl Into<String>) -> Self {
-        Self {
-            method: Method::GET,
-            path: path.into(),
-            body: None,
-        }
-    }
-
-    pub(crate) fn post(path: impl Into<String>, body: &serde_json::Value) -> Self {
-        Self {
-            method: Method::POST,
-            path: path.into(),
-            body: Some(body.to_string()),
-        }
-    }
-
-    pub(crate) fn delete(path: impl Into<String>) -> Self {
-        Self {
-            method: Method::DELETE,
-            path: path.into(),
-            body: None,
-        }
-    }
-
-    /// The method and path, as messages name it.
-    pub(crate) fn name(&self) -> String {
-        format!("{} {}", self.method, self.path)
-    }
-}
-
 impl Service {
     /// Returns a client that reaches a service through `dial`.
     #[must_use]
@@ -268,6 +234,11 @@ impl Service {
     #[must_use]
     pub fn within(self, deadline: Duration) -> Self {
         Self { deadline, ..self }
+    }
+
+    pub(crate) fn within_at_least(self, deadline: Duration) -> Self {
+        let deadline = deadline.max(self.deadline);
+        self.within(deadline)
     }
 
     /// Returns the calls about the node itself and the networks it has joined.
@@ -288,39 +259,98 @@ impl Service {
         Place::Service(self.dial.to_string())
     }
 
-    /// Sends one request and reads its answer as JSON.
+    /// Sends one request over a connection of its own and reads its answer as JSON.
     pub(crate) async fn call<T: DeserializeOwned>(&self, ask: Ask) -> Result<T, Error> {
         let request = ask.name();
-        let body = match time::timeout(self.deadline, self.exchange(ask)).await {
-            Ok(body) => body?,
-            Err(_) => {
-                return Err(Error::TimedOut {
-                    request,
-                    place: self.place(),
-                    deadline: self.deadline,
-                });
-            }
+        let alone = async {
+            // The semaphore is never closed; were it, there would be no limit to keep.
+            let _slot = self.slots.acquire().await;
+            let mut line = self.open(&request).await?;
+            self.exchange(&mut line, &ask, true).await
         };
-        serde_json::from_slice(&body).map_err(|error| self.broken(request, error.to_string()))
+        let body = self.in_time(&request, alone).await?;
+        self.read(request, &body)
     }
 
-    /// The whole exchange: wait for a slot, connect, send, read.
-    async fn exchange(&self, ask: Ask) -> Result<Bytes, Error> {
-        let request = ask.name();
-        // The semaphore is never closed; were it, there would be no limit to keep.
-        let _slot = self.slots.acquire().await;
-        let wire = self.connect(&request).await?;
-        let (status, body) = self.send(wire, ask).await.map_err(|cause| match cause {
-            Cut::Io(cause) => Error::Unreachable {
-                request: request.clone(),
+    /// Sends requests, [`AT_ONCE`] at a time and several over one connection, and returns what came of each that was
+    /// sent, in no order.
+    ///
+    /// After the first that nobody answered nothing more is sent: the next one would wait for the same.
+    pub(crate) async fn call_all<K, T: DeserializeOwned>(
+        &self,
+        asks: Vec<(K, Ask)>,
+    ) -> Vec<(K, Result<T, Error>)> {
+        let turns = Turns::new(asks);
+        tokio::join!(
+            self.work(&turns),
+            self.work(&turns),
+            self.work(&turns),
+            self.work(&turns)
+        );
+        turns.into_answers()
+    }
+
+    /// Works off requests over one connection after the other, until there are none.
+    async fn work<K, T: DeserializeOwned>(&self, turns: &Turns<K, T>) {
+        let mut next = turns.take();
+        while next.is_some() {
+            let _slot = self.slots.acquire().await;
+            let mut line = None;
+            for turn in 1..=PER_CONNECTION {
+                let Some((key, ask)) = next else { break };
+                let request = ask.name();
+                let exchange = async {
+                    let line = match &mut line {
+                        Some(line) => line,
+                        None => line.insert(self.open(&request).await?),
+                    };
+                    self.exchange(line, &ask, turn == PER_CONNECTION).await
+                };
+                let body = self.in_time(&request, exchange).await;
+                let goes_on = body.is_ok();
+                turns.put(key, body.and_then(|body| self.read(request, &body)));
+                next = turns.take();
+                // A connection on which something went wrong is not used again.
+                if !goes_on {
+                    break;
+                }
+            }
+        }
+    }
+
+    async fn in_time<T>(
+        &self,
+        request: &str,
+        call: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
+        time::timeout(self.deadline, call).await.unwrap_or_else(|_| {
+            Err(Error::TimedOut {
+                request: request.to_owned(),
                 place: self.place(),
-                cause,
-            },
-            Cut::Nonsense(why) => self.broken(request.clone(), why),
-        })?;
+                deadline: self.deadline,
+            })
+        })
+    }
+
+    async fn open(&self, request: &str) -> Result<Line, Error> {
+        Line::open(&self.dial).await.map_err(|cut| self.cut(request, cut))
+    }
+
+    async fn exchange(&self, line: &mut Line, ask: &Ask, last: bool) -> Result<Bytes, Error> {
+        let manner = Manner {
+            host: "localhost",
+            secret: ("X-ZT1-Auth", self.token.expose()),
+            base: "",
+            last,
+        };
+        let request = ask.name();
+        let reply = line
+            .send(ask, &manner)
+            .await
+            .map_err(|cut| self.cut(&request, cut))?;
         let place = self.place();
-        match status {
-            StatusCode::OK => Ok(body),
+        match reply.status {
+            StatusCode::OK => Ok(reply.body),
             StatusCode::UNAUTHORIZED => Err(Error::Refused { request, place }),
             StatusCode::NOT_FOUND => Err(Error::NotFound { request, place }),
             other => Err(Error::Failed {
@@ -331,81 +361,12 @@ impl Service {
         }
     }
 
-    /// Opens a connection, again after a pause when that failed: nothing has been sent.
-    async fn connect(&self, request: &str) -> Result<Box<dyn Wire>, Error> {
-        let mut tries = 1;
-        loop {
-            match self.dial.dial().await {
-                Ok(wire) => return Ok(wire),
-                Err(cause) if tries >= CONNECT_TRIES => {
-                    return Err(Error::Unreachable {
-                        request: request.to_owned(),
-                        place: self.place(),
-                        cause,
-                    });
-                }
-                Err(cause) => {
-                    tracing::debug!(%cause, tries, "could not connect to the ZeroTier service");
-                    time::sleep(CONNECT_PAUSE).await;
-                    tries += 1;
-                }
-            }
-        }
+    fn read<T: DeserializeOwned>(&self, request: String, body: &[u8]) -> Result<T, Error> {
+        serde_json::from_slice(body).map_err(|error| self.broken(request, error.to_string()))
     }
 
-    async fn send(&self, wire: Box<dyn Wire>, ask: Ask) -> Result<(StatusCode, Bytes), Cut> {
-        let head = Request::builder()
-            .method(ask.method)
-            .uri(&ask.path)
-            .header(header::HOST, "localhost")
-            .header(header::CONNECTION, "close")
-            .header("X-ZT1-Auth", self.token.expose());
-        let request = match ask.body {
-            Some(body) => head
-                .header(header::CONTENT_TYPE, "application/json")
-                .body(Full::new(Bytes::from(body))),
-            None => head.body(Full::default()),
-        }
-        .map_err(|error| Cut::Nonsense(error.to_string()))?;
-
-        let (mut sender, connection) = http1::handshake(TokioIo::new(wire)).await.map_err(cut)?;
-        let answer = async {
-            let answer = sender.send_request(request).await.map_err(cut)?;
-            let (head, body) = answer.into_parts();
-            if head.status != StatusCode::OK {
-                return Ok((head.status, Bytes::new()));
-            }
-            let too_long = || Cut::Nonsense(format!("it is longer than {MAX_ANSWER} bytes"));
-            if usize::try_from(body.size_hint().lower()).map_or(true, |announced| announced > MAX_ANSWER) {
-                return Err(too_long());
-            }
-            let body = Limited::new(body, MAX_ANSWER)
-                .collect()
-                .await
-                .map_err(|error| match error.downcast::<hyper::Error>() {
-                    Ok(error) => cut(*error),
-                    Err(error) if error.is::<LengthLimitError>() => too_long(),
-                    Err(error) => Cut::Nonsense(error.to_string()),
-                })?;
-            Ok((head.status, body.to_bytes()))
-        };
-        tokio::pin!(answer);
-        // The connection is driven here, not by a task of its own: dropping the call drops all of it.
-        tokio::select! {
-            biased;
-            answer = &mut answer => answer,
-            ended = connection => {
-                // An answer that ends with the connection is complete by now; otherwise this is what ended it.
-                tokio::select! {
-                    biased;
-                    answer = &mut answer => answer,
-                    () = std::future::ready(()) => Err(match ended {
-                        Err(error) => cut(error),
-                        Ok(()) => Cut::Io(io::ErrorKind::UnexpectedEof.into()),
-                    }),
-                }
-            }
-        }
+    fn cut(&self, request: &str, cut: Cut) -> Error {
+        Error::of_cut(request.to_owned(), self.place(), cut)
     }
 
     /// Says that an answer makes no sense.
@@ -418,16 +379,74 @@ impl Service {
     }
 }
 
-/// What ended an exchange early.
-enum Cut {
-    Io(io::Error),
-    Nonsense(String),
+impl Error {
+    /// Says what ended an exchange early.
+    pub(crate) fn of_cut(request: String, place: Place, cut: Cut) -> Self {
+        match cut {
+            Cut::Io(cause) => Self::Unreachable {
+                request,
+                place,
+                cause,
+            },
+            Cut::Nonsense(why) => Self::Broken { request, place, why },
+        }
+    }
+
+    /// Whether nobody can be asked anything at present: the next question would wait for the same answer.
+    #[must_use]
+    pub fn is_away(&self) -> bool {
+        match self {
+            Self::Unreachable { .. }
+            | Self::TimedOut { .. }
+            | Self::Refused { .. }
+            | Self::TooMany { .. } => true,
+            Self::Broken { .. }
+            | Self::Failed { .. }
+            | Self::NotFound { .. }
+            | Self::NoTun { .. }
+            | Self::Disagrees { .. }
+            | Self::Foreign { .. }
+            | Self::Unsupported { .. } => false,
+        }
+    }
 }
 
-fn cut(error: hyper::Error) -> Cut {
-    if error.is_parse() || error.is_parse_status() || error.is_parse_too_large() {
-        Cut::Nonsense(format!("it is not HTTP ({error})"))
-    } else {
-        Cut::Io(io::Error::other(error))
+/// Requests that wait for their turn, and what came of those that had it.
+struct Turns<K, T>(Mutex<Batch<K, T>>);
+
+struct Batch<K, T> {
+    waiting: VecDeque<(K, Ask)>,
+    answers: Vec<(K, Result<T, Error>)>,
+}
+
+impl<K, T> Turns<K, T> {
+    fn new(asks: Vec<(K, Ask)>) -> Self {
+        Self(Mutex::new(Batch {
+            answers: Vec::with_capacity(asks.len()),
+            waiting: asks.into(),
+        }))
+    }
+
+    fn take(&self) -> Option<(K, Ask)> {
+        self.batch().waiting.pop_front()
+    }
+
+    fn put(&self, key: K, answer: Result<T, Error>) {
+        let mut batch = self.batch();
+        if answer.as_ref().is_err_and(Error::is_away) {
+            batch.waiting.clear();
+        }
+        batch.answers.push((key, answer));
+    }
+
+    fn batch(&self) -> MutexGuard<'_, Batch<K, T>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn into_answers(self) -> Vec<(K, Result<T, Error>)> {
+        self.0
+            .into_inner()
+            .unwrap_or_else(PoisonError::into_inner)
+            .answers
     }
 }

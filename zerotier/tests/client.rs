@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::{
+    collections::BTreeMap,
     fmt, io,
     sync::{
         Arc, Mutex,
@@ -13,7 +14,7 @@ use std::{
 
 use picket_zerotier::{
     NetworkId, NodeId,
-    controller::{Controller as _, NewNetwork, Readiness},
+    controller::{Controller as _, MemberChange, NewNetwork, Readiness},
     dial::{Dial, Dialing, Wire},
     fake::{Lab, Mood},
     home::{Home, Token},
@@ -242,6 +243,97 @@ async fn no_more_than_a_few_requests_are_under_way_at_once_each_on_its_own_conne
         service.node().status().await.unwrap();
     }
     assert_eq!(dial.dialled(), AT_ONCE + 7);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_takes_few_connections_at_a_time_and_loses_nothing() {
+    let (lab, node) = lab();
+    let network = lab
+        .service(node)
+        .controller(node)
+        .create_network(&NewNetwork::default())
+        .await
+        .unwrap()
+        .id;
+    let dial = Arc::new(Counting::new(lab.dial(node), 0));
+    let service = Service::new(dial.clone(), lab.token(node));
+    let changes = |count| many(count, true);
+    let answers = service
+        .controller(node)
+        .change_members(network, &changes(5 * AT_ONCE as u64 * 3))
+        .await;
+    assert!(answers.len() == 60 && answers.values().all(Result::is_ok));
+    assert_eq!(dial.dialled(), 12, "five requests on each");
+
+    // Nobody answers any more: of all those that wait no more are sent than were under way.
+    lab.set_mood(node, Mood::Hanging);
+    let service = service.within(Duration::from_secs(3));
+    let before = Instant::now();
+    let answers = service
+        .controller(node)
+        .change_members(network, &changes(1000))
+        .await;
+    assert_eq!(
+        (answers.len(), before.elapsed()),
+        (AT_ONCE, Duration::from_secs(3))
+    );
+    assert!(
+        answers
+            .values()
+            .all(|answer| matches!(answer, Err(Error::TimedOut { .. })))
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_fails_in_a_batch_takes_nothing_else_with_it() {
+    let (lab, node) = lab();
+    let controller = lab.service(node).controller(node);
+    let absent = NetworkId::at(node, 0xdead);
+    let answers = controller.change_members(absent, &many(23, true)).await;
+    assert_eq!(answers.len(), 23);
+    assert!(
+        answers
+            .values()
+            .all(|answer| matches!(answer, Err(Error::NotFound { .. })))
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_moon_is_waited_for_listed_when_it_is_there_and_left() {
+    let (lab, node) = lab();
+    let root = lab.grow();
+    lab.found_moon(root);
+    let calls = lab.service(node).node();
+    let moon = calls.orbit(root, root).await.unwrap();
+    assert!(moon.waiting && moon.id == root && moon.roots.is_empty());
+    assert!(calls.moons().await.unwrap().is_empty());
+
+    time::sleep(Duration::from_secs(20)).await;
+    let moons = calls.moons().await.unwrap();
+    assert!(moons.len() == 1 && !moons[0].waiting);
+    assert!(moons[0].roots[0].identity.starts_with(&root.to_string()));
+    assert_eq!(calls.orbit(root, root).await.unwrap(), moons[0]);
+    let peers = calls.peers().await.unwrap();
+    assert!(
+        peers
+            .iter()
+            .any(|peer| peer.address == root && peer.role == "MOON")
+    );
+
+    calls.deorbit(root).await.unwrap();
+    calls.deorbit(root).await.unwrap();
+    assert!(calls.moons().await.unwrap().is_empty());
+
+    let gone = "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+    let over_v6 = canned(gone).node().deorbit(root).await;
+    assert!(matches!(over_v6, Err(Error::Unsupported { .. })));
+}
+
+fn many(count: u64, authorized: bool) -> BTreeMap<NodeId, MemberChange> {
+    let node = |number| NodeId::new(0x10_0000_0000 + number).unwrap();
+    (1..=count)
+        .map(|number| (node(number), MemberChange::authorized(authorized)))
+        .collect()
 }
 
 #[tokio::test]
