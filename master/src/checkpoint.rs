@@ -13,7 +13,7 @@ use picket_proto::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{desk::Desk, liveness::Presence, network_watch::Told, observed::Taken};
+use crate::{central::Kept, desk::Desk, liveness::Presence, network_watch::Told, observed::Taken};
 
 /// How often it is written.
 pub const EVERY: std::time::Duration = std::time::Duration::from_secs(60);
@@ -23,9 +23,9 @@ const LONGEST: u64 = 1 << 30;
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Checkpoint {
     hosts: Vec<Host>,
-    /// What was told of ZeroTier Central.
+    /// What is kept of ZeroTier Central.
     #[serde(default)]
-    central: Told,
+    central: Kept,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -68,7 +68,7 @@ pub async fn write(desk: &Desk, data_dir: &Path) -> Result<(), FileError> {
     };
     let checkpoint = Checkpoint {
         hosts: desk.observed.all().into_iter().map(host).collect(),
-        central: desk.central.told(),
+        central: desk.central.kept(),
     };
     let path = path(data_dir);
     let task = tokio::task::spawn_blocking(move || {
@@ -90,7 +90,7 @@ pub fn read(desk: &Desk, data_dir: &Path) {
         return;
     };
     let now = desk.clock.monotonic();
-    desk.central.remember(checkpoint.central);
+    desk.central.take_up(checkpoint.central);
     for host in checkpoint.hosts {
         let known = desk.views.read().roster.host(host.id).is_some();
         if !known {

@@ -11,7 +11,7 @@ use super::Given;
 /// The credential with the token, when no file is named.
 const CREDENTIAL: &str = "central-token";
 /// Where Central answers.
-const API: &str = "https://api.zerotier.com/api/v1";
+const API: &str = "https://api.zerotier.com";
 /// Who vouches for the public server: the list that Debian's `ca-certificates` makes.
 const AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";
 
@@ -26,12 +26,11 @@ pub struct Account {
     pub authorities: PathBuf,
 }
 
-/// An address over HTTPS with a path.
+/// A host and a port over HTTPS. The paths there are those of API v1.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Api {
     host: String,
     port: u16,
-    path: String,
 }
 
 impl Api {
@@ -46,12 +45,6 @@ impl Api {
     pub fn port(&self) -> u16 {
         self.port
     }
-
-    /// What stands before every path, without a slash at its end.
-    #[must_use]
-    pub fn path(&self) -> &str {
-        &self.path
-    }
 }
 
 impl FromStr for Api {
@@ -59,28 +52,29 @@ impl FromStr for Api {
 
     fn from_str(text: &str) -> Result<Self, String> {
         // Not what was written: somebody may have put a password into it.
-        let wrong = || "is no address over HTTPS".to_owned();
+        let wrong = || {
+            "is no address over HTTPS: write https://HOST or https://HOST:PORT and nothing after it"
+                .to_owned()
+        };
         let uri: Uri = text.parse().map_err(|_| wrong())?;
         let authority = uri.authority().ok_or_else(wrong)?;
-        if uri.scheme_str() != Some("https") || uri.query().is_some() || authority.as_str().contains('@') {
+        if uri.scheme_str() != Some("https")
+            || !matches!(uri.path(), "" | "/")
+            || uri.query().is_some()
+            || authority.as_str().contains('@')
+        {
             return Err(wrong());
         }
         Ok(Self {
             host: authority.host().trim_matches(['[', ']']).to_owned(),
             port: authority.port_u16().unwrap_or(443),
-            path: uri.path().trim_end_matches('/').to_owned(),
         })
     }
 }
 
 impl fmt::Display for Api {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "https://{}{}",
-            super::with_port(&self.host, self.port),
-            self.path
-        )
+        write!(f, "https://{}", super::with_port(&self.host, self.port))
     }
 }
 
@@ -139,8 +133,8 @@ mod tests {
     #[test]
     fn there_is_no_account_without_a_token_and_its_other_settings_say_so() {
         assert_eq!(resolved("").unwrap(), None);
-        let error = resolved("[central]\napi = \"https://central.example.org/api/v1\"\nca_file = \"/x\"")
-            .unwrap_err();
+        let error =
+            resolved("[central]\napi = \"https://central.example.org\"\nca_file = \"/x\"").unwrap_err();
         for key in ["central.api", "central.ca_file", "2 problems"] {
             assert!(error.contains(key), "{error}");
         }
@@ -151,17 +145,15 @@ mod tests {
         let account = resolved("central.token_file = \"/nowhere/central.token\"")
             .unwrap()
             .unwrap();
-        assert_eq!(account.api.to_string(), "https://api.zerotier.com:443/api/v1");
-        assert_eq!(
-            (account.api.host(), account.api.path()),
-            ("api.zerotier.com", "/api/v1")
-        );
+        assert_eq!(account.api.to_string(), "https://api.zerotier.com:443");
+        assert_eq!(account.api.host(), "api.zerotier.com");
     }
 
     #[test]
     fn an_api_is_https_and_has_no_password_in_it() {
         for wrong in [
             "http://central.example.org",
+            "https://central.example.org/api/v1",
             "https://me:secret@central.example.org",
             "central",
         ] {

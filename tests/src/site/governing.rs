@@ -1,9 +1,9 @@
 //! What an operator does with networks as a whole: making them, their settings, their repairs, their end.
 
 use picket_proto::wire::admin::{
-    AllowedNode, ApplyNetworkRequest, ApplyNetworkResponse, CreateNetworkRequest, DeleteNetworkRequest,
-    LabelHostRequest, ListNetworksRequest, NetworkForm, PlanNetworkRequest, PlanNetworkResponse,
-    ReconcileNetworkRequest, ReconcileNetworkResponse, ResumeNetworkRequest,
+    AdoptNetworkRequest, AllowedNode, ApplyNetworkRequest, ApplyNetworkResponse, CreateNetworkRequest,
+    DeleteNetworkRequest, LabelHostRequest, ListNetworksRequest, NetworkForm, PlanNetworkRequest,
+    PlanNetworkResponse, ReconcileNetworkRequest, ReconcileNetworkResponse, ResumeNetworkRequest,
     host_service_client::HostServiceClient, network_service_client::NetworkServiceClient,
 };
 use picket_zerotier::NetworkId;
@@ -57,6 +57,41 @@ impl Site {
     pub async fn create(&self, host: &Host, form: NetworkForm) -> NetworkId {
         let created = self.try_create(host, "", form).await;
         created.unwrap_or_else(|status| panic!("create: {}", status.message()))
+    }
+
+    /// Makes a network in ZeroTier Central.
+    ///
+    /// # Errors
+    /// What the master refuses.
+    pub async fn try_create_in_central(&self, form: NetworkForm) -> Result<NetworkId, Status> {
+        let asked = CreateNetworkRequest {
+            central: true,
+            form: Some(form),
+            ..CreateNetworkRequest::default()
+        };
+        let answer = self
+            .ask(async |channel| NetworkServiceClient::new(channel).create_network(asked).await)
+            .await?;
+        let network = answer.network.expect("an answer has a network");
+        Ok(network.id.parse().expect("a network has an id"))
+    }
+
+    /// Makes a network in ZeroTier Central.
+    pub async fn create_in_central(&self, form: NetworkForm) -> NetworkId {
+        let created = self.try_create_in_central(form).await;
+        created.unwrap_or_else(|status| panic!("create in Central: {}", status.message()))
+    }
+
+    /// Adopts a network of ZeroTier Central, and returns how many members became grants.
+    pub async fn adopt_in_central(&self, network: NetworkId) -> u32 {
+        let asked = AdoptNetworkRequest {
+            id: network.to_string(),
+            central: true,
+            ..AdoptNetworkRequest::default()
+        };
+        self.told(async |channel| NetworkServiceClient::new(channel).adopt_network(asked).await)
+            .await
+            .imported
     }
 
     /// What a form would change.

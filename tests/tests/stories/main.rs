@@ -3,6 +3,7 @@
 mod access;
 mod audit;
 mod ca_key;
+mod central;
 mod clones;
 mod deckies;
 mod doors;

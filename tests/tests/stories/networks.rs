@@ -10,7 +10,7 @@ use picket_tests::{
     MemberDecision,
     MemberObservation::{Authorized, Deauthorized},
     NetworkMode, OperatorRole, Site, members_by_label, naming,
-    stranger::enter,
+    stranger::{Door, Stranger},
 };
 use picket_zerotier::{
     NetworkId, NodeId, address,
@@ -440,7 +440,9 @@ async fn a_requester_sees_which_networks_there_are_and_not_who_is_on_them() {
     let oslo = site.enroll("oslo").await;
     let network = site.governed_network_on(&oslo).await;
     site.apply(network, naming(&["39966434ba".to_owned()])).await;
-    let ana = enter(&site, &site.operator("ana", OperatorRole::Requester).await).await;
+    let bundle = site.operator("ana", OperatorRole::Requester).await;
+    let ana = Stranger::with_bundle(&site, &bundle).connect(Door::Admin).await;
+    let ana = ana.unwrap_or_else(|error| panic!("{error}"));
     let listed = NetworkServiceClient::new(ana.channel.clone())
         .list_networks(ListNetworksRequest {})
         .await

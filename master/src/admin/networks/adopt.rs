@@ -45,8 +45,7 @@ pub(super) async fn adopt(
         }
     };
     let (controller, controlled) = if asked.central {
-        let controlled = desk.controlled(Governor::CENTRAL, id).map_err(Refused::NotNow)?;
-        (Governor::CENTRAL, controlled)
+        (Governor::CENTRAL, central::read(desk, id).await?)
     } else {
         let (host, controlled) = find_controller(desk, id, &asked.controller_host)?;
         if !desk.sessions.has(host) {

@@ -63,7 +63,16 @@ pub(super) async fn create(
                 "ZeroTier Central chooses ids itself; leave it out, or adopt the network that has it",
             ));
         }
-        Governor::Central(_) => return Err(Refused::NotNow(central::NOT_CONFIGURED.to_owned())),
+        Governor::Central(_) => {
+            let id = central::create(desk, &form.settings).await?;
+            let kept = keep(desk, actor, (id, governor), form).await;
+            if kept.is_err() {
+                // Nobody would know whose it is.
+                central::abandon(desk, id).await;
+            }
+            kept?;
+            id
+        }
     };
     Ok(CreateNetworkResponse {
         network: Some(shown(desk, id)?),
