@@ -7,7 +7,7 @@ use std::{
 
 use futures::{StreamExt as _, stream::FuturesUnordered};
 use jiff::Timestamp;
-use picket_proto::rules::Members;
+use picket_proto::{repair::Why, rules::Members};
 use picket_zerotier::{
     controller::{Controller, MemberChange},
     ids::NetworkId,
@@ -46,6 +46,8 @@ pub struct Report {
     pub troubles: Vec<Trouble>,
     /// How many steps were taken.
     pub taken: usize,
+    /// How many authorizations came to their end.
+    pub ended: usize,
     /// Whether something is left to do.
     pub left: Left,
 }
@@ -293,6 +295,7 @@ impl<C: Controller> Acting<'_, C> {
 
     fn took(&mut self, step: &Step) {
         self.report.taken += 1;
+        self.report.ended += usize::from(step.told.iter().any(|told| told.why == Why::Ended));
         self.memory.took(step, self.moment.now, self.moment.here);
         match step.act {
             Act::Make(_) | Act::Settings(_) => {

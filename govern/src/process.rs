@@ -6,8 +6,8 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-/// What was seen of the process since the last sighting.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What was seen of the process since the last sighting; the worse comes after the better.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Watched {
     /// It answered whenever it was asked, and it was asked all the time.
     Answered,
