@@ -105,6 +105,7 @@ async fn a_real_master_lets_the_fleet_in_and_keeps_what_it_was_told() {
         agents: listen::tcp(agents),
         admin: listen::tcp(admin),
         monitor: listen::tcp(monitor),
+        central: None,
         local: false,
     };
     let (data_dir, operators) = (config.data_dir.clone(), config.admin.to_string());

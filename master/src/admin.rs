@@ -11,6 +11,7 @@ pub mod events;
 mod host_nodes;
 pub mod hosts;
 pub mod kills;
+mod member_view;
 pub mod members;
 pub mod moons;
 pub mod networks;

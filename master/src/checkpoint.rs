@@ -13,7 +13,7 @@ use picket_proto::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{desk::Desk, liveness::Presence, observed::Taken};
+use crate::{central::Kept, desk::Desk, liveness::Presence, network_watch::Told, observed::Taken};
 
 /// How often it is written.
 pub const EVERY: std::time::Duration = std::time::Duration::from_secs(60);
@@ -23,6 +23,9 @@ const LONGEST: u64 = 1 << 30;
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Checkpoint {
     hosts: Vec<Host>,
+    /// What is kept of ZeroTier Central.
+    #[serde(default)]
+    central: Kept,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -32,6 +35,9 @@ struct Host {
     seen_at: Option<Timestamp>,
     sections: Vec<(SectionKind, String)>,
     outcomes: Vec<Outcome>,
+    /// What was told of its controller.
+    #[serde(default)]
+    told: Told,
 }
 
 fn path(data_dir: &Path) -> PathBuf {
@@ -57,10 +63,12 @@ pub async fn write(desk: &Desk, data_dir: &Path) -> Result<(), FileError> {
                 .into_iter()
                 .filter_map(|kind| seen.tried(kind).outcome)
                 .collect(),
+            told: seen.told(),
         }
     };
     let checkpoint = Checkpoint {
         hosts: desk.observed.all().into_iter().map(host).collect(),
+        central: desk.central.kept(),
     };
     let path = path(data_dir);
     let task = tokio::task::spawn_blocking(move || {
@@ -82,6 +90,7 @@ pub fn read(desk: &Desk, data_dir: &Path) {
         return;
     };
     let now = desk.clock.monotonic();
+    desk.central.take_up(checkpoint.central);
     for host in checkpoint.hosts {
         let known = desk.views.read().roster.host(host.id).is_some();
         if !known {
@@ -106,5 +115,6 @@ pub fn read(desk: &Desk, data_dir: &Path) {
         for outcome in host.outcomes {
             seen.outcome(outcome);
         }
+        seen.remember(host.told);
     }
 }

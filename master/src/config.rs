@@ -11,8 +11,10 @@ use picket_settings::{Settings, SettingsError};
 use crate::{liveness::Grace, signer::CaKey};
 
 mod ca;
+mod central;
 
 pub use ca::Given;
+pub use central::{Account, Api, MOST_TOKEN};
 
 /// Environment variables that begin so are settings: `PICKET_MASTER_LOG__LEVEL` is `log.level`.
 const PREFIX: &str = "PICKET_MASTER_";
@@ -29,6 +31,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// How the CA's key is kept.
     pub ca: CaKey,
+    /// The account in ZeroTier Central, where there is one.
+    pub central: Option<Account>,
     /// Where agents dial, as written into new bundles. Empty: what `init` was told.
     pub advertise: Vec<String>,
     /// Between two beats of an agent, before jitter.
@@ -205,6 +209,7 @@ impl Config {
             );
         }
         let ca = ca::resolve(&mut from, given);
+        let central = central::resolve(&mut from, given);
         let level = from.parsed("log.level", "info").unwrap_or(tracing::Level::INFO);
         let format = from.parsed("log.format", "text").unwrap_or(LogFormat::Text);
         from.finish(|| {
@@ -212,6 +217,7 @@ impl Config {
                 name,
                 data_dir,
                 ca: ca?,
+                central,
                 advertise,
                 beat_interval,
                 agents: agents?,

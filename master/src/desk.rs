@@ -19,13 +19,15 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     audit::{self, head::Heads, refusal::Refusals},
     ca::work::Work,
+    central::Central,
     event::{Events, Severity},
     gate::{self, Calls},
     liveness::{Liveness, Presence, Transition},
     metrics::Metrics,
+    network_watch::Watchers,
     node::Nodes,
     observed::Observed,
-    record::{HostRecord, HostStanding, Record, key},
+    record::{HostRecord, HostStanding, Record, key, network::Governor},
     refused::Refused,
     renewal::Pace,
     sessions::Sessions,
@@ -77,6 +79,10 @@ pub struct Desk {
     pub beat_interval: std::time::Duration,
     /// Nodes that wait for an operator.
     pub nodes: Nodes,
+    /// What is known of networks in ZeroTier Central.
+    pub central: Central,
+    /// Controllers that are to be looked at.
+    pub watchers: Watchers,
     pub(crate) liveness: Mutex<Liveness>,
     /// Held over a decision that depends on more records than a commit's guards name, from the look to the commit.
     pub(crate) turn: tokio::sync::Mutex<()>,
@@ -283,6 +289,12 @@ impl Desk {
             }
         }
         self.sessions.nudge(&affected.hosts);
+        for governor in &affected.governors {
+            self.watchers.note(*governor);
+            if *governor == Governor::CENTRAL {
+                self.central.nudge();
+            }
+        }
         for operator in &affected.operators {
             self.calls.hold_to(operator, gate::role(self, operator));
         }

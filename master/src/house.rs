@@ -26,6 +26,7 @@ use picket_proto::{
         agent::agent_service_server::AgentServiceServer,
     },
 };
+use picket_zerotier::dial::Dial;
 use rustls::ServerConfig;
 use tokio::{task::JoinSet, time};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -42,6 +43,7 @@ use crate::{
     ca::work::{self, Work, WorkError},
     caller,
     calls::CallLayer,
+    central::{self, Central},
     checkpoint,
     config::Config,
     descriptors,
@@ -53,6 +55,7 @@ use crate::{
     local,
     metrics::Metrics,
     monitor,
+    network_watch::{self, Watchers},
     node::Nodes,
     observed::Observed,
     record::{MasterRecord, Record as _, RecordError, key},
@@ -105,6 +108,8 @@ pub struct Doors {
     pub admin: Door,
     /// Of metrics and health.
     pub monitor: Door,
+    /// The way to ZeroTier Central; the one that the settings say when there is none.
+    pub central: Option<Arc<dyn Dial>>,
     /// Whether `picket-master admin-bundle` may ask over a socket in the data directory.
     pub local: bool,
 }
@@ -225,6 +230,8 @@ async fn serve(
         beat_interval: config.beat_interval,
         observed: Observed::default(),
         nodes: Nodes::default(),
+        central: Central::new(config.central.clone(), doors.central.clone()),
+        watchers: Watchers::default(),
         pace: Pace::default(),
         device_pace: Pace::default(),
         sessions: Arc::new(Sessions::default()),
@@ -273,6 +280,11 @@ async fn serve(
         report_refusals(Arc::clone(&desk), Arc::clone(&refusals), house.stop.clone()),
     );
     house.keep("audit", audit::keep(Arc::clone(&desk), house.stop.clone()));
+    house.keep("central", central::tend(Arc::clone(&desk), house.stop.clone()));
+    house.keep(
+        "networks",
+        network_watch::tend(Arc::clone(&desk), house.stop.clone()),
+    );
     house.keep("signer", watch_signer(Arc::clone(&desk), house.stop.clone()));
     house.keep("ca", work::tend(Arc::clone(&desk), house.stop.clone()));
     house.keep(

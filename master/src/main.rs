@@ -357,6 +357,7 @@ async fn serve(config: Config, clock: Clock) -> anyhow::Result<()> {
         agents: listen::tcp(bind("agents.listen", config.agents).await?),
         admin: listen::tcp(bind("admin.listen", config.admin).await?),
         monitor: listen::tcp(bind("metrics.listen", config.metrics).await?),
+        central: None,
         local: true,
     };
     let (name, agents) = (config.name.clone(), config.agents);

@@ -192,7 +192,9 @@ pub fn authorized(facts: &Facts<'_>, now: Timestamp) -> Decision {
     }
     // What was granted before a host retired ended with it, whoever runs the node since.
     let outlived = |at: Timestamp| facts.retired.is_none_or(|(_, retired)| at > retired);
-    let grant = facts.grant.filter(|grant| outlived(grant.at));
+    let grant = facts
+        .grant
+        .filter(|grant| outlived(grant.at) && holds(grant, facts));
     let activation = facts.activation.filter(|activation| outlived(activation.at));
     let may_activate = grant.is_some_and(|grant| grant.admitted);
     let running = activation
@@ -253,6 +255,16 @@ pub fn authorized(facts: &Facts<'_>, now: Timestamp) -> Decision {
     } else {
         return Decision::Unknown;
     })
+}
+
+/// Whether what was decided of a node still counts: a permission for a network of this id that was deleted and made again
+/// does not, nor does a revocation from before the settings named the node.
+fn holds(grant: &GrantRecord, facts: &Facts<'_>) -> bool {
+    if grant.admitted {
+        return grant.at >= facts.network.adopted_at;
+    }
+    let named = facts.network.allow.get(&facts.node);
+    named.is_none_or(|named| named.since <= grant.at)
 }
 
 /// What keeps a node off whatever was granted.

@@ -281,12 +281,46 @@ fn the_settings_file_admits_a_node_with_its_name_and_addresses() {
     let allowed = AllowedNode {
         name: "camera".into(),
         addresses: ["10.147.20.5".parse().unwrap()].into(),
+        since: at(5),
     };
     network.allow.insert(NODE.parse().unwrap(), allowed.clone());
     let facts = nothing(&network);
     let rule = rule(&facts, at(100)).unwrap();
     assert!(rule.authorized);
     assert_eq!((rule.name, rule.addresses), (allowed.name, allowed.addresses));
+}
+
+#[test]
+fn a_revocation_beats_the_settings_that_named_the_node_before_and_not_those_that_name_it_since() {
+    let (mut network, revoked) = (network(), grant(false, false));
+    for (since, on) in [(9, false), (10, false), (11, true)] {
+        let allowed = AllowedNode {
+            since: at(since),
+            ..AllowedNode::default()
+        };
+        network.allow.insert(NODE.parse().unwrap(), allowed);
+        let facts = Facts {
+            grant: Some(&revoked),
+            ..nothing(&network)
+        };
+        assert_eq!(authorized(&facts, at(100)).authorizes(), on, "{since}");
+    }
+}
+
+#[test]
+fn a_permission_ends_with_the_network_and_is_none_for_another_one_of_that_id() {
+    let mut network = network();
+    network.adopted_at = at(11);
+    let (granted, revoked) = (grant(true, false), grant(false, false));
+    let facts = |grant| Facts {
+        grant: Some(grant),
+        ..nothing(&network)
+    };
+    assert_eq!(authorized(&facts(&granted), at(100)), Decision::Unknown);
+    assert!(matches!(
+        authorized(&facts(&revoked), at(100)),
+        Decision::Denied(Because::Revoked { .. })
+    ));
 }
 
 #[test]

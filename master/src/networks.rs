@@ -361,8 +361,9 @@ impl Networks {
     pub fn governed(&self, record: &NetworkRecord) -> Governed {
         let presence = match (record.mode, record.made) {
             (NetworkMode::Deleting, _) => Presence::Deleted,
-            (_, true) => Presence::Made,
-            (_, false) => Presence::Kept,
+            // Central chooses ids itself, so that one it has lost cannot be made again.
+            (_, true) if record.controller.host().is_some() => Presence::Made,
+            (_, _) => Presence::Kept,
         };
         Governed {
             presence,

@@ -22,6 +22,8 @@ use picket_proto::{
 };
 use picket_zerotier::ids::NodeId;
 
+use crate::network_watch::Told;
+
 /// A host's clock may differ this much from the master's before that is a condition.
 pub const MOST_SKEW: SignedDuration = SignedDuration::from_secs(60);
 
@@ -47,6 +49,8 @@ struct Inner {
     /// Bodies that made no sense, by section: the same one is not asked for again.
     refused: [Option<Digest>; SectionKind::ALL.len()],
     voice: Voice,
+    /// What was told of its controller; of most hosts nothing ever is.
+    told: Option<Box<Told>>,
 }
 
 /// How many events an agent may cause: a burst, then one every few seconds. A host that somebody broke into cannot push
@@ -237,6 +241,17 @@ impl Seen {
     /// Whether one more event that the host causes may be told at `now`.
     pub fn may_tell(&self, now: Instant) -> bool {
         self.inner().voice.may(now)
+    }
+
+    /// What was told of its controller.
+    #[must_use]
+    pub fn told(&self) -> Told {
+        self.inner().told.as_deref().cloned().unwrap_or_default()
+    }
+
+    /// Notes what was told of its controller.
+    pub fn remember(&self, told: Told) {
+        self.inner().told = (told != Told::default()).then(|| Box::new(told));
     }
 
     /// Takes in how far the host's clock is from the master's.

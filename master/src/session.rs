@@ -32,7 +32,7 @@ use crate::{
     desk::Desk,
     event::Severity,
     observed::{Seen, Taken, Wanted},
-    record::{HostRecord, HostStanding},
+    record::{HostRecord, HostStanding, network::Governor},
     refused::Refused,
     renewal,
     session::claim::Claims,
@@ -506,6 +506,9 @@ impl Session {
                         self.complain(kind, &skipped.told);
                     }
                     claims |= kind == SectionKind::ZeroTier;
+                    if kind == SectionKind::Controller {
+                        desk.watchers.note(Governor::Host(self.host));
+                    }
                 }
                 Taken::Nonsense(error) => {
                     desk.metrics.skipped.increment(1);
@@ -558,7 +561,11 @@ impl Session {
             .first()
             .map(ToString::to_string)
             .unwrap_or_default();
-        if !self.seen.outcome(outcome) || !self.seen.may_tell(desk.clock.monotonic()) {
+        let differs = self.seen.outcome(outcome);
+        if differs && kind == Kind::Members {
+            desk.watchers.note(Governor::Host(self.host));
+        }
+        if !differs || !self.seen.may_tell(desk.clock.monotonic()) {
             return;
         }
         let name = desk.name_of(self.host);

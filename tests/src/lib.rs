@@ -33,7 +33,7 @@ mod transit;
 pub use crate::{
     host::Host,
     office::Office,
-    site::{Branch, GRACE, Site},
+    site::{Branch, GRACE, Site, members_by_label, naming},
     transit::Transit,
 };
 pub use picket_proto::wire::admin::{

@@ -5,6 +5,7 @@ mod ca;
 mod clock;
 mod deployments;
 mod events;
+mod governing;
 mod hosts;
 mod metrics;
 mod networks;
@@ -15,6 +16,7 @@ mod store;
 pub use self::{
     audit::intact,
     deployments::Branch,
+    governing::{members_by_label, naming},
     operators::{change_role, revoke},
 };
 
@@ -41,7 +43,7 @@ use picket_master::{
 };
 use picket_pki::Bundle;
 use picket_settings::Settings;
-use picket_zerotier::fake::Lab;
+use picket_zerotier::fake::{FakeCentral, Lab};
 use tokio::{sync::oneshot, task::JoinHandle, time};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{Response, Status, transport::Channel};
@@ -77,6 +79,7 @@ pub struct Site {
     pub office: Clock,
     pub(crate) pipes: Pipes,
     lab: Lab,
+    central: FakeCentral,
     root: tempfile::TempDir,
     settings: String,
     /// The lines of `master.toml` about the CA's key.
@@ -113,6 +116,18 @@ impl Site {
         site
     }
 
+    /// A site whose master has an account in ZeroTier Central.
+    pub async fn in_central() -> Self {
+        let mut site = Self::initialised(PLAIN, "").await;
+        let token = site.root.path().join("central.token");
+        picket_durable::write_private(&token, site.central.token().expose().as_bytes())
+            .expect("a site's directory takes a file");
+        site.settings = format!("central.token_file = {token:?}");
+        site.start_master().await;
+        site.wait(GRACE).await;
+        site
+    }
+
     /// A site whose master has never run.
     async fn initialised(ca: &str, lines: &str) -> Self {
         let pipes = Pipes::new();
@@ -123,6 +138,7 @@ impl Site {
             operator: pipes.wire(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 50_000)),
             pipes,
             lab: Lab::new(),
+            central: FakeCentral::new(),
             root: directory(),
             settings: lines.to_owned(),
             ca: ca.to_owned(),
@@ -153,6 +169,7 @@ impl Site {
             agents: self.pipes.listen(AGENTS).boxed(),
             admin: self.pipes.listen(ADMIN).boxed(),
             monitor: self.pipes.listen(MONITOR).boxed(),
+            central: Some(self.central.dial()),
             local: false,
         };
         let (stop, (open, opened)) = (CancellationToken::new(), oneshot::channel());
@@ -269,6 +286,12 @@ impl Site {
     #[must_use]
     pub fn lab(&self) -> &Lab {
         &self.lab
+    }
+
+    /// The simulated ZeroTier Central.
+    #[must_use]
+    pub fn central(&self) -> &FakeCentral {
+        &self.central
     }
 
     /// Makes a call of an operator and returns its answer.

@@ -1,34 +1,42 @@
-//! Networks: adopting, enforcing, looking.
+//! Networks: making and adopting them, their settings, their repairs, their end, looking.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+mod adopt;
+mod apply;
+mod create;
+mod end;
+mod repair;
+mod shown;
 
-use picket_proto::{
-    host::HostId,
-    status::{ControlledNetwork, ServiceState},
-    wire::admin::{
-        self as wire, AdoptNetworkRequest, AdoptNetworkResponse, EnforceNetworkRequest,
-        EnforceNetworkResponse, GetNetworkRequest, GetNetworkResponse, ListNetworksRequest,
-        ListNetworksResponse, network_service_server::NetworkService,
-    },
+use std::sync::Arc;
+
+use picket_proto::wire::admin::{
+    AdoptNetworkRequest, AdoptNetworkResponse, ApplyNetworkRequest, ApplyNetworkResponse,
+    CreateNetworkRequest, CreateNetworkResponse, DeleteNetworkRequest, DeleteNetworkResponse,
+    EnforceNetworkRequest, EnforceNetworkResponse, GetNetworkRequest, GetNetworkResponse,
+    ListNetworksRequest, ListNetworksResponse, PlanNetworkRequest, PlanNetworkResponse,
+    ReconcileNetworkRequest, ReconcileNetworkResponse, ResumeNetworkRequest, ResumeNetworkResponse,
+    network_service_server::NetworkService,
 };
-use picket_zerotier::ids::{NetworkId, NodeId};
+use picket_zerotier::ids::NetworkId;
 use tonic::{Request, Response, Status};
 
-use super::{name, network_id};
+pub(super) use self::shown::members;
+use self::{
+    end::There,
+    shown::{glance, record, shown},
+};
+use super::{network_id, reason};
 use crate::{
     caller::operator,
-    desk::Desk,
+    desk::{Actor, Desk},
     event::Severity,
-    membership::{Because, Decision},
+    gate,
     record::{
-        Record as _, key,
-        network::{Governor, GrantRecord, NetworkMode, NetworkRecord},
+        OperatorRole, Record as _, key,
+        network::{NetworkMode, NetworkRecord},
     },
     refused::Refused,
-    store::{CommitError, Guard, WRITES_MAX},
+    store::Guard,
 };
 
 /// The service, over the desk.
@@ -37,72 +45,22 @@ pub struct Networks(pub Arc<Desk>);
 
 #[tonic::async_trait]
 impl NetworkService for Networks {
+    async fn create_network(
+        &self,
+        request: Request<CreateNetworkRequest>,
+    ) -> Result<Response<CreateNetworkResponse>, Status> {
+        let actor = operator(&self.0, &request)?;
+        let created = create::create(&self.0, &actor, request.into_inner()).await?;
+        Ok(Response::new(created))
+    }
+
     async fn adopt_network(
         &self,
         request: Request<AdoptNetworkRequest>,
     ) -> Result<Response<AdoptNetworkResponse>, Status> {
         let actor = operator(&self.0, &request)?;
-        let asked = request.into_inner();
-        let id = network_id(&asked.id)?;
-        if asked.approvals != 0 {
-            return Err(Refused::invalid("approvals", "0 is the only value this version takes").into());
-        }
-        let desk = &self.0;
-        if desk.views.read().networks.network(id).is_some() {
-            return Ok(Response::new(AdoptNetworkResponse {
-                network: Some(shown(desk, id)?),
-                imported: 0,
-            }));
-        }
-        let (controller, controlled) = find_controller(desk, id, &asked.controller_host)?;
-        if !desk.sessions.has(controller) {
-            let host = desk.name_of(controller);
-            return Err(Refused::NotNow(format!(
-                "{host}, whose controller runs {id}, is not connected, so what is known of its members may be old; try again \
-                 when it is online"
-            ))
-            .into());
-        }
-        let now = desk.now();
-        let authorized = controlled.members.iter().filter(|member| member.authorized);
-        let grants: Vec<_> = authorized
-            .map(|member| GrantRecord {
-                network: id,
-                node: member.node,
-                admitted: true,
-                for_activation: false,
-                by: actor.name().to_owned(),
-                reason: "adopted".to_owned(),
-                at: now,
-            })
-            .collect();
-        // The network's own record comes last: until it is there nothing is watched, and adopting again starts over.
-        let audit = actor.does("network.adopt", id, "");
-        for batch in grants.chunks(WRITES_MAX - 1) {
-            let writes = batch.iter().map(GrantRecord::put).collect();
-            desk.commit(vec![Guard::Absent(key::network(id))], writes, audit.clone())
-                .await
-                .map_err(Refused::Commit)?;
-        }
-        let record = NetworkRecord::watched(id, Governor::Host(controller), now);
-        match desk
-            .commit(vec![Guard::Absent(key::network(id))], vec![record.put()], audit)
-            .await
-        {
-            // Somebody else adopted it meanwhile: that is what was asked for.
-            Ok(_) | Err(CommitError::Conflict { .. }) => {}
-            Err(error) => return Err(Refused::Commit(error).into()),
-        }
-        let imported = u32::try_from(grants.len()).unwrap_or(u32::MAX);
-        let message = format!(
-            "adopted by {}, {imported} members imported; nothing is changed yet",
-            actor.name()
-        );
-        desk.say(Severity::Notice, "network.adopted", &id.to_string(), &message);
-        Ok(Response::new(AdoptNetworkResponse {
-            network: Some(shown(desk, id)?),
-            imported,
-        }))
+        let adopted = adopt::adopt(&self.0, &actor, request.into_inner()).await?;
+        Ok(Response::new(adopted))
     }
 
     async fn enforce_network(
@@ -111,91 +69,91 @@ impl NetworkService for Networks {
     ) -> Result<Response<EnforceNetworkResponse>, Status> {
         let actor = operator(&self.0, &request)?;
         let id = network_id(&request.into_inner().id)?;
-        let desk = &self.0;
-        let kept = {
-            let views = desk.views.read();
-            views
-                .networks
-                .network(id)
-                .cloned()
-                .ok_or_else(|| Refused::no_network(id))?
-        };
-        if kept.record.mode != NetworkMode::Enforce {
-            let record = NetworkRecord {
-                mode: NetworkMode::Enforce,
-                ..kept.record
-            };
-            let guards = vec![Guard::At(key::network(id), kept.revision)];
-            let audit = actor.does("network.enforce", id, "");
-            desk.commit(guards, vec![record.put()], audit)
-                .await
-                .map_err(Refused::Commit)?;
-            let message = format!("enforced by {}; members are what the grants say", actor.name());
-            desk.say(Severity::Notice, "network.enforced", &id.to_string(), &message);
-        }
+        enforce(&self.0, &actor, id).await?;
         Ok(Response::new(EnforceNetworkResponse {
-            network: Some(shown(desk, id)?),
+            network: Some(shown(&self.0, id)?),
         }))
-    }
-
-    async fn create_network(
-        &self,
-        _: Request<wire::CreateNetworkRequest>,
-    ) -> Result<Response<wire::CreateNetworkResponse>, Status> {
-        Err(Status::unimplemented("todo"))
     }
 
     async fn plan_network(
         &self,
-        _: Request<wire::PlanNetworkRequest>,
-    ) -> Result<Response<wire::PlanNetworkResponse>, Status> {
-        Err(Status::unimplemented("todo"))
+        request: Request<PlanNetworkRequest>,
+    ) -> Result<Response<PlanNetworkResponse>, Status> {
+        operator(&self.0, &request)?;
+        let asked = request.into_inner();
+        let id = network_id(&asked.id)?;
+        Ok(Response::new(apply::plan(&self.0, id, asked.form)?))
     }
 
     async fn apply_network(
         &self,
-        _: Request<wire::ApplyNetworkRequest>,
-    ) -> Result<Response<wire::ApplyNetworkResponse>, Status> {
-        Err(Status::unimplemented("todo"))
+        request: Request<ApplyNetworkRequest>,
+    ) -> Result<Response<ApplyNetworkResponse>, Status> {
+        let actor = operator(&self.0, &request)?;
+        let asked = request.into_inner();
+        let id = network_id(&asked.id)?;
+        Ok(Response::new(
+            apply::apply(&self.0, &actor, id, asked.form).await?,
+        ))
     }
 
     async fn reconcile_network(
         &self,
-        _: Request<wire::ReconcileNetworkRequest>,
-    ) -> Result<Response<wire::ReconcileNetworkResponse>, Status> {
-        Err(Status::unimplemented("todo"))
+        request: Request<ReconcileNetworkRequest>,
+    ) -> Result<Response<ReconcileNetworkResponse>, Status> {
+        let actor = operator(&self.0, &request)?;
+        let asked = request.into_inner();
+        let id = network_id(&asked.id)?;
+        let answer = if asked.dry_run {
+            repair::differs(&self.0, id)?
+        } else {
+            repair::reconcile(&self.0, &actor, id).await?
+        };
+        Ok(Response::new(answer))
     }
 
     async fn resume_network(
         &self,
-        _: Request<wire::ResumeNetworkRequest>,
-    ) -> Result<Response<wire::ResumeNetworkResponse>, Status> {
-        Err(Status::unimplemented("todo"))
+        request: Request<ResumeNetworkRequest>,
+    ) -> Result<Response<ResumeNetworkResponse>, Status> {
+        let actor = operator(&self.0, &request)?;
+        let asked = request.into_inner();
+        let (id, reason) = (network_id(&asked.id)?, reason(&asked.reason)?);
+        Ok(Response::new(repair::resume(&self.0, &actor, id, &reason).await?))
     }
 
     async fn delete_network(
         &self,
-        _: Request<wire::DeleteNetworkRequest>,
-    ) -> Result<Response<wire::DeleteNetworkResponse>, Status> {
-        Err(Status::unimplemented("todo"))
+        request: Request<DeleteNetworkRequest>,
+    ) -> Result<Response<DeleteNetworkResponse>, Status> {
+        let actor = operator(&self.0, &request)?;
+        let asked = request.into_inner();
+        let (id, reason) = (network_id(&asked.id)?, reason(&asked.reason)?);
+        let there = if asked.forget { There::Kept } else { There::Deleted };
+        end::end(&self.0, &actor, id, there, &reason).await?;
+        Ok(Response::new(DeleteNetworkResponse {}))
     }
 
     async fn list_networks(
         &self,
         request: Request<ListNetworksRequest>,
     ) -> Result<Response<ListNetworksResponse>, Status> {
-        operator(&self.0, &request)?;
-        let ids: Vec<_> = self
-            .0
-            .views
-            .read()
-            .networks
-            .networks()
-            .map(|network| network.record.id)
-            .collect();
-        let networks = ids
-            .into_iter()
-            .map(|id| shown(&self.0, id))
+        let actor = operator(&self.0, &request)?;
+        let records: Vec<NetworkRecord> = {
+            let views = self.0.views.read();
+            let networks = views.networks.networks();
+            networks.map(|network| network.record.clone()).collect()
+        };
+        // Whoever only asks for permissions need not know who has them.
+        let requester = gate::role(&self.0, actor.name()) == Some(OperatorRole::Requester);
+        let networks = records
+            .iter()
+            .map(|record| match requester {
+                true => Ok(glance(&self.0, record)),
+                false => shown(&self.0, record.id),
+            })
+            // One that ended meanwhile is not in the list.
+            .filter(|network| !matches!(network, Err(Refused::Unknown { .. })))
             .collect::<Result<_, _>>()?;
         Ok(Response::new(ListNetworksResponse { networks }))
     }
@@ -213,173 +171,23 @@ impl NetworkService for Networks {
     }
 }
 
-/// The host whose controller runs a network, and what it said of it.
-fn find_controller(desk: &Desk, id: NetworkId, host: &str) -> Result<(HostId, ControlledNetwork), Refused> {
-    let candidates: Vec<HostId> = if host.is_empty() {
-        desk.views
-            .read()
-            .roster
-            .hosts()
-            .map(|host| host.record.id)
-            .collect()
-    } else {
-        vec![desk.host_named(&name("controller_host", host)?)?]
-    };
-    for candidate in candidates {
-        // A controller's word counts for networks under its own node id, and that must be the host's own.
-        let own = desk
-            .views
-            .read()
-            .roster
-            .host(candidate)
-            .and_then(|host| host.record.node);
-        if own != Some(id.controller()) {
-            continue;
-        }
-        let status = desk.observed.get(candidate).and_then(|seen| seen.controller());
-        let network = status.and_then(|status| status.networks.into_iter().find(|network| network.id == id));
-        if let Some(network) = network {
-            return Ok((candidate, network));
+async fn enforce(desk: &Desk, actor: &Actor, id: NetworkId) -> Result<(), Refused> {
+    let kept = record(desk, id)?;
+    match kept.record.mode {
+        NetworkMode::Enforce => return Ok(()),
+        NetworkMode::Observe => {}
+        NetworkMode::Deleting | NetworkMode::Gone => {
+            return Err(Refused::NotNow(format!("network {id} is being deleted")));
         }
     }
-    let who = if host.is_empty() {
-        "no enrolled host reports".to_owned()
-    } else {
-        format!("{host} does not report")
+    let record = NetworkRecord {
+        mode: NetworkMode::Enforce,
+        ..kept.record
     };
-    Err(Refused::NotNow(format!(
-        "{who} a controller that runs network {id}; enroll the machine of node {} first, and see with \
-         `picketctl host show` that its agent reaches the ZeroTier service",
-        id.controller()
-    )))
-}
-
-/// What the controller said of a network last; or why it is not known.
-fn observed(desk: &Desk, controller: Governor, id: NetworkId) -> Result<ControlledNetwork, String> {
-    let Governor::Host(controller) = controller else {
-        return Err("ZeroTier Central is not asked yet".to_owned());
-    };
-    let host = desk.name_of(controller);
-    let Some(status) = desk.observed.get(controller).and_then(|seen| seen.controller()) else {
-        return Err(format!(
-            "{host} has not reported its controller; is its agent running?"
-        ));
-    };
-    if let Some(problem) = status.service.problem() {
-        return Err(format!("the controller on {host}: {problem}"));
-    }
-    debug_assert_eq!(status.service, ServiceState::Answers);
-    let network = status.networks.into_iter().find(|network| network.id == id);
-    network.ok_or_else(|| format!("the controller on {host} does not run it any more"))
-}
-
-/// A network as lists show it.
-fn shown(desk: &Desk, id: NetworkId) -> Result<wire::Network, Refused> {
-    let record = {
-        let views = desk.views.read();
-        views
-            .networks
-            .network(id)
-            .map(|network| network.record.clone())
-            .ok_or_else(|| Refused::no_network(id))?
-    };
-    let (name, problem) = match observed(desk, record.controller, id) {
-        Ok(network) => (network.name, String::new()),
-        Err(problem) => (String::new(), problem),
-    };
-    let members = members(desk, id)?;
-    let count = |wanted: fn(&wire::Member) -> bool| {
-        u32::try_from(members.iter().filter(|member| wanted(member)).count()).unwrap_or(u32::MAX)
-    };
-    Ok(wire::Network {
-        id: id.to_string(),
-        name,
-        mode: match record.mode {
-            NetworkMode::Observe => wire::NetworkMode::Observe,
-            NetworkMode::Enforce => wire::NetworkMode::Enforce,
-            NetworkMode::Deleting | NetworkMode::Gone => wire::NetworkMode::Deleting,
-        }
-        .into(),
-        controller_host: record
-            .controller
-            .host()
-            .map(|host| desk.name_of(host))
-            .unwrap_or_default(),
-        approvals: record.approvals.into(),
-        members_authorized: count(|member| member.decision() == wire::MemberDecision::Authorized),
-        members_unknown: count(|member| member.decision() == wire::MemberDecision::Unknown),
-        drift: count(drifted),
-        problem,
-        ..Default::default()
-    })
-}
-
-fn drifted(member: &wire::Member) -> bool {
-    use wire::{MemberDecision as Decision, MemberObservation as Observation};
-    match member.decision() {
-        Decision::Authorized => matches!(member.observed(), Observation::Deauthorized | Observation::Absent),
-        Decision::Denied => member.observed() == Observation::Authorized,
-        Decision::Unknown | Decision::Unspecified => false,
-    }
-}
-
-/// Every node that has a grant on a network, or a record at its controller.
-pub(super) fn members(desk: &Desk, id: NetworkId) -> Result<Vec<wire::Member>, Refused> {
-    let controller = {
-        let views = desk.views.read();
-        views
-            .networks
-            .network(id)
-            .map(|network| network.record.controller)
-            .ok_or_else(|| Refused::no_network(id))?
-    };
-    let observed = observed(desk, controller, id).ok();
-    let reports = observed.is_some();
-    let records: BTreeMap<_, _> = observed
-        .into_iter()
-        .flat_map(|network| network.members)
-        .map(|member| (member.node, member))
-        .collect();
-    let views = desk.views.read();
-    let now = desk.now();
-    let mut nodes: BTreeSet<NodeId> = records.keys().copied().collect();
-    // Everybody who is registered is denied; those of whom nothing else is to be said here are left out.
-    nodes.extend(
-        views
-            .networks
-            .known_on(&views.roster, id)
-            .into_iter()
-            .filter(|node| {
-                views.networks.decide(&views.roster, id, *node, now) != Decision::Denied(Because::NotAdmitted)
-            }),
-    );
-    let member = |node: NodeId| {
-        let (decision, because) = match views.networks.decide(&views.roster, id, node, now) {
-            Decision::Authorized { because, .. } => (wire::MemberDecision::Authorized, because.to_string()),
-            Decision::Denied(because) => (wire::MemberDecision::Denied, because.to_string()),
-            Decision::Unknown => (wire::MemberDecision::Unknown, "nobody registered it".to_owned()),
-        };
-        let record = records.get(&node);
-        let observation = match record {
-            Some(record) if record.authorized => wire::MemberObservation::Authorized,
-            Some(_) => wire::MemberObservation::Deauthorized,
-            None if reports => wire::MemberObservation::Absent,
-            None => wire::MemberObservation::Unknown,
-        };
-        wire::Member {
-            network_id: id.to_string(),
-            node_id: node.to_string(),
-            host: views
-                .roster
-                .of_node(node)
-                .map(|host| host.record.name.to_string())
-                .unwrap_or_default(),
-            decision: decision.into(),
-            because,
-            observed: observation.into(),
-            addresses: record.map(|record| record.addresses.clone()).unwrap_or_default(),
-            ..Default::default()
-        }
-    };
-    Ok(nodes.into_iter().map(member).collect())
+    let guards = vec![Guard::At(key::network(id), kept.revision)];
+    let audit = actor.does("network.enforce", id, "");
+    desk.commit(guards, vec![record.put()], audit).await?;
+    let message = format!("enforced by {}; members are what the grants say", actor.name());
+    desk.say(Severity::Notice, "network.enforced", &id.to_string(), &message);
+    Ok(())
 }

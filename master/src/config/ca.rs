@@ -36,7 +36,7 @@ impl Given {
     }
 
     /// A credential of this name, when there is one.
-    fn credential(&self, name: &str) -> Option<SecretFile> {
+    pub(super) fn credential(&self, name: &str) -> Option<SecretFile> {
         let path = self.credentials.as_ref()?.join(name);
         path.exists().then_some(SecretFile::Credential(path))
     }

@@ -72,11 +72,14 @@ impl Governor {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AllowedNode {
     /// What it is called.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub name: String,
     /// The addresses it is to have.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub addresses: BTreeSet<IpAddr>,
+    /// Since when it is named. A revocation from before then holds no more.
+    #[serde(default)]
+    pub since: Timestamp,
 }
 
 /// A ZeroTier network that Picket watches over.

@@ -95,6 +95,7 @@ impl Town {
             agents: listen::tcp(agents),
             admin: listen::tcp(admin),
             monitor: listen::tcp(monitor),
+            central: None,
             local: false,
         };
         let (open, opened) = oneshot::channel();

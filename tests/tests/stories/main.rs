@@ -3,6 +3,7 @@
 mod access;
 mod audit;
 mod ca_key;
+mod central;
 mod clones;
 mod deckies;
 mod doors;
@@ -10,6 +11,7 @@ mod enrolling;
 mod identity;
 mod leaving;
 mod members;
+mod networks;
 mod nodes;
 mod operators;
 mod promises;

@@ -1,0 +1,66 @@
+//! What controllers said of their networks last, those on hosts and ZeroTier Central alike.
+
+use picket_proto::{
+    host::HostId,
+    status::{ControlledNetwork, ControllerStatus},
+};
+use picket_zerotier::ids::NetworkId;
+
+use crate::{desk::Desk, record::network::Governor};
+
+impl Desk {
+    /// What a controller said last; none when it has not said anything.
+    #[must_use]
+    pub fn controller(&self, governor: Governor) -> Option<ControllerStatus> {
+        match governor {
+            Governor::Host(host) => self.observed.get(host).and_then(|seen| seen.controller()),
+            Governor::Central(_) => self.central.seen(),
+        }
+    }
+
+    /// What a controller said of a network last.
+    ///
+    /// # Errors
+    /// Why that is not known, in a sentence.
+    pub fn controlled(&self, governor: Governor, id: NetworkId) -> Result<ControlledNetwork, String> {
+        let whose = self.whose(governor);
+        let Some(status) = self.controller(governor) else {
+            return Err(match governor {
+                Governor::Host(host) => {
+                    let host = self.name_of(host);
+                    format!("{host} has not reported its controller; is its agent running?")
+                }
+                Governor::Central(_) if self.central.is_configured() => {
+                    "ZeroTier Central has not been asked yet; it is within a minute".to_owned()
+                }
+                Governor::Central(_) => crate::central::NOT_CONFIGURED.to_owned(),
+            });
+        };
+        if let Some(problem) = status.service.problem() {
+            return Err(format!("{whose}: {problem}"));
+        }
+        let network = status.networks.into_iter().find(|network| network.id == id);
+        network.ok_or_else(|| format!("{whose} does not run it"))
+    }
+
+    /// What a controller is called in a sentence.
+    #[must_use]
+    pub fn whose(&self, governor: Governor) -> String {
+        match governor {
+            Governor::Host(host) => format!("the controller on {}", self.name_of(host)),
+            Governor::Central(_) => "ZeroTier Central".to_owned(),
+        }
+    }
+
+    /// The hosts whose session goes over a network.
+    #[must_use]
+    pub fn paths_over(&self, id: NetworkId) -> std::collections::BTreeSet<HostId> {
+        let carries = |seen: &crate::observed::Seen| {
+            let joined = seen.zerotier().map(|status| status.networks).unwrap_or_default();
+            joined.iter().any(|on| on.id == id && on.carries_session)
+        };
+        let all = self.observed.all();
+        let over = all.into_iter().filter(|(_, seen)| carries(seen));
+        over.map(|(host, _)| host).collect()
+    }
+}
