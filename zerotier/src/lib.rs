@@ -24,6 +24,8 @@ pub mod home;
 #[cfg(feature = "identity")]
 pub mod identity;
 #[cfg(feature = "client")]
+pub mod moon;
+#[cfg(feature = "client")]
 pub mod node;
 #[cfg(feature = "client")]
 pub mod service;

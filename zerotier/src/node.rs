@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 use crate::{
     ids::{NetworkId, NodeId},
     lenient,
+    moon::Moon,
     service::{Ask, Error, Service},
 };
 
@@ -183,6 +184,54 @@ impl Node {
     /// Fails when there is no sensible answer in time.
     pub async fn peers(&self) -> Result<Vec<Peer>, Error> {
         self.service.call(Ask::get("/peer")).await
+    }
+
+    /// Lists the moons whose definition has arrived.
+    ///
+    /// # Errors
+    /// Fails when there is no sensible answer in time.
+    pub async fn moons(&self) -> Result<Vec<Moon>, Error> {
+        self.service.call(Ask::get("/moon")).await
+    }
+
+    /// Orbits a moon, whose definition one of its roots, the seed, is asked for. Calling twice is harmless.
+    ///
+    /// It is waited for until the definition has arrived, which takes some seconds; then [`Self::moons`] lists it.
+    ///
+    /// # Errors
+    /// [`Error::Disagrees`] when the node says that it orbits something else.
+    pub async fn orbit(&self, moon: NodeId, seed: NodeId) -> Result<Moon, Error> {
+        let ask = Ask::post(format!("/moon/{moon}"), &serde_json::json!({ "seed": seed }));
+        let request = ask.name();
+        let orbited: Moon = self.service.call(ask).await?;
+        if orbited.id != moon {
+            return Err(Error::Disagrees {
+                request,
+                place: self.service.place(),
+                want: format!("moon {moon}"),
+                have: format!("moon {}", orbited.id),
+            });
+        }
+        Ok(orbited)
+    }
+
+    /// Orbits a moon no longer; one that is not orbited is left already.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] when the service was reached over IPv6, where it does not know this call.
+    pub async fn deorbit(&self, moon: NodeId) -> Result<(), Error> {
+        let left = self
+            .service
+            .call::<Map<String, Value>>(Ask::delete(format!("/moon/{moon}")))
+            .await;
+        match left {
+            Ok(_) => Ok(()),
+            Err(Error::NotFound { place, .. }) => Err(Error::Unsupported {
+                place,
+                what: "a moon is left over IPv4 only; reach the service at 127.0.0.1",
+            }),
+            Err(error) => Err(error),
+        }
     }
 
     /// Joins a network, or changes the settings of a joined one. Calling twice is harmless.
