@@ -126,6 +126,12 @@ impl Beats {
         self.unanswered.front().map(|sent| sent.at)
     }
 
+    /// When a beat was sent that has no acknowledgement so far.
+    pub(crate) fn sent_at(&self, sequence: u64) -> Option<Instant> {
+        let sent = self.unanswered.iter().find(|sent| sent.sequence == sequence)?;
+        Some(sent.at)
+    }
+
     /// The sections whose bodies fit into one beat together, the short ones first.
     fn inline(&self, sections: &Sections) -> Vec<SectionKind> {
         let mut lacking: Vec<_> = sections

@@ -1,6 +1,7 @@
 //! Settings: `agent.toml`, the environment, and what they become.
 
 use std::{
+    collections::BTreeSet,
     fmt,
     net::IpAddr,
     path::{Path, PathBuf},
@@ -41,6 +42,8 @@ pub struct Config {
     pub base_image: String,
     /// Which ZeroTier networks the master may put this host on.
     pub networks: Networks,
+    /// What these may give to this machine beside addresses and routes that are private.
+    pub take: BTreeSet<Take>,
 }
 
 /// What is logged, and how.
@@ -82,6 +85,56 @@ pub enum Networks {
         /// Controllers.
         controllers: Vec<NodeId>,
     },
+}
+
+/// What a network may give to a machine beside addresses and routes that are private.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Take {
+    /// Addresses and routes of the public internet (`allowGlobal`).
+    Global,
+    /// A default route (`allowDefault`).
+    Default,
+    /// Name servers (`allowDNS`).
+    Dns,
+}
+
+impl Take {
+    /// All of it.
+    pub const ALL: [Self; 3] = [Self::Global, Self::Default, Self::Dns];
+
+    /// What it is, for a sentence.
+    pub(crate) fn means(self) -> &'static str {
+        match self {
+            Self::Global => "public addresses and routes",
+            Self::Default => "a default route",
+            Self::Dns => "name servers",
+        }
+    }
+
+    fn word(self) -> &'static str {
+        match self {
+            Self::Global => "global",
+            Self::Default => "default",
+            Self::Dns => "dns",
+        }
+    }
+}
+
+impl fmt::Display for Take {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.word())
+    }
+}
+
+impl FromStr for Take {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Self::ALL
+            .into_iter()
+            .find(|take| take.word() == text)
+            .ok_or_else(|| format!("`{text}` is nothing that a network gives: use global, default or dns"))
+    }
 }
 
 impl Networks {
@@ -138,6 +191,7 @@ impl Config {
         let base_image = s.text("deckies.base_image", "picket-decoy:latest");
         let most = s.parsed::<usize>("deckies.most", "64");
         let decky_networks = decky_networks(s);
+        let take = s.list::<Take>("networks.take", "[\"dns\"]");
         let allow = s.list::<Allow>("networks.allow", "[\"8056c2e21c000001\"]");
         let config = Self {
             state_dir,
@@ -161,6 +215,7 @@ impl Config {
             },
             base_image: base_image.unwrap_or_else(|| BaseImage::default().image),
             networks: allowed(allow),
+            take: take.unwrap_or_default().into_iter().collect(),
         };
         settings.finish(|| Some(config))
     }
@@ -372,6 +427,15 @@ mod tests {
         assert!(controller.allow(network) && controller.allow(other));
         assert!(!controller.allow("5350d87548c880cb".parse().unwrap()));
         assert!(config("networks.allow = [\"5350*\"]").is_err());
+    }
+
+    #[test]
+    fn a_network_gives_private_addresses_and_what_is_listed_beside_them() {
+        assert!(config("").unwrap().take.is_empty());
+        let listed = config("networks.take = [\"dns\", \"global\"]").unwrap().take;
+        assert_eq!(listed, [Take::Global, Take::Dns].into());
+        let error = config("networks.take = [\"managed\"]").unwrap_err().to_string();
+        assert!(error.contains("use global, default or dns"), "{error}");
     }
 
     #[test]

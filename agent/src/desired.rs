@@ -40,6 +40,11 @@ pub(crate) struct Wanted {
 }
 
 impl Wanted {
+    /// Whether it is what the agent wants by itself after a ban or a retirement: nothing.
+    pub(crate) fn is_own(&self) -> bool {
+        self.stamp.is_none() && self.is_empty()
+    }
+
     fn is_empty(&self) -> bool {
         match &self.contents {
             Contents::Networks(networks) => networks.is_empty(),

@@ -4,6 +4,8 @@
 //! one before a crash, and doing all of it again ends in the same place: the key is stored before it is sent, the same
 //! key always gets the same certificate, and the certificate counts once the master has seen it used.
 
+pub mod node;
+
 use std::{
     path::{Path, PathBuf},
     sync::Arc,

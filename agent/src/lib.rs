@@ -7,6 +7,7 @@
 //! | --- | --- | --- |
 //! | session | sections, reports | documents, the state of the connection |
 //! | ZeroTier reader | the local service | two sections |
+//! | witnesses | the members to ask | what became of them, in a section |
 //! | a reconciler for each document | the document | its report; that of the shard also the deckies' section |
 //! | decky watcher | Docker's events, the progress of a pass | calls for a pass, the deckies' section |
 //! | status writer | all of that | `status.json` |
@@ -16,17 +17,21 @@ pub mod deckies;
 pub mod enroll;
 pub mod identity;
 pub mod machine;
+pub mod rejoin;
 pub mod request;
 pub mod state;
 pub mod status;
+pub mod witness;
 pub mod zerotier;
 
 mod beat;
 mod desired;
 mod managed;
 mod master;
+mod moon;
 mod node;
 mod observed;
+mod path;
 mod reconcile;
 mod session;
 mod supervisor;
@@ -34,6 +39,7 @@ mod trust;
 mod version;
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     error::Error,
     fmt,
     sync::{Arc, Mutex, PoisonError},
@@ -58,13 +64,20 @@ use crate::{
     identity::{IdentityError, IdentityStore},
     machine::Machine,
     managed::Managed,
+    moon::OwnMoon,
     node::LocalNode,
     observed::Observed,
-    reconcile::{members::MemberReconciler, networks::NetworkReconciler, shard},
+    path::Path,
+    reconcile::{
+        members::MemberReconciler,
+        networks::{NetworkReconciler, guard::Guard, moons::Moons},
+        shard,
+    },
     session::{Session, Which},
     state::{StateDir, StateError},
     status::{Connection, State},
-    zerotier::Reach,
+    witness::{Prober, Witnesses},
+    zerotier::{Known, Reach, Told},
 };
 pub use crate::{master::MasterError, session::Farewell, version::VersionError};
 
@@ -83,6 +96,8 @@ pub struct Parts {
     pub zerotier: Option<Reach>,
     /// The Docker Engine, unless it is switched off.
     pub engine: Option<Arc<dyn Engine>>,
+    /// How other members are asked whether they are there.
+    pub prober: Arc<dyn Prober>,
     /// The machine.
     pub machine: Arc<Machine>,
 }
@@ -139,7 +154,9 @@ pub async fn run(config: Config, parts: Parts, stop: CancellationToken) -> Resul
 
     let (desired, problems) = Desired::open(state.desired())?;
     let desired = Arc::new(desired);
-    let managed = Managed::open(state.managed())?;
+    let managed: Managed = Managed::open(state.managed())?;
+    let path = Path::default();
+    let guard = Guard::open(state.guard(), parts.clock.monotonic())?;
     let observed = Observed::new(parts.machine.clone());
     observed.complain("kept documents", problems);
     let reports = watch::Sender::new(Reports::new());
@@ -153,21 +170,46 @@ pub async fn run(config: Config, parts: Parts, stop: CancellationToken) -> Resul
 
     let house = House::new(stop.child_token());
     let changed = Arc::new(Notify::new());
+    let told = Told::new(changed.clone());
+    let moons = Moons {
+        home: config.zerotier.as_ref().map(|service| Home::new(&service.home)),
+        managed: Managed::open(state.moons())?,
+        own: OwnMoon {
+            key: state.moon_key(),
+            definition: state.own_moon(),
+        },
+        told: told.clone(),
+        clock: parts.clock.clone(),
+    };
     if let Some(reach) = parts.zerotier.clone() {
-        let reading = zerotier::watch(
-            reach,
-            managed.clone(),
-            observed.clone(),
-            changed.clone(),
-            house.stop.clone(),
-        );
+        let known = Known {
+            networks: managed.clone(),
+            moons: moons.managed.clone(),
+            path: path.clone(),
+            told: told.clone(),
+        };
+        let reading = zerotier::watch(reach, known, observed.clone(), house.stop.clone());
         house.spawn("ZeroTier reader", reading);
+        let witnesses = Witnesses {
+            prober: parts.prober,
+            wanted: desired.watch(Kind::Networks),
+            observed: observed.clone(),
+            told,
+        };
+        house.spawn("witness", witnesses.run(house.stop.clone()));
     }
     let networks = NetworkReconciler {
         reach: parts.zerotier.clone(),
         managed,
         allowed: config.networks.clone(),
+        take: config.take.clone(),
+        guard,
+        path: path.clone(),
+        moons,
+        observed: observed.clone(),
         changed: changed.clone(),
+        made: BTreeMap::new(),
+        cut_off: BTreeSet::new(),
     };
     let reconcile = |kind| (desired.watch(kind), reports.clone(), house.stop.clone());
     let (wanted, out, end) = reconcile(Kind::Networks);
@@ -263,6 +305,7 @@ pub async fn run(config: Config, parts: Parts, stop: CancellationToken) -> Resul
         desired,
         reports: reports.subscribe(),
         connection,
+        path,
         renewed: None,
         which: Which::Current,
         stop: house.stop.clone(),

@@ -14,17 +14,23 @@ use picket_agent::{
     Farewell, Parts, RunError,
     config::{Config, LogFormat},
     deckies::{docker::DockerEngine, engine::Engine},
-    enroll::{Tools, enroll},
+    enroll::{
+        Tools, enroll,
+        node::{self, NodeIdentity},
+    },
     machine::Machine,
+    rejoin::rejoin,
     request::{Which, request},
     sentence,
     state::{StateDir, status_file},
     status::{Status, Verdict},
+    witness::TcpProber,
     zerotier::Reach,
 };
 use picket_clock::Clock;
 use picket_link::Tcp;
 use picket_pki::Fingerprint;
+use picket_zerotier::{NetworkId, home::Home};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -49,6 +55,10 @@ enum Command {
         /// when in groups). Given several times it names all that the bundle may trust, while a CA is being replaced.
         #[arg(long, value_name = "FINGERPRINT", value_parser = fingerprint)]
         expect_ca: Vec<Fingerprint>,
+        /// Do not make a ZeroTier identity. Otherwise one is made where the service's home is and no identity in it, so that
+        /// the node's id is known before the service first runs; one that is there is never replaced.
+        #[arg(long)]
+        no_zerotier_identity: bool,
     },
     /// Makes a key that never leaves this machine, and writes a certificate request for it: `picketctl host enroll NAME
     /// --csr FILE --out BUNDLE` makes a bundle of it that holds no key.
@@ -65,6 +75,17 @@ enum Command {
     Run,
     /// Reads the configuration and says everything that is wrong with it.
     CheckConfig,
+    /// Puts this machine back on the ZeroTier network that its session went over, after it was taken off it. Run as root;
+    /// it needs no agent, and works beside one.
+    ///
+    /// Without NETWORK it is the one that carried the session last, joined as it was then. The agent undoes by itself a
+    /// change that cuts its session and brings none back within 60 s; this is for what it does not undo, a kill above all.
+    /// What is joined this way counts as joined by hand: the agent does not leave it, whatever its master says, and the
+    /// network's controller still decides who is let on. `zerotier-cli leave NETWORK` leaves it again.
+    Rejoin {
+        /// The network, by its 16 digits.
+        network: Option<NetworkId>,
+    },
     /// Shows how the agent on this machine is. Exits 0 when it is connected, 1 when not, 3 when none runs.
     Status {
         /// How to show it.
@@ -102,7 +123,16 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Command::Status { output } => status(&config, output),
-        Command::Enroll { file, expect_ca } => finish(in_runtime(enrolls(file, &expect_ca, config))),
+        Command::Enroll {
+            file,
+            expect_ca,
+            no_zerotier_identity,
+        } => {
+            let node = (!no_zerotier_identity).then(|| config.zerotier.clone()).flatten();
+            let node = node.map(|service| Home::new(service.home));
+            finish(in_runtime(enrolls(file, &expect_ca, config, node)))
+        }
+        Command::Rejoin { network } => finish(in_runtime(rejoins(config, network))),
         Command::Request { out, new } => finish(requests(&out, &config, new)),
         Command::Run => finish(in_runtime(runs(config))),
     }
@@ -149,7 +179,45 @@ fn requests(out: &Path, config: &Config, new: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn enrolls(file: PathBuf, expect_ca: &[Fingerprint], config: Config) -> anyhow::Result<()> {
+async fn rejoins(config: Config, network: Option<NetworkId>) -> anyhow::Result<()> {
+    let reach = config
+        .zerotier
+        .clone()
+        .map(|service| Reach::home(service.home, service.address));
+    let rejoined = rejoin(&config, reach, network).await?;
+    let network = rejoined.network;
+    println!(
+        "{} {network}, {}",
+        if rejoined.before { "was on" } else { "joined" },
+        if rejoined.remembered {
+            "as when the session went over it"
+        } else {
+            "with ZeroTier's own settings"
+        }
+    );
+    println!(
+        "ZeroTier says {}; addresses: {}",
+        rejoined.status,
+        listed(&rejoined.addresses)
+    );
+    println!("the agent leaves it alone from here on; to leave it again: zerotier-cli leave {network}");
+    Ok(())
+}
+
+fn listed(addresses: &[String]) -> String {
+    if addresses.is_empty() {
+        "none so far".to_owned()
+    } else {
+        addresses.join(", ")
+    }
+}
+
+async fn enrolls(
+    file: PathBuf,
+    expect_ca: &[Fingerprint],
+    config: Config,
+    node: Option<Home>,
+) -> anyhow::Result<()> {
     let tools = Tools {
         clock: Clock::system(),
         dial: Arc::new(Tcp::default()),
@@ -166,6 +234,15 @@ async fn enrolls(file: PathBuf, expect_ca: &[Fingerprint], config: Config) -> an
     }
     if let Some(authority) = &enrolled.authority {
         println!("CA fingerprint: {}", authority.grouped());
+    }
+    match node.map(|home| node::make(&home)) {
+        Some(Ok(NodeIdentity::Made(node))) => println!(
+            "made a ZeroTier identity: this machine is node {node} once zerotier-one runs, and can be admitted before"
+        ),
+        Some(Ok(NodeIdentity::There(node))) => println!("this machine is ZeroTier node {node}"),
+        Some(Ok(NodeIdentity::NoHome)) | None => {}
+        // The machine is enrolled all the same, and its service makes one when it first runs.
+        Some(Err(error)) => eprintln!("made no ZeroTier identity: {}", sentence(&error)),
     }
     println!(
         "the bundle opens nothing any more; delete it: rm {}",
@@ -196,6 +273,7 @@ async fn runs(config: Config) -> anyhow::Result<()> {
             .docker
             .clone()
             .map(|socket| Arc::new(DockerEngine::new(socket, Clock::system())) as Arc<dyn Engine>),
+        prober: Arc::new(TcpProber),
         machine: Arc::new(Machine::read()),
     };
     let told = async {

@@ -35,6 +35,8 @@ pub(crate) enum Trouble {
     Refused(Problem),
     /// A service was in the way; the next pass tries again.
     InTheWay(Problem),
+    /// It is true, and there is something to say of how.
+    Remark(Problem),
 }
 
 /// Tells when another document has come.
@@ -143,6 +145,7 @@ fn report(wanted: &Wanted, troubles: Vec<Trouble>) -> Report {
         let (worse, problem) = match trouble {
             Trouble::Refused(problem) => (OutcomeStatus::Failed, problem),
             Trouble::InTheWay(problem) => (OutcomeStatus::Blocked, problem),
+            Trouble::Remark(problem) => (OutcomeStatus::Done, problem),
         };
         status = status.max(worse);
         problems.push(problem);
@@ -182,6 +185,7 @@ mod tests {
             status(0, vec![Trouble::Refused(problem())]),
             OutcomeStatus::Failed
         );
+        assert_eq!(status(0, vec![Trouble::Remark(problem())]), OutcomeStatus::Done);
         let both = vec![Trouble::InTheWay(problem()), Trouble::Refused(problem())];
         assert_eq!(status(0, both), OutcomeStatus::Blocked);
     }

@@ -30,6 +30,7 @@ use crate::{
     master::{MasterError, Reach},
     node::LocalNode,
     observed::Observed,
+    path::Path,
     sentence,
     status::{Connection, State},
     version::VersionError,
@@ -64,6 +65,8 @@ pub(crate) struct Session {
     pub(crate) desired: Arc<Desired>,
     pub(crate) reports: watch::Receiver<Reports>,
     pub(crate) connection: watch::Sender<Connection>,
+    /// Told where a session goes out and when the master answers.
+    pub(crate) path: Path,
     /// When this process last renewed, in boot time.
     pub(crate) renewed: Option<Duration>,
     /// Which of the identities was used last.
@@ -128,6 +131,7 @@ impl Session {
         loop {
             let began = self.reach.clock.monotonic();
             let result = self.once().await;
+            self.path.closed();
             if matches!(result, Ok(End::Renewed)) {
                 self.renewed = Some(self.reach.clock.boot());
             }

@@ -109,7 +109,31 @@ impl StateDir {
     /// The list of networks that this agent has joined.
     #[must_use]
     pub fn managed(&self) -> PathBuf {
-        self.path.join("managed.json")
+        managed_file(&self.path)
+    }
+
+    /// The list of moons that this agent told the node to orbit.
+    #[must_use]
+    pub fn moons(&self) -> PathBuf {
+        self.path.join("moons.json")
+    }
+
+    /// The key that signs the moon this host is the root of.
+    #[must_use]
+    pub fn moon_key(&self) -> PathBuf {
+        self.path.join("moon.key")
+    }
+
+    /// What it signed last.
+    #[must_use]
+    pub fn own_moon(&self) -> PathBuf {
+        self.path.join("own.moon")
+    }
+
+    /// What the guard of the session's path remembers.
+    #[must_use]
+    pub fn guard(&self) -> PathBuf {
+        guard_file(&self.path)
     }
 
     /// What `picket-agent status` reads.
@@ -123,6 +147,18 @@ impl StateDir {
 #[must_use]
 pub fn status_file(path: &Path) -> PathBuf {
     path.join("status.json")
+}
+
+/// What the guard of the agent whose state directory is `path` remembers.
+#[must_use]
+pub fn guard_file(path: &Path) -> PathBuf {
+    path.join("guard.json")
+}
+
+/// The list of networks that the agent whose state directory is `path` has joined.
+#[must_use]
+pub fn managed_file(path: &Path) -> PathBuf {
+    path.join("managed.json")
 }
 
 #[cfg(test)]

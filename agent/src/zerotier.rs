@@ -4,29 +4,34 @@
 //! changes by itself. Its list of networks is asked for every second, since that is where changes matter, and all of it
 //! every 30 s and after each action of ours; members that someone else changed are seen within those 30 s.
 
-use std::{collections::BTreeMap, io, net::IpAddr, path::PathBuf, time::Duration};
+pub(crate) mod condition;
 
+use std::{collections::BTreeMap, io, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use bytes::Bytes;
 use picket_proto::{
     document::Problem,
     status::{
-        ControlledMember, ControlledNetwork, ControllerStatus, JoinedNetwork, Peer, ServiceState,
-        ZeroTierStatus,
+        ControlledMember, ControlledNetwork, ControllerStatus, JoinedNetwork, OrbitedMoon, Peer,
+        ServiceState, ZeroTierStatus,
     },
+    witness::Witness,
 };
 use picket_zerotier::{
-    NetworkId,
+    NetworkId, NodeId,
     controller::{Controller as _, LocalController, Readiness},
     home::{Home, HomeError},
     node::{Joined, Node},
     service::{Error, Service},
+    world::World,
 };
 use tokio::{
-    sync::Notify,
+    sync::{Notify, watch},
     time::{self, Instant},
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{managed::Managed, observed::Observed};
+use crate::{managed::Managed, observed::Observed, path::Path};
 
 /// How often the list of networks is looked at.
 const GLANCE: Duration = Duration::from_secs(1);
@@ -120,56 +125,90 @@ impl ZeroTierError {
 
     /// What a beat says of a service that cannot be asked.
     fn state(&self) -> ServiceState {
-        let text = crate::sentence(self);
-        match self {
-            Self::Home(HomeError::Unreadable { .. }) | Self::Service(Error::Refused { .. }) => {
-                ServiceState::Refuses(text)
-            }
-            Self::Home(HomeError::NoDirectory { .. } | HomeError::Missing { .. })
-            | Self::Service(Error::Unreachable { .. } | Error::TimedOut { .. }) => {
-                ServiceState::Unreachable(text)
-            }
-            Self::Home(HomeError::Nonsense { .. } | HomeError::Identity { .. })
-            | Self::Service(
-                Error::Broken { .. }
-                | Error::Failed { .. }
-                | Error::NotFound { .. }
-                | Error::NoTun { .. }
-                | Error::Disagrees { .. }
-                | Error::Foreign { .. }
-                | Error::TooMany { .. }
-                | Error::Unsupported { .. },
-            ) => ServiceState::Broken(text),
+        condition::state(self)
+    }
+}
+
+/// What other tasks tell for the section, and a poke that makes the service be read at once. Clones are the same.
+#[derive(Debug, Clone)]
+pub(crate) struct Told {
+    words: watch::Sender<Words>,
+    poke: Arc<Notify>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Words {
+    own_moon: Bytes,
+    witnesses: Vec<Witness>,
+}
+
+impl Told {
+    pub(crate) fn new(poke: Arc<Notify>) -> Self {
+        Self {
+            words: watch::Sender::new(Words::default()),
+            poke,
+        }
+    }
+
+    /// The moon that this host is the root of, as it signed it.
+    pub(crate) fn own_moon(&self, own: Option<&(NodeId, World)>) {
+        let own_moon = own.map(|(_, world)| world.to_bytes()).unwrap_or_default();
+        self.tell(|words| words.own_moon = own_moon.into());
+    }
+
+    /// What became of the members this host witnesses.
+    pub(crate) fn witnesses(&self, witnesses: Vec<Witness>) {
+        self.tell(|words| words.witnesses = witnesses);
+    }
+
+    pub(crate) fn poke(&self) {
+        self.poke.notify_one();
+    }
+
+    fn tell(&self, change: impl FnOnce(&mut Words)) {
+        let news = self.words.send_if_modified(|words| {
+            let before = words.clone();
+            change(words);
+            *words != before
+        });
+        if news {
+            self.poke();
         }
     }
 }
 
+/// What the agent itself knows of the service's networks and moons.
+#[derive(Debug, Clone)]
+pub(crate) struct Known {
+    /// The networks that it joined.
+    pub(crate) networks: Managed,
+    /// The moons that it told the node to orbit.
+    pub(crate) moons: Managed<NodeId>,
+    /// Where the session goes.
+    pub(crate) path: Path,
+    pub(crate) told: Told,
+}
+
 /// Reads until `stop`.
-pub(crate) async fn watch(
-    reach: Reach,
-    managed: Managed,
-    observed: Observed,
-    poke: std::sync::Arc<Notify>,
-    stop: CancellationToken,
-) {
+pub(crate) async fn watch(reach: Reach, known: Known, observed: Observed, stop: CancellationToken) {
     let mut seen = Vec::new();
     let mut due = Instant::now();
     loop {
         if Instant::now() >= due {
             tokio::select! {
-                networks = read(&reach, &managed, &observed) => seen = networks,
+                networks = read(&reach, &known, &observed) => seen = networks,
                 () = stop.cancelled() => return,
             }
             due = Instant::now() + READ.mul_f64(0.9 + 0.2 * fastrand::f64());
         }
         tokio::select! {
             () = stop.cancelled() => return,
-            () = poke.notified() => due = Instant::now(),
+            () = known.told.poke.notified() => due = Instant::now(),
             () = time::sleep(GLANCE.min(due.saturating_duration_since(Instant::now()))) => {
                 // A service that is gone shows at the next whole reading; so does its return.
                 if let Ok(service) = reach.service()
                     && let Ok(Ok(networks)) = time::timeout(READ, service.node().networks()).await
-                    && joined(networks, &managed) != seen
+                    && joined(networks, &known) != seen
                 {
                     due = Instant::now();
                 }
@@ -179,14 +218,19 @@ pub(crate) async fn watch(
 }
 
 /// Reads everything into its sections, and returns the networks as they were seen.
-async fn read(reach: &Reach, managed: &Managed, observed: &Observed) -> Vec<JoinedNetwork> {
-    let status = match node(reach, managed).await {
+async fn read(reach: &Reach, known: &Known, observed: &Observed) -> Vec<JoinedNetwork> {
+    let status = match node(reach, known).await {
         Ok((status, service)) => {
             let controller = match status.node {
                 Some(id) => controller(&service.controller(id), observed).await,
                 None => None,
             };
             observed.put_controller(controller.as_ref());
+            let settings = match reach {
+                Reach::Home(home) if controller.is_some() => condition::of_controller(home),
+                Reach::Home(_) | Reach::Service(_) => None,
+            };
+            observed.complain("local.conf", settings.into_iter().collect());
             status
         }
         Err(error) => {
@@ -197,11 +241,17 @@ async fn read(reach: &Reach, managed: &Managed, observed: &Observed) -> Vec<Join
             }
         }
     };
+    let words = known.told.words.borrow().clone();
+    let status = ZeroTierStatus {
+        own_moon: words.own_moon,
+        witnesses: words.witnesses,
+        ..status
+    };
     observed.put_zerotier(&status);
     status.networks
 }
 
-async fn node(reach: &Reach, managed: &Managed) -> Result<(ZeroTierStatus, Service), ZeroTierError> {
+async fn node(reach: &Reach, known: &Known) -> Result<(ZeroTierStatus, Service), ZeroTierError> {
     let service = reach.service()?;
     let node: Node = service.node();
     let about = node.status().await?;
@@ -210,15 +260,17 @@ async fn node(reach: &Reach, managed: &Managed) -> Result<(ZeroTierStatus, Servi
         node: Some(about.address),
         version: about.version,
         online: about.online,
-        networks: joined(node.networks().await?, managed),
+        networks: joined(node.networks().await?, known),
         peers: peers(node.peers().await?),
+        moons: moons(&node.moons().await?, known),
         ..ZeroTierStatus::default()
     };
     Ok((status, service))
 }
 
-fn joined(networks: Vec<Joined>, managed: &Managed) -> Vec<JoinedNetwork> {
-    let managed = managed.current();
+fn joined(networks: Vec<Joined>, known: &Known) -> Vec<JoinedNetwork> {
+    let managed = known.networks.current();
+    let carrier = known.path.carrier(&networks).network();
     let mut joined: Vec<_> = networks
         .into_iter()
         .map(|network| JoinedNetwork {
@@ -228,11 +280,22 @@ fn joined(networks: Vec<Joined>, managed: &Managed) -> Vec<JoinedNetwork> {
             name: network.name,
             addresses: network.addresses,
             interface: network.device,
-            carries_session: false,
+            carries_session: carrier == Some(network.id),
         })
         .collect();
     joined.sort_by_key(|network| network.id);
     joined
+}
+
+/// The moons the node has definitions of, and those that we told it to orbit and it waits for.
+fn moons(listed: &[picket_zerotier::moon::Moon], known: &Known) -> Vec<OrbitedMoon> {
+    let mut moons: BTreeMap<NodeId, bool> = known.moons.current().into_iter().map(|id| (id, true)).collect();
+    moons.extend(listed.iter().map(|moon| (moon.id, moon.waiting)));
+    let orbited = |(id, waiting): (NodeId, bool)| OrbitedMoon {
+        id: id.to_u64(),
+        waiting,
+    };
+    moons.into_iter().map(orbited).collect()
 }
 
 fn peers(peers: Vec<picket_zerotier::node::Peer>) -> Vec<Peer> {

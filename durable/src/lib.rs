@@ -7,7 +7,7 @@ use std::{
     ffi::OsString,
     fs::{self, DirBuilder, File, OpenOptions},
     io::{self, Read, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
@@ -130,6 +130,81 @@ pub fn write_private(path: impl AsRef<Path>, bytes: &[u8]) -> Result<(), FileErr
 pub fn create_private(path: impl AsRef<Path>, bytes: &[u8]) -> Result<(), FileError> {
     let path = path.as_ref();
     create(path, bytes).map_err(|cause| FileError::Write {
+        path: path.to_owned(),
+        cause,
+    })
+}
+
+/// Whose a file in somebody else's directory is to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Owner {
+    user: u32,
+    group: u32,
+}
+
+impl Owner {
+    /// Whoever owns what is at `path`.
+    ///
+    /// # Errors
+    ///
+    /// [`FileError::Denied`], [`FileError::Read`].
+    pub fn of(path: impl AsRef<Path>) -> Result<Self, FileError> {
+        let path = path.as_ref();
+        let about = fs::metadata(path).map_err(|cause| unreadable(path, cause))?;
+        Ok(Self {
+            user: about.uid(),
+            group: about.gid(),
+        })
+    }
+
+    /// Gives what is at `path` to this owner, which only root may do.
+    ///
+    /// # Errors
+    ///
+    /// [`FileError::Write`].
+    pub fn take(self, path: impl AsRef<Path>) -> Result<(), FileError> {
+        let path = path.as_ref();
+        std::os::unix::fs::chown(path, Some(self.user), Some(self.group)).map_err(|cause| FileError::Write {
+            path: path.to_owned(),
+            cause,
+        })
+    }
+}
+
+/// Replaces the file at `path` as [`write()`] does, and gives it to `owner` before it takes the name.
+///
+/// # Errors
+///
+/// [`FileError::Write`], also when this user may not give it away.
+pub fn write_for(owner: Owner, path: impl AsRef<Path>, bytes: &[u8], mode: u32) -> Result<(), FileError> {
+    let path = path.as_ref();
+    let put = || {
+        let temporary = Temporary::write(path, bytes, mode)?;
+        temporary.give(owner)?;
+        fs::rename(&temporary.path, path)?;
+        temporary.keep();
+        sync_parent(path)
+    };
+    put().map_err(|cause| FileError::Write {
+        path: path.to_owned(),
+        cause,
+    })
+}
+
+/// Writes a new file as [`create_private`] does, with permission bits `mode`, and gives it to `owner` before it takes the
+/// name. What is there is never replaced.
+///
+/// # Errors
+///
+/// [`FileError::Write`], with [`io::ErrorKind::AlreadyExists`] as cause when there is one of that name.
+pub fn create_for(owner: Owner, path: impl AsRef<Path>, bytes: &[u8], mode: u32) -> Result<(), FileError> {
+    let path = path.as_ref();
+    let put = || {
+        let temporary = Temporary::write(path, bytes, mode)?;
+        temporary.give(owner)?;
+        temporary.link(path)
+    };
+    put().map_err(|cause| FileError::Write {
         path: path.to_owned(),
         cause,
     })
@@ -271,11 +346,7 @@ fn replace(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
 }
 
 fn create(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let temporary = Temporary::write(path, bytes, PRIVATE)?;
-    // A hard link refuses to replace what is there, which a rename would do.
-    rustix::fs::linkat(CWD, &temporary.path, CWD, path, AtFlags::empty())?;
-    drop(temporary);
-    sync_parent(path)
+    Temporary::write(path, bytes, PRIVATE)?.link(path)
 }
 
 fn sync_parent(path: &Path) -> io::Result<()> {
@@ -322,6 +393,22 @@ impl Temporary {
         file.write_all(bytes)?;
         file.sync_all()?;
         Ok(temporary)
+    }
+
+    /// Gives the file away, which only root may do; one who owns it already needs not.
+    fn give(&self, owner: Owner) -> io::Result<()> {
+        let about = fs::metadata(&self.path)?;
+        if (about.uid(), about.gid()) == (owner.user, owner.group) {
+            return Ok(());
+        }
+        std::os::unix::fs::chown(&self.path, Some(owner.user), Some(owner.group))
+    }
+
+    /// Takes the name `path`. A hard link refuses to replace what is there, which a rename would do.
+    fn link(self, path: &Path) -> io::Result<()> {
+        rustix::fs::linkat(CWD, &self.path, CWD, path, AtFlags::empty())?;
+        drop(self);
+        sync_parent(path)
     }
 
     fn keep(mut self) {
@@ -387,6 +474,24 @@ mod tests {
         assert_eq!(cause.kind(), io::ErrorKind::AlreadyExists);
         assert_eq!(fs::read(&path).unwrap(), b"first");
         assert_eq!(mode(&path), 0o600);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_file_for_the_owner_of_a_directory_has_the_mode_that_was_asked_and_replaces_none_when_it_is_to_be_new()
+     {
+        let dir = tempfile::tempdir().unwrap();
+        let (owner, path) = (Owner::of(dir.path()).unwrap(), dir.path().join("identity"));
+        create_for(owner, &path, b"first", 0o644).unwrap();
+        assert_eq!(Owner::of(&path).unwrap(), owner);
+        assert_eq!(mode(&path), 0o644);
+        assert!(create_for(owner, &path, b"second", 0o600).is_err());
+        assert_eq!(fs::read(&path).unwrap(), b"first");
+        write_for(owner, &path, b"third", 0o640).unwrap();
+        assert_eq!(
+            (fs::read(&path).unwrap(), mode(&path)),
+            (b"third".to_vec(), 0o640)
+        );
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 

@@ -1,6 +1,6 @@
 //! The dialling end: one connection to a master, known to be accepted before anything is asked over it.
 
-use std::{fmt, io, sync::Arc, time::Duration};
+use std::{fmt, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use hyper_util::rt::TokioIo;
 use picket_pki::{Certificate, Distrust, Refusal};
@@ -91,6 +91,8 @@ pub struct Connected {
     pub master_der: Vec<u8>,
     /// What tells this connection from every other.
     pub binding: Binding,
+    /// The address of this end, where it has one.
+    pub local: Option<SocketAddr>,
 }
 
 impl fmt::Debug for Connected {
@@ -157,6 +159,7 @@ async fn one(
         Ok(dialled) => dialled.map_err(|cause| lost(address, cause))?,
         Err(elapsed) => return Err(lost(address, elapsed.into())),
     };
+    let local = io.local();
     let silent = || LinkError::TimedOut {
         address: address.to_owned(),
         after: options.deadline,
@@ -164,9 +167,10 @@ async fn one(
     let opened = time::timeout(options.deadline, open(io, address, config))
         .await
         .map_err(|_| silent())??;
-    time::timeout(options.deadline, serve(opened, address, options))
+    let connected = time::timeout(options.deadline, serve(opened, address, options))
         .await
-        .map_err(|_| silent())?
+        .map_err(|_| silent())??;
+    Ok(Connected { local, ..connected })
 }
 
 fn lost(address: &str, cause: io::Error) -> LinkError {
@@ -260,6 +264,7 @@ async fn serve(stream: Opened, address: &str, options: Options) -> Result<Connec
         master,
         master_der,
         binding,
+        local: None,
     })
 }
 

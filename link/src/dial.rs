@@ -1,6 +1,6 @@
 //! How bytes reach a master: over TCP, or over pipes in memory where a test is the network.
 
-use std::{io, time::Duration};
+use std::{io, net::SocketAddr, time::Duration};
 
 use futures::future::BoxFuture;
 use tokio::{
@@ -10,9 +10,19 @@ use tokio::{
 };
 
 /// A connection, whatever it runs over.
-pub trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+pub trait Io: AsyncRead + AsyncWrite + Send + Unpin {
+    /// The address of this end, where it has one. It tells over which of a machine's interfaces the connection goes.
+    fn local(&self) -> Option<SocketAddr> {
+        None
+    }
+}
 
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
+impl Io for TcpStream {
+    fn local(&self) -> Option<SocketAddr> {
+        // A socket that has none any more is closed.
+        self.local_addr().ok()
+    }
+}
 
 /// Opens connections to addresses.
 pub trait Dial: Send + Sync {

@@ -81,12 +81,12 @@ impl Pipes {
             .cloned()
             .ok_or(io::ErrorKind::ConnectionRefused)?;
         let (here, there) = tokio::io::duplex(BUFFER);
-        let there: Box<dyn Io> = Box::new(Pipe::new(there, &whole, &wire));
+        let there: Box<dyn Io> = Box::new(Pipe::new(there, None, &whole, &wire));
         listener
             .send((there, from))
             .await
             .map_err(|_| io::ErrorKind::ConnectionRefused)?;
-        Ok(Box::new(Pipe::new(here, &whole, &wire)))
+        Ok(Box::new(Pipe::new(here, Some(from), &whole, &wire)))
     }
 }
 
@@ -186,6 +186,8 @@ impl Cable {
 /// Reading and writing wait for the cut separately, since one task may read while another one writes.
 struct Pipe {
     io: DuplexStream,
+    /// The address of the dialling end.
+    local: Option<SocketAddr>,
     reading: Cut,
     writing: Cut,
 }
@@ -197,9 +199,15 @@ struct Cut {
 }
 
 impl Pipe {
-    fn new(io: DuplexStream, whole: &CancellationToken, wire: &CancellationToken) -> Self {
+    fn new(
+        io: DuplexStream,
+        local: Option<SocketAddr>,
+        whole: &CancellationToken,
+        wire: &CancellationToken,
+    ) -> Self {
         Self {
             io,
+            local,
             reading: Cut::new(whole, wire),
             writing: Cut::new(whole, wire),
         }
@@ -222,6 +230,12 @@ impl Cut {
         } else {
             Ok(())
         }
+    }
+}
+
+impl Io for Pipe {
+    fn local(&self) -> Option<SocketAddr> {
+        self.local
     }
 }
 

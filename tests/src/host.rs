@@ -2,6 +2,7 @@
 
 use std::{
     fmt, fs,
+    net::IpAddr,
     path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
@@ -10,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use futures::future::BoxFuture;
 use picket_agent::{
     Farewell, Parts, RunError,
     config::Config,
@@ -19,6 +21,7 @@ use picket_agent::{
     request::{RequestError, Which, request},
     state::status_file,
     status::{State, Status},
+    witness::{Echo, Prober},
     zerotier::Reach,
 };
 use picket_clock::Clock;
@@ -26,6 +29,7 @@ use picket_pki::{Fingerprint, pem};
 use picket_settings::Settings;
 use picket_zerotier::{
     NetworkId, NodeId,
+    address::from_rfc4193,
     controller::LocalController,
     dial::{Dial, Dialing},
     fake::Lab,
@@ -152,6 +156,7 @@ impl Host {
             dial: Arc::new(self.line.clone()),
             zerotier: self.zerotier.then(|| Reach::Service(self.speaks.service())),
             engine: Some(Arc::clone(&self.docker) as Arc<dyn Engine>),
+            prober: Arc::new(Asker(self.speaks.clone())),
             machine: self.machine(),
         };
         let stop = CancellationToken::new();
@@ -432,6 +437,24 @@ impl fmt::Debug for Speaker {
 impl fmt::Display for Speaker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "the service of node {}", self.node())
+    }
+}
+
+/// Asks members of the simulated networks, as far as their addresses tell who they are.
+struct Asker(Speaker);
+
+impl Prober for Asker {
+    fn probe(&self, address: IpAddr) -> BoxFuture<'_, Echo> {
+        let who = match address {
+            IpAddr::V6(address) => from_rfc4193(address),
+            IpAddr::V4(_) => None,
+        };
+        let echo = match who {
+            Some((network, node)) if self.0.lab.connected(network, self.0.node(), node) => Echo::Answered,
+            Some(_) => Echo::Silence,
+            None => Echo::Blind,
+        };
+        Box::pin(std::future::ready(echo))
     }
 }
 

@@ -118,6 +118,8 @@ struct Tap {
     heard: Arc<Mutex<Vec<u8>>>,
 }
 
+impl Io for Tap {}
+
 impl AsyncRead for Tap {
     fn poll_read(
         mut self: Pin<&mut Self>,

@@ -110,6 +110,12 @@ impl Drop for Lossy {
     }
 }
 
+impl Io for Lossy {
+    fn local(&self) -> Option<std::net::SocketAddr> {
+        self.io.as_ref().and_then(|io| io.local())
+    }
+}
+
 impl AsyncRead for Lossy {
     fn poll_read(
         mut self: Pin<&mut Self>,

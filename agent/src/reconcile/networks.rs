@@ -1,64 +1,46 @@
-//! Puts the host on the networks it is wanted on, and takes it off those that only we put it on.
+//! Puts the host on the networks it is wanted on, as it is wanted there, and takes it off those that only we put it on.
+//!
+//! A step that may cut the session's own path is taken last, and undone when no session is back in time: see [`guard`].
+//! A kill is taken first and never undone.
 
-use std::{collections::BTreeSet, sync::Arc};
+pub(crate) mod guard;
+pub(crate) mod moons;
+mod plan;
 
-use picket_durable::FileError;
-use picket_proto::document::{Contents, Kind, Problem};
-use picket_zerotier::{NetworkId, node::Settings};
-use tokio::sync::Notify;
-
-use super::{Newer, Reconciler, Trouble};
-use crate::{
-    config::Networks,
-    desired::Wanted,
-    managed::Managed,
-    sentence,
-    zerotier::{Reach, ZeroTierError},
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
 };
 
-/// One change of one network.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Step {
-    /// Leave a network that we joined.
-    Leave(NetworkId),
-    /// Strike off the list a network that we joined and somebody else left.
-    Forget(NetworkId),
-    /// Join a network.
-    Join(NetworkId),
-}
+use picket_clock::Instant;
+use picket_durable::FileError;
+use picket_proto::{
+    beat::Digest,
+    document::{Contents, Kind, Problem},
+    stay::{Join, Stay},
+};
+use picket_zerotier::{
+    NetworkId,
+    node::{Joined, Settings},
+    service::Error,
+};
+use tokio::{sync::Notify, time};
 
-/// What follows from a document.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Plan {
-    pub(crate) steps: Vec<Step>,
-    /// Wanted, and not allowed by the configuration.
-    pub(crate) refused: Vec<NetworkId>,
-}
-
-/// Returns the steps that turn `have` into `want`, departures first.
-///
-/// A network that someone joined by hand is not ours to leave, and a network that the configuration does not allow is
-/// not joined, and left again when we joined it before.
-pub(crate) fn plan(
-    want: &BTreeSet<NetworkId>,
-    have: &BTreeSet<NetworkId>,
-    managed: &BTreeSet<NetworkId>,
-    allowed: &Networks,
-) -> Plan {
-    let (want, refused): (BTreeSet<_>, BTreeSet<_>) = want.iter().partition(|id| allowed.allow(**id));
-    let gone = managed.iter().filter(|id| !want.contains(*id)).map(|id| {
-        if have.contains(id) {
-            Step::Leave(*id)
-        } else {
-            Step::Forget(*id)
-        }
-    });
-    let join = want.difference(have).copied().map(Step::Join);
-    Plan {
-        steps: gone.chain(join).collect(),
-        refused: refused.into_iter().collect(),
-    }
-}
+use self::{
+    guard::{Guard, Held, Verdict},
+    moons::Moons,
+    plan::{Have, Refused, Step, plan},
+};
+use super::{Newer, Reconciler, Trouble};
+use crate::{
+    config::{Networks, Take},
+    desired::Wanted,
+    managed::Managed,
+    observed::Observed,
+    path::{Carrier, Path},
+    sentence,
+    zerotier::{Reach, ZeroTierError, condition},
+};
 
 /// Makes the networks document true.
 #[derive(Debug)]
@@ -66,8 +48,18 @@ pub(crate) struct NetworkReconciler {
     pub(crate) reach: Option<Reach>,
     pub(crate) managed: Managed,
     pub(crate) allowed: Networks,
+    /// What networks may give to this machine.
+    pub(crate) take: BTreeSet<Take>,
+    pub(crate) guard: Guard,
+    pub(crate) path: Path,
+    pub(crate) moons: Moons,
+    pub(crate) observed: Observed,
     /// Told after every change.
     pub(crate) changed: Arc<Notify>,
+    /// What we made of each network in this process: another state of it is somebody else's doing.
+    pub(crate) made: BTreeMap<NetworkId, Join>,
+    /// Networks that the session went over when this host was killed there.
+    pub(crate) cut_off: BTreeSet<NetworkId>,
 }
 
 impl Reconciler for NetworkReconciler {
@@ -79,43 +71,39 @@ impl Reconciler for NetworkReconciler {
         let Contents::Networks(stay) = &wanted.contents else {
             return Vec::new();
         };
-        let want: BTreeSet<_> = stay.networks.keys().copied().collect();
-        let Some(reach) = &self.reach else {
+        let Some(reach) = self.reach.clone() else {
             let off = |id: &NetworkId| {
                 Trouble::Refused(Problem::new(
                     id,
                     "ZeroTier is switched off here (zerotier.enabled in agent.toml)",
                 ))
             };
-            return want.iter().map(off).collect();
+            return stay.networks.keys().map(off).collect();
         };
-        let have = match observe(reach).await {
-            Ok(have) => have,
+        let joined = match observe(&reach).await {
+            Ok(joined) => joined,
             // Nothing is wanted and nothing of ours is there: no service is needed for that.
-            Err(_) if want.is_empty() && self.managed.current().is_empty() => return Vec::new(),
+            Err(_) if asks_for_nothing(stay) && self.has_nothing() => return Vec::new(),
             Err(error) => return vec![Trouble::InTheWay(Problem::new("zerotier", sentence(&error)))],
         };
-        let plan = plan(&want, &have, &self.managed.current(), &self.allowed);
-        let refuse = |id: NetworkId| {
-            let message = format!(
-                "agent.toml does not let the master put this host on it; add \"{id}\" to networks.allow"
-            );
-            Trouble::Refused(Problem::new(id, message))
-        };
-        let mut troubles: Vec<_> = plan.refused.into_iter().map(refuse).collect();
-        for step in plan.steps {
-            let taken = self.take(reach, step).await;
-            self.changed.notify_one();
-            if let Err(stumble) = taken {
-                let away = matches!(&stumble, Stumble::ZeroTier(error) if error.is_away());
-                let what = sentence(&stumble);
-                troubles.push(Trouble::InTheWay(Problem::new(step.network(), what)));
-                if away {
-                    break;
-                }
-            }
+        // After a ban or a retirement nobody waits for a session.
+        let guarded = !wanted.is_own();
+        let (mut troubles, away) = self.networks(&reach, stay, joined, guarded).await;
+        if !away && let Ok(service) = reach.service() {
+            troubles.extend(self.moons.pass(&service.node(), stay).await);
         }
         troubles
+    }
+
+    /// A step whose end is open is judged when a session is back, or its time is over.
+    async fn woken(&self) {
+        let Some((_, since)) = self.guard.open_step() else {
+            return std::future::pending().await;
+        };
+        tokio::select! {
+            () = self.path.answers_after(since) => {}
+            () = time::sleep_until(since + guard::PATIENCE) => {}
+        }
     }
 }
 
@@ -128,42 +116,322 @@ enum Stumble {
     ZeroTier(#[from] ZeroTierError),
 }
 
-impl Step {
-    fn network(self) -> NetworkId {
+impl Stumble {
+    fn is_away(&self) -> bool {
         match self {
-            Self::Leave(id) | Self::Forget(id) | Self::Join(id) => id,
+            Self::List(_) => false,
+            Self::ZeroTier(error) => error.is_away(),
         }
     }
 }
 
+fn asks_for_nothing(stay: &Stay) -> bool {
+    stay.networks.is_empty() && stay.moons.is_empty() && stay.root_of_moon.is_none()
+}
+
 impl NetworkReconciler {
-    async fn take(&self, reach: &Reach, step: Step) -> Result<(), Stumble> {
+    fn has_nothing(&self) -> bool {
+        self.managed.current().is_empty()
+            && self.moons.managed.current().is_empty()
+            && self.guard.open_step().is_none()
+    }
+
+    /// Returns what is not done, and whether the service went away in between.
+    async fn networks(
+        &mut self,
+        reach: &Reach,
+        stay: &Stay,
+        mut joined: Vec<Joined>,
+        guarded: bool,
+    ) -> (Vec<Trouble>, bool) {
+        let mut troubles = Vec::new();
+        // A disk that takes nothing keeps nobody from being killed.
+        let stumbles = |stumble: &Stumble| Trouble::InTheWay(Problem::new("guard", sentence(stumble)));
+        if let Err(error) = self.remember(&joined).await {
+            troubles.push(stumbles(&error.into()));
+        }
+        match self.settle(reach, stay, guarded).await {
+            Ok(None) => {}
+            Ok(Some(undone)) => {
+                troubles.push(undone);
+                match observe(reach).await {
+                    Ok(anew) => joined = anew,
+                    Err(error) => {
+                        troubles.push(stumbles(&error.into()));
+                        return (troubles, true);
+                    }
+                }
+            }
+            Err(stumble) => {
+                troubles.push(stumbles(&stumble));
+                if stumble.is_away() {
+                    return (troubles, true);
+                }
+            }
+        }
+        let carrier = self.carrier(&joined).filter(|_| guarded);
+        let have: BTreeMap<_, _> = joined
+            .iter()
+            .map(|network| (network.id, join_of(network.settings)))
+            .collect();
+        let managed = self.managed.current();
+        let asked = guard::asked(stay);
+        let failed = self.guard.failed(asked);
+        let have = Have {
+            joined: &have,
+            managed: &managed,
+            carrier,
+            failed: &failed,
+        };
+        let plan = plan(stay, have, &self.allowed, &self.take);
+        self.made.retain(|id, _| stay.networks.contains_key(id));
+        troubles.extend(plan.refused.iter().map(told));
+        let mut no_tun = None;
+        let steps = plan.steps.into_iter().map(|step| (step, false));
+        for (step, cuts) in steps.chain(plan.cut.map(|step| (step, true))) {
+            let before = have.joined.get(&step.network()).copied();
+            let taken = if cuts {
+                self.take_guarded(reach, step, before, asked).await
+            } else {
+                self.take(reach, step).await
+            };
+            self.changed.notify_one();
+            match taken {
+                Ok(()) => troubles.extend(self.remark(step, before, carrier)),
+                Err(stumble) => {
+                    let what = sentence(&stumble);
+                    if matches!(
+                        &stumble,
+                        Stumble::ZeroTier(ZeroTierError::Service(Error::NoTun { .. }))
+                    ) {
+                        no_tun = Some(Problem::new("zerotier", condition::no_tun(&what)));
+                    }
+                    troubles.push(Trouble::InTheWay(Problem::new(step.network(), what)));
+                    if stumble.is_away() {
+                        return (troubles, true);
+                    }
+                }
+            }
+        }
+        self.observed.complain("tun", no_tun.into_iter().collect());
+        self.cut_off.retain(|id| stay.killed.contains(id));
+        let cut_off = |id| {
+            let message = "killed here and left, though the session went over it; `picket-agent rejoin` on the machine joins it again";
+            Problem::new(id, message)
+        };
+        self.observed
+            .complain("kill", self.cut_off.iter().map(cut_off).collect());
+        if let Some((before, _)) = self.guard.open_step() {
+            let message = format!(
+                "this changed the session's own path; it is undone when no session is back within {} s",
+                guard::PATIENCE.as_secs()
+            );
+            troubles.push(Trouble::InTheWay(Problem::new(before.network, message)));
+        }
+        (troubles, false)
+    }
+
+    /// The network that carries the session: the present one, or the last one while there is none, and while a step
+    /// has an end that is open.
+    fn carrier(&self, joined: &[Joined]) -> Option<NetworkId> {
+        match self.path.carrier(joined) {
+            Carrier::Network(id) => Some(id),
+            Carrier::Other if self.guard.open_step().is_none() => None,
+            Carrier::Other | Carrier::Unknown => self.guard.carrier(),
+        }
+    }
+
+    /// Remembers what carries the session, for a restart and for `rejoin`.
+    async fn remember(&mut self, joined: &[Joined]) -> Result<(), FileError> {
+        let network = |id| joined.iter().find(|network| network.id == id);
+        match self.path.carrier(joined) {
+            Carrier::Network(id) => {
+                let held = network(id).map(|network| Held {
+                    network: id,
+                    settings: join_of(network.settings),
+                });
+                self.guard.carries(held).await
+            }
+            // A network that this host was taken off is still what `rejoin` goes by.
+            Carrier::Other if self.guard.carrier().is_some_and(|last| network(last).is_none()) => Ok(()),
+            Carrier::Other if self.guard.open_step().is_none() => self.guard.carries(None).await,
+            Carrier::Other | Carrier::Unknown => Ok(()),
+        }
+    }
+
+    /// Judges a step whose end is open, and says so when it was undone.
+    async fn settle(
+        &mut self,
+        reach: &Reach,
+        stay: &Stay,
+        guarded: bool,
+    ) -> Result<Option<Trouble>, Stumble> {
+        let Some((before, since)) = self.guard.open_step() else {
+            return Ok(None);
+        };
+        let id = before.network;
+        if !guarded || stay.killed.contains(&id) {
+            self.guard.close().await?;
+            return Ok(None);
+        }
+        match guard::judge(since, self.path.said(), Instant::now()) {
+            Verdict::Wait => {}
+            Verdict::Stands => {
+                tracing::info!(network = %id, "a session is back; what changed its path stands");
+                self.guard.close().await?;
+            }
+            Verdict::Undo => {
+                tracing::warn!(network = %id, "no session is back; undoes what cut it off");
+                self.take(reach, Step::Join(id, before.settings)).await?;
+                self.guard.undone().await?;
+                self.changed.notify_one();
+                let message = "no session was back in time, and it is joined again as it was before";
+                return Ok(Some(Trouble::Remark(Problem::new(id, message))));
+            }
+        }
+        Ok(None)
+    }
+
+    async fn take_guarded(
+        &mut self,
+        reach: &Reach,
+        step: Step,
+        before: Option<Join>,
+        asked: Digest,
+    ) -> Result<(), Stumble> {
+        let Some(settings) = before else {
+            return self.take(reach, step).await;
+        };
+        let held = Held {
+            network: step.network(),
+            settings,
+        };
+        tracing::warn!(network = %held.network, "changes the session's own path; undone when no session is back in time");
+        self.guard.begin(held, asked, Instant::now()).await?;
+        match self.take(reach, step).await {
+            Ok(()) => {
+                self.guard.taken(Instant::now());
+                Ok(())
+            }
+            Err(stumble) => {
+                // What may have been done all the same is undone all the same.
+                if matches!(&stumble, Stumble::ZeroTier(error) if error.changed_nothing()) {
+                    self.guard.close().await?;
+                }
+                Err(stumble)
+            }
+        }
+    }
+
+    async fn take(&mut self, reach: &Reach, step: Step) -> Result<(), Stumble> {
         match step {
-            Step::Join(id) => {
+            Step::Join(id, join) => {
                 // Listed first: a crash in between must not leave a network behind that nobody would ever leave.
                 self.managed.add(id).await?;
-                tracing::info!(network = %id, "joins");
-                if let Err(error) = join(reach, id).await {
+                tracing::info!(network = %id, ?join, "joins");
+                if let Err(error) = set(reach, id, join).await {
                     // Nobody is to be taken off a network that somebody joins by hand meanwhile.
                     if error.changed_nothing() {
                         self.managed.remove(id).await?;
                     }
                     return Err(error.into());
                 }
+                self.made.insert(id, join);
             }
-            Step::Leave(id) => {
-                tracing::info!(network = %id, "leaves");
+            Step::Set(id, join) => {
+                tracing::info!(network = %id, ?join, "changes how this host is on a network");
+                set(reach, id, join).await?;
+            }
+            Step::Kill(id) | Step::Leave(id) => {
+                tracing::info!(network = %id, killed = matches!(step, Step::Kill(_)), "leaves");
                 leave(reach, id).await?;
                 self.managed.remove(id).await?;
+                self.made.remove(&id);
             }
             Step::Forget(id) => self.managed.remove(id).await?,
         }
         Ok(())
     }
+
+    /// What is worth a word of a step that went well.
+    fn remark(&mut self, step: Step, before: Option<Join>, carrier: Option<NetworkId>) -> Option<Trouble> {
+        let message = match step {
+            Step::Kill(id) => {
+                if carrier == Some(id) {
+                    self.cut_off.insert(id);
+                }
+                return None;
+            }
+            Step::Set(id, join) => {
+                let ours = self.made.insert(id, join);
+                let before = before.filter(|_| ours == Some(join))?;
+                format!("{} outside Picket, and was set back", difference(join, before))
+            }
+            Step::Leave(_) | Step::Forget(_) | Step::Join(..) => return None,
+        };
+        Some(Trouble::Remark(Problem::new(step.network(), message)))
+    }
 }
 
-async fn join(reach: &Reach, id: NetworkId) -> Result<(), ZeroTierError> {
-    reach.service()?.node().join(id, Settings::default()).await?;
+/// What somebody changed: `allowDNS was set to true`.
+fn difference(from: Join, to: Join) -> String {
+    let each = [
+        ("allowManaged", from.managed, to.managed),
+        ("allowGlobal", from.global, to.global),
+        ("allowDefault", from.default_route, to.default_route),
+        ("allowDNS", from.dns, to.dns),
+    ];
+    let changed = each.into_iter().filter(|(_, from, to)| from != to);
+    let words: Vec<_> = changed
+        .map(|(name, _, to)| format!("{name} was set to {to}"))
+        .collect();
+    words.join(", ")
+}
+
+fn told(refused: &Refused) -> Trouble {
+    let (id, message) = match refused {
+        Refused::Network(id) => (
+            id,
+            format!("agent.toml does not let the master put this host on it; add \"{id}\" to networks.allow"),
+        ),
+        Refused::Take(id, what) => (
+            id,
+            format!("agent.toml does not let it give this machine {}; add \"{what}\" to networks.take", what.means()),
+        ),
+        Refused::ByHand(id) => (
+            id,
+            "killed here, and not left: it was joined by hand, which is not ours to undo. The controller cuts it off; to leave it as well, run `zerotier-cli leave` on the machine".to_owned(),
+        ),
+        Refused::Cuts(id) => (
+            id,
+            "not done again: it cut the session's own path before, no session was back in time, and it was undone. Give this host another way to its master, or wish something else of its networks first".to_owned(),
+        ),
+    };
+    Trouble::Refused(Problem::new(id, message))
+}
+
+/// How a node is on a network, in the words of a document.
+pub(crate) fn join_of(settings: Settings) -> Join {
+    Join {
+        managed: settings.managed,
+        global: settings.global,
+        default_route: settings.default_route,
+        dns: settings.dns,
+    }
+}
+
+/// How a node is to be on a network, in the words of the service.
+pub(crate) fn settings_of(join: Join) -> Settings {
+    Settings {
+        managed: join.managed,
+        global: join.global,
+        default_route: join.default_route,
+        dns: join.dns,
+    }
+}
+
+async fn set(reach: &Reach, id: NetworkId, join: Join) -> Result<(), ZeroTierError> {
+    reach.service()?.node().join(id, settings_of(join)).await?;
     Ok(())
 }
 
@@ -172,87 +440,24 @@ async fn leave(reach: &Reach, id: NetworkId) -> Result<(), ZeroTierError> {
     Ok(())
 }
 
-async fn observe(reach: &Reach) -> Result<BTreeSet<NetworkId>, ZeroTierError> {
-    let networks = reach.service()?.node().networks().await?;
-    Ok(networks.into_iter().map(|network| network.id).collect())
+async fn observe(reach: &Reach) -> Result<Vec<Joined>, ZeroTierError> {
+    Ok(reach.service()?.node().networks().await?)
 }
 
 #[cfg(test)]
 mod tests {
-    use picket_zerotier::NodeId;
-    use proptest::prelude::*;
-
     use super::*;
 
-    fn id(number: u32) -> NetworkId {
-        NetworkId::at(NodeId::new(0x53_50d8_7547).unwrap(), number)
-    }
-
-    fn ids(numbers: &[u32]) -> BTreeSet<NetworkId> {
-        numbers.iter().map(|number| id(*number)).collect()
-    }
-
-    fn some() -> impl Strategy<Value = BTreeSet<NetworkId>> {
-        prop::collection::btree_set((0_u32..8).prop_map(id), 0..8)
-    }
-
-    /// What is joined and what is listed after all steps went well.
-    fn taken(
-        plan: &Plan,
-        mut have: BTreeSet<NetworkId>,
-        mut managed: BTreeSet<NetworkId>,
-    ) -> (BTreeSet<NetworkId>, BTreeSet<NetworkId>) {
-        for step in &plan.steps {
-            match step {
-                Step::Join(id) => {
-                    managed.insert(*id);
-                    have.insert(*id);
-                }
-                Step::Leave(id) => {
-                    have.remove(id);
-                    managed.remove(id);
-                }
-                Step::Forget(id) => drop(managed.remove(id)),
-            }
-        }
-        (have, managed)
-    }
-
     #[test]
-    fn departures_come_before_arrivals() {
-        let plan = plan(&ids(&[2]), &ids(&[1]), &ids(&[1]), &Networks::Any);
-        assert_eq!(plan.steps, [Step::Leave(id(1)), Step::Join(id(2))]);
-    }
-
-    #[test]
-    fn a_network_that_is_not_allowed_is_refused_and_left_when_we_joined_it_before() {
-        let allowed = Networks::Only {
-            networks: vec![id(1)],
-            controllers: Vec::new(),
+    fn what_somebody_changed_is_named_in_the_services_own_words() {
+        let changed = Join {
+            managed: false,
+            dns: true,
+            ..Join::default()
         };
-        let plan = plan(&ids(&[1, 2]), &ids(&[1, 2]), &ids(&[1, 2]), &allowed);
         assert_eq!(
-            (plan.steps, plan.refused),
-            (vec![Step::Leave(id(2))], vec![id(2)])
+            difference(Join::default(), changed),
+            "allowManaged was set to false, allowDNS was set to true"
         );
-    }
-
-    proptest! {
-        #[test]
-        fn a_second_pass_has_nothing_to_do(want in some(), have in some(), managed in some()) {
-            let first = plan(&want, &have, &managed, &Networks::Any);
-            let (have, managed) = taken(&first, have, managed);
-            prop_assert!(want.is_subset(&have));
-            prop_assert_eq!(plan(&want, &have, &managed, &Networks::Any).steps, vec![]);
-        }
-
-        #[test]
-        fn a_network_joined_by_hand_is_left_alone(want in some(), have in some(), managed in some()) {
-            let by_hand: BTreeSet<_> = have.difference(&managed).copied().collect();
-            let first = plan(&want, &have, &managed, &Networks::Any);
-            let (have, managed) = taken(&first, have, managed);
-            prop_assert!(by_hand.is_subset(&have));
-            prop_assert!(by_hand.is_disjoint(&managed));
-        }
     }
 }

@@ -204,7 +204,11 @@ impl Talk {
             authorities: identity.authority_digests(),
             ..hello(&session.machine, clock.now(), session.desired.held())
         };
+        let begun = Instant::now();
         let (streams, welcome) = Streams::open(connected.channel.clone(), hello).await?;
+        session
+            .path
+            .opened(connected.local.map(|local| local.ip()), begun);
         tracing::info!(host = %identity.name, address = %connected.address, master = %welcome.version, "session open");
         let mut skew = Skew::new(welcome.time, clock);
         // What an earlier session complained of is withdrawn when there is nothing.
@@ -336,6 +340,9 @@ impl Talk {
         {
             self.interval = interval;
             self.due = Instant::now() + interval;
+        }
+        if let Some(said) = self.beats.sent_at(ack.sequence) {
+            session.path.answered(said);
         }
         if self.beats.acknowledged(ack) {
             self.soon();

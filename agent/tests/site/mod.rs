@@ -8,6 +8,7 @@
 )]
 
 pub mod master;
+pub mod overlay;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -17,10 +18,11 @@ use picket_agent::{
     deckies::{engine::Engine, fake::FakeEngine},
     enroll::{EnrollError, Enrolled, Tools, enroll},
     machine::Machine,
+    witness::fake::FakeProber,
     zerotier::Reach,
 };
 use picket_clock::Clock;
-use picket_link::{Pipes, Wire};
+use picket_link::{Dial, Pipes, Wire};
 use picket_settings::Settings;
 use picket_zerotier::{NetworkId, NodeId, fake::Lab, service::Service};
 use tokio::{task::JoinHandle, time};
@@ -72,6 +74,9 @@ impl Site {
             wire: self.pipes.wire(([10, 0, 0, number], 40_000).into()),
             clock: self.clock.clone(),
             zerotier: self.lab.service(node),
+            overlay: None,
+            reach: None,
+            prober: FakeProber::default(),
             docker: None,
             running: None,
         }
@@ -108,6 +113,12 @@ pub struct Worker {
     pub wire: Wire,
     pub clock: Clock,
     pub zerotier: Service,
+    /// Its way to the master, when that is no plain wire.
+    pub overlay: Option<Arc<dyn Dial>>,
+    /// How its agent reaches its ZeroTier service, when not in memory.
+    pub reach: Option<Reach>,
+    /// Who answers it.
+    pub prober: FakeProber,
     /// Its Docker Engine.
     pub docker: Option<Arc<FakeEngine>>,
     running: Option<Running>,
@@ -119,7 +130,15 @@ struct Running {
 }
 
 impl Worker {
-    fn config(&self) -> Config {
+    /// Gives it a home of a ZeroTier service, which is empty.
+    pub fn home(&mut self) -> PathBuf {
+        let home = self.state.with_file_name("zerotier");
+        std::fs::create_dir(&home).unwrap();
+        self.settings += &format!("zerotier.home = {home:?}\n");
+        home
+    }
+
+    pub fn config(&self) -> Config {
         let text = format!("state_dir = {:?}\n{}", self.state, self.settings);
         let empty = figment::providers::Serialized::defaults(figment::value::Dict::new());
         let settings = Settings::from_layers(&text, "agent.toml".as_ref(), empty, &[]).unwrap();
@@ -147,10 +166,13 @@ impl Worker {
     }
 
     pub fn start(&mut self) {
+        let plain = || Arc::new(self.wire.clone()) as Arc<dyn Dial>;
+        let in_memory = || Reach::Service(self.zerotier.clone());
         let parts = Parts {
             clock: self.clock.clone(),
-            dial: Arc::new(self.wire.clone()),
-            zerotier: Some(Reach::Service(self.zerotier.clone())),
+            dial: self.overlay.clone().unwrap_or_else(plain),
+            zerotier: Some(self.reach.clone().unwrap_or_else(in_memory)),
+            prober: Arc::new(self.prober.clone()),
             engine: self.docker.clone().map(|engine| engine as Arc<dyn Engine>),
             machine: self.machine(),
         };

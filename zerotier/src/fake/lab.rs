@@ -217,6 +217,12 @@ impl Lab {
         });
     }
 
+    /// Returns whether a node has joined a network, admitted or not.
+    #[must_use]
+    pub fn is_on(&self, network: NetworkId, node: NodeId) -> bool {
+        self.with(node, |machine| machine.networks().any(|(id, _)| id == network))
+    }
+
     /// Returns whether a packet that `a` sends to `b` on a network would arrive, and one back.
     ///
     /// Both must run, be joined and hold credentials that the other has not seen revoked. That follows the credentials
