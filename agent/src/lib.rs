@@ -28,6 +28,7 @@ mod beat;
 mod desired;
 mod managed;
 mod master;
+mod master_time;
 mod moon;
 mod node;
 mod observed;
@@ -41,7 +42,7 @@ mod version;
 use std::{
     collections::{BTreeMap, BTreeSet},
     error::Error,
-    fmt,
+    fmt, fs, io,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -64,12 +65,13 @@ use crate::{
     identity::{IdentityError, IdentityStore},
     machine::Machine,
     managed::Managed,
+    master_time::MasterTime,
     moon::OwnMoon,
     node::LocalNode,
     observed::Observed,
     path::Path,
     reconcile::{
-        members::MemberReconciler,
+        members::{Due, Kept, MemberReconciler},
         networks::{NetworkReconciler, guard::Guard, moons::Moons},
         shard,
     },
@@ -77,7 +79,7 @@ use crate::{
     state::{StateDir, StateError},
     status::{Connection, State},
     witness::{Prober, Witnesses},
-    zerotier::{Known, Reach, Told},
+    zerotier::{Known, Reach, Told, governance::Governance},
 };
 pub use crate::{master::MasterError, session::Farewell, version::VersionError};
 
@@ -159,6 +161,11 @@ pub async fn run(config: Config, parts: Parts, stop: CancellationToken) -> Resul
     let guard = Guard::open(state.guard(), parts.clock.monotonic())?;
     let observed = Observed::new(parts.machine.clone());
     observed.complain("kept documents", problems);
+    let (time, problems) = MasterTime::open(state.time(), parts.clock.clone());
+    observed.complain("kept time", problems);
+    let (kept, problems) = Kept::open(state.governed(), parts.clock.now());
+    observed.complain("kept members", problems);
+    let governance = Governance::new(parts.clock.clone());
     let reports = watch::Sender::new(Reports::new());
     let connection = watch::Sender::new(Connection {
         state: State::Connecting,
@@ -187,6 +194,7 @@ pub async fn run(config: Config, parts: Parts, stop: CancellationToken) -> Resul
             moons: moons.managed.clone(),
             path: path.clone(),
             told: told.clone(),
+            governance: governance.clone(),
         };
         let reading = zerotier::watch(reach, known, observed.clone(), house.stop.clone());
         house.spawn("ZeroTier reader", reading);
@@ -219,7 +227,12 @@ pub async fn run(config: Config, parts: Parts, stop: CancellationToken) -> Resul
     );
     let members = MemberReconciler {
         reach: parts.zerotier.clone(),
+        clock: parts.clock.clone(),
+        time: time.clone(),
+        governance,
+        kept,
         changed,
+        due: Due::Never,
     };
     let (wanted, out, end) = reconcile(Kind::Members);
     house.spawn("reconciler of members", reconcile::run(members, wanted, out, end));
@@ -302,6 +315,7 @@ pub async fn run(config: Config, parts: Parts, stop: CancellationToken) -> Resul
         ),
         machine: parts.machine,
         observed: observed.clone(),
+        time,
         desired,
         reports: reports.subscribe(),
         connection,
@@ -320,7 +334,19 @@ pub async fn run(config: Config, parts: Parts, stop: CancellationToken) -> Resul
     };
     let result = sessions.await;
     house.end().await?;
-    Ok(result?)
+    let farewell = result?;
+    if farewell == Farewell::Retired {
+        // Another master's rules, and its time, have nothing to do with these.
+        for path in [state.governed(), state.time()] {
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    tracing::warn!(%error, path = %path.display(), "could not be removed");
+                }
+                Ok(()) | Err(_) => {}
+            }
+        }
+    }
+    Ok(farewell)
 }
 
 /// The tasks of an agent. One that ends before it is told to ends them all.

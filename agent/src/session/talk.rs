@@ -204,11 +204,12 @@ impl Talk {
             authorities: identity.authority_digests(),
             ..hello(&session.machine, clock.now(), session.desired.held())
         };
-        let begun = Instant::now();
+        let (begun, asked) = (Instant::now(), clock.boot());
         let (streams, welcome) = Streams::open(connected.channel.clone(), hello).await?;
         session
             .path
             .opened(connected.local.map(|local| local.ip()), begun);
+        session.time.said(welcome.time, asked).await;
         tracing::info!(host = %identity.name, address = %connected.address, master = %welcome.version, "session open");
         let mut skew = Skew::new(welcome.time, clock);
         // What an earlier session complained of is withdrawn when there is nothing.
