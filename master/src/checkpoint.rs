@@ -13,7 +13,7 @@ use picket_proto::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{desk::Desk, liveness::Presence, observed::Taken};
+use crate::{desk::Desk, kill::progress::Saved, liveness::Presence, observed::Taken};
 
 /// How often it is written.
 pub const EVERY: std::time::Duration = std::time::Duration::from_secs(60);
@@ -23,6 +23,9 @@ const LONGEST: u64 = 1 << 30;
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Checkpoint {
     hosts: Vec<Host>,
+    /// What was proven of kills.
+    #[serde(default)]
+    kills: Vec<Saved>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -61,6 +64,7 @@ pub async fn write(desk: &Desk, data_dir: &Path) -> Result<(), FileError> {
     };
     let checkpoint = Checkpoint {
         hosts: desk.observed.all().into_iter().map(host).collect(),
+        kills: desk.kills.save(),
     };
     let path = path(data_dir);
     let task = tokio::task::spawn_blocking(move || {
@@ -81,6 +85,7 @@ pub fn read(desk: &Desk, data_dir: &Path) {
         tracing::warn!("the checkpoint of soft state makes no sense and is passed over; hosts report again");
         return;
     };
+    desk.kills.restore(checkpoint.kills);
     let now = desk.clock.monotonic();
     for host in checkpoint.hosts {
         let known = desk.views.read().roster.host(host.id).is_some();

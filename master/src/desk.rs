@@ -14,6 +14,7 @@ use picket_proto::{
     session::{Leave, LeaveReason},
 };
 
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -21,6 +22,7 @@ use crate::{
     ca::work::Work,
     event::{Events, Severity},
     gate::{self, Calls},
+    kill::progress::Kills,
     liveness::{Liveness, Presence, Transition},
     metrics::Metrics,
     node::Nodes,
@@ -75,6 +77,10 @@ pub struct Desk {
     pub beat_interval: std::time::Duration,
     /// Nodes that wait for an operator.
     pub nodes: Nodes,
+    /// How far kills have come.
+    pub kills: Kills,
+    /// Wakes whoever looks at everything that hosts said and that was decided: something of it changed.
+    pub news: watch::Sender<()>,
     pub(crate) liveness: Mutex<Liveness>,
     /// Held over a decision that depends on more records than a commit's guards name, from the look to the commit.
     pub(crate) turn: tokio::sync::Mutex<()>,
@@ -281,6 +287,7 @@ impl Desk {
             }
         }
         self.sessions.nudge(&affected.hosts);
+        self.news.send_replace(());
         for operator in &affected.operators {
             self.calls.hold_to(operator, gate::role(self, operator));
         }

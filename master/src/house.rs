@@ -27,15 +27,15 @@ use picket_proto::{
     },
 };
 use rustls::ServerConfig;
-use tokio::{task::JoinSet, time};
+use tokio::{sync::watch, task::JoinSet, time};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{Request, Status, service::interceptor::InterceptedService, transport::Server};
 
 use crate::{
     admin::{
         audit::AuditTrail, ca::Cas, clock::Clocks, deckies::Deckies, deployments::Deployments,
-        devices::Devices, events::EventStreams, hosts::Hosts, kills::Kills, members::Members, moons::Moons,
-        networks::Networks, operators::Operators,
+        devices::Devices, events::EventStreams, hosts::Hosts, kills::KillSwitch, members::Members,
+        moons::Moons, networks::Networks, operators::Operators,
     },
     agents::Agents,
     audit,
@@ -48,11 +48,12 @@ use crate::{
     desk::Desk,
     event::{EventError, Events, Severity},
     gate::{Calls, GateLayer},
+    kill::progress::{self, Kills},
     listen::{Door, Name, Refusals, admit},
     liveness::{Liveness, SCAN_EVERY},
     local,
     metrics::Metrics,
-    monitor,
+    monitor, moon,
     node::Nodes,
     observed::Observed,
     record::{MasterRecord, Record as _, RecordError, key},
@@ -225,6 +226,8 @@ async fn serve(
         beat_interval: config.beat_interval,
         observed: Observed::default(),
         nodes: Nodes::default(),
+        kills: Kills::default(),
+        news: watch::Sender::new(()),
         pace: Pace::default(),
         sessions: Arc::new(Sessions::default()),
         calls: Arc::new(Calls::default()),
@@ -273,6 +276,8 @@ async fn serve(
     );
     house.keep("audit", audit::keep(Arc::clone(&desk), house.stop.clone()));
     house.keep("signer", watch_signer(Arc::clone(&desk), house.stop.clone()));
+    house.keep("kills", progress::follow(Arc::clone(&desk), house.stop.clone()));
+    house.keep("moons", moon::follow(Arc::clone(&desk), house.stop.clone()));
     house.keep("ca", work::tend(Arc::clone(&desk), house.stop.clone()));
     house.keep(
         "monitor",
@@ -561,7 +566,7 @@ fn serve_admin(
             desk: Arc::clone(&desk),
             stop: stop.clone(),
         };
-        let kills = Kills {
+        let kills = KillSwitch {
             desk: Arc::clone(&desk),
             stop: stop.clone(),
         };

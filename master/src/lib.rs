@@ -21,12 +21,14 @@ pub mod event;
 pub mod expired;
 pub mod gate;
 pub mod init;
+pub mod kill;
 pub mod listen;
 pub mod liveness;
 pub mod local;
 pub mod membership;
 pub mod metrics;
 pub mod monitor;
+pub mod moon;
 pub mod networks;
 pub mod node;
 pub mod observed;
@@ -44,6 +46,7 @@ pub mod store;
 pub mod time;
 pub mod views;
 
+mod ban;
 mod house;
 mod spent;
 

@@ -295,7 +295,31 @@ impl Networks {
 
     /// The kill that covers a node on a network, the widest first.
     fn kill_over(&self, roster: &Roster, network: NetworkId, node: NodeId) -> Option<&KillRecord> {
-        let covers = |kill: &&Kept<KillRecord>| match &kill.record.scope {
+        let covering = self.kills_over(roster, network, node).map(|kill| &kill.record);
+        covering.max_by(|a, b| a.scope.cmp(&b.scope).then(b.at.cmp(&a.at)))
+    }
+
+    fn kills_over(
+        &self,
+        roster: &Roster,
+        network: NetworkId,
+        node: NodeId,
+    ) -> impl Iterator<Item = &Kept<KillRecord>> {
+        let holding = self.kills.values().filter(|kill| kill.record.lifted.is_none());
+        holding.filter(move |kill| self.covers(roster, &kill.record.scope, network, node))
+    }
+
+    /// Since when everybody who is told is told that a node is killed on a network; none when it is not.
+    #[must_use]
+    pub fn killed_since(&self, roster: &Roster, network: NetworkId, node: NodeId) -> Option<Revision> {
+        let covering = self.kills_over(roster, network, node);
+        covering.map(|kill| kill.revision).min()
+    }
+
+    /// Whether a kill of this scope is about a node on a network.
+    #[must_use]
+    pub fn covers(&self, roster: &Roster, scope: &KillScope, network: NetworkId, node: NodeId) -> bool {
+        match scope {
             KillScope::All => true,
             KillScope::Network(id) => *id == network,
             KillScope::Node(id) => *id == node,
@@ -304,10 +328,17 @@ impl Networks {
                 .devices
                 .get(&node)
                 .is_some_and(|device| device.record.owner == *owner),
+        }
+    }
+
+    /// Whether a kill that holds may be about somebody on a network.
+    fn has_kill(&self, network: NetworkId) -> bool {
+        let about = |kill: &Kept<KillRecord>| match &kill.record.scope {
+            KillScope::Network(id) => *id == network,
+            KillScope::All | KillScope::Node(_) | KillScope::Host(_) | KillScope::Owner(_) => true,
         };
-        let holding = self.kills.values().filter(|kill| kill.record.lifted.is_none());
-        let covering = holding.filter(covers).map(|kill| &kill.record);
-        covering.max_by(|a, b| a.scope.cmp(&b.scope).then(b.at.cmp(&a.at)))
+        let mut holding = self.kills.values().filter(|kill| kill.record.lifted.is_none());
+        holding.any(about)
     }
 
     /// What is known of a node on a network; none when the network is not watched.
@@ -350,9 +381,18 @@ impl Networks {
             .filter(move |network| network.record.controller == governor && network.record.is_governed())
     }
 
-    /// A network as its controller is to have it.
+    /// A network as its controller is to have it. Of one that is observed only those who are killed are governed: its
+    /// settings and its other members stay as they are.
     #[must_use]
     pub fn governed(&self, record: &NetworkRecord) -> Governed {
+        let closed = self.closed(record.id).is_some();
+        if record.mode == NetworkMode::Observe {
+            return Governed {
+                closed,
+                resumed: record.resumed,
+                ..Governed::default()
+            };
+        }
         let presence = match (record.mode, record.made) {
             (NetworkMode::Deleting, _) => Presence::Deleted,
             (_, true) => Presence::Made,
@@ -361,7 +401,7 @@ impl Networks {
         Governed {
             presence,
             unknown: record.unknown,
-            closed: self.closed(record.id).is_some(),
+            closed,
             settings: record.settings.clone(),
             resumed: record.resumed,
         }
@@ -387,10 +427,15 @@ impl Networks {
             let id = network.record.id;
             let whole = self.whole.of(id).max(self.everything);
             newest = newest.max(whole);
-            if !network.record.is_governed() {
+            let everybody = network.record.is_governed();
+            // An order to cut somebody off is carried out on a network that is only watched, too.
+            let killed_only = network.record.mode == NetworkMode::Observe;
+            if !everybody && !killed_only {
                 continue;
             }
-            members.networks.insert(id, self.governed(&network.record));
+            if everybody || self.has_kill(id) {
+                members.networks.insert(id, self.governed(&network.record));
+            }
             let pairs = self.pairs.since(since).filter(|(_, (network, _))| *network == id);
             let changed = pairs.map(|(_, (_, node))| node);
             let mut nodes: BTreeSet<_> = changed
@@ -401,8 +446,11 @@ impl Networks {
             }
             for node in nodes {
                 newest = newest.max(self.pairs.of((id, node))).max(self.nodes.of(node));
-                match self.facts(roster, id, node).and_then(|facts| rule(&facts, now)) {
+                let facts = self.facts(roster, id, node);
+                let facts = facts.filter(|facts| everybody || facts.kill.is_some());
+                match facts.and_then(|facts| rule(&facts, now)) {
                     Some(rule) => drop(members.rules.insert((id, node), rule)),
+                    None if since == Revision(0) => {}
                     None => drop(members.lifted.insert((id, node))),
                 }
             }

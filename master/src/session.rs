@@ -148,6 +148,7 @@ pub async fn serve(
         return;
     }
     desk.metrics.sessions.increment(1);
+    desk.news.send_replace(());
     let seen = desk.observed.of(host);
     seen.connected(caller.peer.address, &hello.machine_id);
     seen.skewed(hello.time.duration_since(desk.now()));
@@ -175,6 +176,7 @@ pub async fn serve(
     };
     // The seat is free before the last message is out, so that a newcomer is not taken for a second machine.
     drop(seat);
+    desk.news.send_replace(());
     desk.metrics.sessions.decrement(1);
     match end {
         End::Gone => {}
@@ -506,6 +508,7 @@ impl Session {
                         self.complain(kind, &skipped.told);
                     }
                     claims |= kind == SectionKind::ZeroTier;
+                    desk.news.send_replace(());
                 }
                 Taken::Nonsense(error) => {
                     desk.metrics.skipped.increment(1);
@@ -558,7 +561,11 @@ impl Session {
             .first()
             .map(ToString::to_string)
             .unwrap_or_default();
-        if !self.seen.outcome(outcome) || !self.seen.may_tell(desk.clock.monotonic()) {
+        if !self.seen.outcome(outcome) {
+            return;
+        }
+        desk.news.send_replace(());
+        if !self.seen.may_tell(desk.clock.monotonic()) {
             return;
         }
         let name = desk.name_of(self.host);

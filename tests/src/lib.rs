@@ -34,7 +34,8 @@ pub use crate::{
     site::{Branch, GRACE, Site},
 };
 pub use picket_proto::wire::admin::{
-    DeckyState, HostNodeStanding, HostState, MemberDecision, MemberObservation, NetworkMode, OperatorRole,
+    DeckyState, HostNodeStanding, HostState, Kill, KillScope, MemberDecision, MemberObservation, Moon,
+    NetworkMode, OperatorRole, Proof, ProofState,
 };
 
 /// An error and its causes in one line, for the message of a story that fails.

@@ -6,7 +6,9 @@ mod clock;
 mod deployments;
 mod events;
 mod hosts;
+mod kills;
 mod metrics;
+mod moons;
 mod networks;
 mod nodes;
 mod operators;
@@ -15,6 +17,7 @@ mod store;
 pub use self::{
     audit::intact,
     deployments::Branch,
+    kills::{KillWatch, killed},
     operators::{change_role, revoke},
 };
 
