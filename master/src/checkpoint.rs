@@ -13,7 +13,9 @@ use picket_proto::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{central::Kept, desk::Desk, liveness::Presence, network_watch::Told, observed::Taken};
+use crate::{
+    central::Kept, desk::Desk, kill::progress::Saved, liveness::Presence, network_watch::Told, observed::Taken,
+};
 
 /// How often it is written.
 pub const EVERY: std::time::Duration = std::time::Duration::from_secs(60);
@@ -26,6 +28,9 @@ struct Checkpoint {
     /// What is kept of ZeroTier Central.
     #[serde(default)]
     central: Kept,
+    /// What was proven of kills.
+    #[serde(default)]
+    kills: Vec<Saved>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -69,6 +74,7 @@ pub async fn write(desk: &Desk, data_dir: &Path) -> Result<(), FileError> {
     let checkpoint = Checkpoint {
         hosts: desk.observed.all().into_iter().map(host).collect(),
         central: desk.central.kept(),
+        kills: desk.kills.save(),
     };
     let path = path(data_dir);
     let task = tokio::task::spawn_blocking(move || {
@@ -89,6 +95,7 @@ pub fn read(desk: &Desk, data_dir: &Path) {
         tracing::warn!("the checkpoint of soft state makes no sense and is passed over; hosts report again");
         return;
     };
+    desk.kills.restore(checkpoint.kills);
     let now = desk.clock.monotonic();
     desk.central.take_up(checkpoint.central);
     for host in checkpoint.hosts {

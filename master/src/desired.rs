@@ -3,7 +3,7 @@
 //! A document's generation is the revision of the newest record it depends on: it only goes up, it is the same after a
 //! restart, and what changed since a generation is what has a newer revision.
 
-mod stay;
+pub(crate) mod stay;
 
 use bytes::Bytes;
 use jiff::Timestamp;

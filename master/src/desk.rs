@@ -14,6 +14,7 @@ use picket_proto::{
     session::{Leave, LeaveReason},
 };
 
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -22,6 +23,7 @@ use crate::{
     central::Central,
     event::{Events, Severity},
     gate::{self, Calls},
+    kill::progress::Kills,
     liveness::{Liveness, Presence, Transition},
     metrics::Metrics,
     network_watch::Watchers,
@@ -83,6 +85,10 @@ pub struct Desk {
     pub central: Central,
     /// Controllers that are to be looked at.
     pub watchers: Watchers,
+    /// How far kills have come.
+    pub kills: Kills,
+    /// Wakes whoever looks at everything that hosts said and that was decided: something of it changed.
+    pub news: watch::Sender<()>,
     pub(crate) liveness: Mutex<Liveness>,
     /// Held over a decision that depends on more records than a commit's guards name, from the look to the commit.
     pub(crate) turn: tokio::sync::Mutex<()>,
@@ -295,6 +301,7 @@ impl Desk {
                 self.central.nudge();
             }
         }
+        self.news.send_replace(());
         for operator in &affected.operators {
             self.calls.hold_to(operator, gate::role(self, operator));
         }

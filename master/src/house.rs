@@ -28,15 +28,15 @@ use picket_proto::{
 };
 use picket_zerotier::dial::Dial;
 use rustls::ServerConfig;
-use tokio::{task::JoinSet, time};
+use tokio::{sync::watch, task::JoinSet, time};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{Request, Status, service::interceptor::InterceptedService, transport::Server};
 
 use crate::{
     admin::{
         audit::AuditTrail, ca::Cas, clock::Clocks, deckies::Deckies, deployments::Deployments,
-        devices::Devices, events::EventStreams, hosts::Hosts, kills::Kills, members::Members, moons::Moons,
-        networks::Networks, operators::Operators,
+        devices::Devices, events::EventStreams, hosts::Hosts, kills::KillSwitch, members::Members,
+        moons::Moons, networks::Networks, operators::Operators,
     },
     agents::Agents,
     audit,
@@ -50,11 +50,12 @@ use crate::{
     desk::Desk,
     event::{EventError, Events, Severity},
     gate::{Calls, GateLayer},
+    kill::progress::{self, Kills},
     listen::{Door, Name, Refusals, admit},
     liveness::{Liveness, SCAN_EVERY},
     local,
     metrics::Metrics,
-    monitor,
+    monitor, moon,
     network_watch::{self, Watchers},
     node::Nodes,
     observed::Observed,
@@ -232,6 +233,8 @@ async fn serve(
         nodes: Nodes::default(),
         central: Central::new(config.central.clone(), doors.central.clone()),
         watchers: Watchers::default(),
+        kills: Kills::default(),
+        news: watch::Sender::new(()),
         pace: Pace::default(),
         device_pace: Pace::default(),
         sessions: Arc::new(Sessions::default()),
@@ -286,6 +289,8 @@ async fn serve(
         network_watch::tend(Arc::clone(&desk), house.stop.clone()),
     );
     house.keep("signer", watch_signer(Arc::clone(&desk), house.stop.clone()));
+    house.keep("kills", progress::follow(Arc::clone(&desk), house.stop.clone()));
+    house.keep("moons", moon::follow(Arc::clone(&desk), house.stop.clone()));
     house.keep("ca", work::tend(Arc::clone(&desk), house.stop.clone()));
     house.keep(
         "monitor",
@@ -574,7 +579,7 @@ fn serve_admin(
             desk: Arc::clone(&desk),
             stop: stop.clone(),
         };
-        let kills = Kills {
+        let kills = KillSwitch {
             desk: Arc::clone(&desk),
             stop: stop.clone(),
         };

@@ -24,12 +24,14 @@ pub mod event;
 pub mod expired;
 pub mod gate;
 pub mod init;
+pub mod kill;
 pub mod listen;
 pub mod liveness;
 pub mod local;
 pub mod membership;
 pub mod metrics;
 pub mod monitor;
+pub mod moon;
 pub mod network_plan;
 pub mod network_watch;
 pub mod networks;
@@ -49,6 +51,7 @@ pub mod store;
 pub mod time;
 pub mod views;
 
+mod ban;
 mod house;
 mod spent;
 

@@ -294,26 +294,59 @@ impl Networks {
 
     /// The kill that covers a node on a network, the widest first.
     fn kill_over(&self, roster: &Roster, network: NetworkId, node: NodeId) -> Option<&KillRecord> {
-        if self.holding.is_empty() {
-            return None;
-        }
+        self.kills_over(roster, network, node)
+            .next()
+            .map(|kill| &kill.record)
+    }
+
+    /// The kills that cover a node on a network, the widest first.
+    fn kills_over(
+        &self,
+        roster: &Roster,
+        network: NetworkId,
+        node: NodeId,
+    ) -> impl Iterator<Item = &Kept<KillRecord>> {
+        // Most of the time nobody is killed, and everybody is decided of.
+        let scopes = if self.holding.is_empty() {
+            Vec::new()
+        } else {
+            self.scopes_over(roster, network, node)
+        };
+        scopes.into_iter().filter_map(|scope| self.kill_of(&scope))
+    }
+
+    fn scopes_over(&self, roster: &Roster, network: NetworkId, node: NodeId) -> Vec<KillScope> {
         let hosts = [
             roster.of_node(node),
             roster.formerly(node),
             roster.retired_with(node).map(|(host, _)| host),
         ];
-        let hosts = hosts
-            .into_iter()
-            .flatten()
-            .map(|host| KillScope::Host(host.record.id));
-        let owner = self
-            .devices
-            .get(&node)
-            .map(|device| KillScope::Owner(device.record.owner.clone()));
-        let scopes = [KillScope::All, KillScope::Network(network)].into_iter();
-        let mut scopes = scopes.chain(owner).chain(hosts).chain([KillScope::Node(node)]);
-        let kill = scopes.find_map(|scope| self.kill_of(&scope))?;
-        Some(&kill.record)
+        let hosts = hosts.into_iter().flatten().map(|host| KillScope::Host(host.record.id));
+        let device = self.devices.get(&node);
+        let owner = device.map(|device| KillScope::Owner(device.record.owner.clone()));
+        let whole = [KillScope::All, KillScope::Network(network)].into_iter();
+        whole.chain(owner).chain(hosts).chain([KillScope::Node(node)]).collect()
+    }
+
+    /// Since when everybody who is told is told that a node is killed on a network; none when it is not.
+    #[must_use]
+    pub fn killed_since(&self, roster: &Roster, network: NetworkId, node: NodeId) -> Option<Revision> {
+        let covering = self.kills_over(roster, network, node);
+        covering.map(|kill| kill.revision).min()
+    }
+
+    /// Whether a kill of this scope is about a node on a network.
+    #[must_use]
+    pub fn covers(&self, roster: &Roster, scope: &KillScope, network: NetworkId, node: NodeId) -> bool {
+        self.scopes_over(roster, network, node).contains(scope)
+    }
+
+    /// Whether a kill that holds may be about somebody on a network.
+    fn has_kill(&self, network: NetworkId) -> bool {
+        self.holding.keys().any(|scope| match scope {
+            KillScope::Network(id) => *id == network,
+            KillScope::All | KillScope::Node(_) | KillScope::Host(_) | KillScope::Owner(_) => true,
+        })
     }
 
     /// What is known of a node on a network; none when the network is not watched.
@@ -356,9 +389,18 @@ impl Networks {
             .filter(move |network| network.record.controller == governor && network.record.is_governed())
     }
 
-    /// A network as its controller is to have it.
+    /// A network as its controller is to have it. Of one that is observed only those who are killed are governed: its
+    /// settings and its other members stay as they are.
     #[must_use]
     pub fn governed(&self, record: &NetworkRecord) -> Governed {
+        let closed = self.closed(record.id).is_some();
+        if record.mode == NetworkMode::Observe {
+            return Governed {
+                closed,
+                resumed: record.resumed,
+                ..Governed::default()
+            };
+        }
         let presence = match (record.mode, record.made) {
             (NetworkMode::Deleting, _) => Presence::Deleted,
             // Central chooses ids itself, so that one it has lost cannot be made again.
@@ -368,7 +410,7 @@ impl Networks {
         Governed {
             presence,
             unknown: record.unknown,
-            closed: self.closed(record.id).is_some(),
+            closed,
             settings: record.settings.clone(),
             resumed: record.resumed,
         }
@@ -394,10 +436,15 @@ impl Networks {
             let id = network.record.id;
             let whole = self.whole.of(id).max(self.everything);
             newest = newest.max(whole);
-            if !network.record.is_governed() {
+            let everybody = network.record.is_governed();
+            // An order to cut somebody off is carried out on a network that is only watched, too.
+            let killed_only = network.record.mode == NetworkMode::Observe;
+            if !everybody && !killed_only {
                 continue;
             }
-            members.networks.insert(id, self.governed(&network.record));
+            if everybody || self.has_kill(id) {
+                members.networks.insert(id, self.governed(&network.record));
+            }
             let pairs = self.pairs.since(since).filter(|(_, (network, _))| *network == id);
             let changed = pairs.map(|(_, (_, node))| node);
             let mut nodes: BTreeSet<_> = changed
@@ -408,8 +455,11 @@ impl Networks {
             }
             for node in nodes {
                 newest = newest.max(self.pairs.of((id, node))).max(self.nodes.of(node));
-                match self.facts(roster, id, node).and_then(|facts| rule(&facts, now)) {
+                let facts = self.facts(roster, id, node);
+                let facts = facts.filter(|facts| everybody || facts.kill.is_some());
+                match facts.and_then(|facts| rule(&facts, now)) {
                     Some(rule) => drop(members.rules.insert((id, node), rule)),
+                    None if since == Revision(0) => {}
                     None => drop(members.lifted.insert((id, node))),
                 }
             }

@@ -452,6 +452,14 @@ impl Seen {
             .map(|read| read.status)
     }
 
+    /// The digest of a section's body; what is read of one need not be read again while it is the same.
+    #[must_use]
+    pub fn digest(&self, kind: SectionKind) -> Option<Digest> {
+        self.inner().sections[slot(kind)]
+            .as_ref()
+            .map(|(digest, _)| *digest)
+    }
+
     /// A section's body.
     #[must_use]
     pub fn body(&self, kind: SectionKind) -> Option<Bytes> {

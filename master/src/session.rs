@@ -148,6 +148,7 @@ pub async fn serve(
         return;
     }
     desk.metrics.sessions.increment(1);
+    desk.news.send_replace(());
     let seen = desk.observed.of(host);
     seen.connected(caller.peer.address, &hello.machine_id);
     seen.skewed(hello.time.duration_since(desk.now()));
@@ -175,6 +176,7 @@ pub async fn serve(
     };
     // The seat is free before the last message is out, so that a newcomer is not taken for a second machine.
     drop(seat);
+    desk.news.send_replace(());
     desk.metrics.sessions.decrement(1);
     match end {
         End::Gone => {}
@@ -509,6 +511,7 @@ impl Session {
                     if kind == SectionKind::Controller {
                         desk.watchers.note(Governor::Host(self.host));
                     }
+                    desk.news.send_replace(());
                 }
                 Taken::Nonsense(error) => {
                     desk.metrics.skipped.increment(1);
@@ -564,6 +567,9 @@ impl Session {
         let differs = self.seen.outcome(outcome);
         if differs && kind == Kind::Members {
             desk.watchers.note(Governor::Host(self.host));
+        }
+        if differs {
+            desk.news.send_replace(());
         }
         if !differs || !self.seen.may_tell(desk.clock.monotonic()) {
             return;

@@ -37,7 +37,8 @@ pub use crate::{
     transit::Transit,
 };
 pub use picket_proto::wire::admin::{
-    DeckyState, HostNodeStanding, HostState, MemberDecision, MemberObservation, NetworkMode, OperatorRole,
+    DeckyState, HostNodeStanding, HostState, Kill, KillScope, MemberDecision, MemberObservation, Moon,
+    NetworkMode, OperatorRole, Proof, ProofState,
 };
 
 /// An error and its causes in one line, for the message of a story that fails.

@@ -7,7 +7,9 @@ mod deployments;
 mod events;
 mod governing;
 mod hosts;
+mod kills;
 mod metrics;
+mod moons;
 mod networks;
 mod nodes;
 mod operators;
@@ -17,6 +19,7 @@ pub use self::{
     audit::intact,
     deployments::Branch,
     governing::{members_by_label, naming},
+    kills::{KillWatch, killed},
     operators::{change_role, revoke},
 };
 

@@ -23,6 +23,7 @@ use super::{
     host_nodes, name, reason,
 };
 use crate::{
+    ban,
     caller::operator,
     desk::Desk,
     event::Severity,
@@ -222,24 +223,13 @@ impl HostService for Hosts {
         let id = self.0.host_named(&name)?;
         let had_session = self.0.sessions.has(id);
         let at = self.0.now();
-        let ban = |host: &mut HostRecord| {
-            let active = host.standing == HostStanding::Active;
-            if active {
-                host.standing = HostStanding::Banned {
-                    at,
-                    reason: reason.clone(),
-                };
-            }
-            Ok(active)
-        };
+        let change = |host: &mut HostRecord| Ok(ban::ban(host, at, &reason));
         let (_, changed) = self
             .0
-            .change_host(id, actor.does("host.ban", &name, &reason), ban)
+            .change_host(id, actor.does("host.ban", &name, &reason), change)
             .await?;
         if changed {
-            let message = format!("banned by {}: {reason}", actor.name());
-            self.0
-                .say(Severity::Alert, "host.banned", name.as_str(), &message);
+            ban::say_banned(&self.0, name.as_str(), actor.name(), &reason);
         }
         Ok(Response::new(BanHostResponse {
             host: Some(shown(&self.0, id)?),
@@ -256,21 +246,13 @@ impl HostService for Hosts {
         let (name, reason) = (name("name", &asked.name)?, reason(&asked.reason)?);
         let id = self.0.host_named(&name)?;
         self.0.may_approve()?;
-        let unban = |host: &mut HostRecord| {
-            let banned = matches!(host.standing, HostStanding::Banned { .. });
-            if banned {
-                host.standing = HostStanding::Active;
-            }
-            Ok(banned)
-        };
+        let change = |host: &mut HostRecord| Ok(ban::unban(host));
         let (_, changed) = self
             .0
-            .change_host(id, actor.does("host.unban", &name, &reason), unban)
+            .change_host(id, actor.does("host.unban", &name, &reason), change)
             .await?;
         if changed {
-            let message = format!("unbanned by {}: {reason}", actor.name());
-            self.0
-                .say(Severity::Notice, "host.unbanned", name.as_str(), &message);
+            ban::say_unbanned(&self.0, name.as_str(), actor.name(), &reason);
         }
         Ok(Response::new(UnbanHostResponse {
             host: Some(shown(&self.0, id)?),

@@ -43,22 +43,20 @@ pub(super) fn of(state: &State, host: &HostRecord, now: Timestamp) -> Stay {
     if !believed || host.standing != HostStanding::Active {
         return stay;
     }
-    let enforced = state
-        .networks
-        .networks()
-        .filter(|network| network.record.mode == NetworkMode::Enforce);
-    for network in enforced {
+    for network in state.networks.networks() {
         let id = network.record.id;
+        let enforced = network.record.mode == NetworkMode::Enforce;
         match state.networks.decide(&state.roster, id, node, now) {
-            Decision::Authorized { .. } => {
+            Decision::Authorized { .. } if enforced => {
                 stay.networks.insert(id, network.record.join);
                 if network.record.witnesses {
                     stay.witnessed
                         .extend(witnessed_by(state, &network.record, node, now));
                 }
             }
+            // A network that is only watched is left too: somebody asked for just that.
             Decision::Denied(Because::Killed { .. }) => drop(stay.killed.insert(id)),
-            Decision::Denied(_) | Decision::Unknown => {}
+            Decision::Authorized { .. } | Decision::Denied(_) | Decision::Unknown => {}
         }
     }
     while stay.witnessed.len() > MOST_WITNESSED {
@@ -121,11 +119,7 @@ fn witnessed_by(state: &State, network: &NetworkRecord, witness: NodeId, now: Ti
         }
     }
     let sees = |(node, killed): (NodeId, bool)| {
-        let next = members
-            .range(node..)
-            .chain(members.range(..node))
-            .filter(|other| **other != node);
-        if !next.take(WITNESSES).any(|next| *next == witness) {
+        if !next_to(&members, node).any(|next| next == witness) {
             return None;
         }
         Some(Witnessed {
@@ -136,6 +130,35 @@ fn witnessed_by(state: &State, network: &NetworkRecord, witness: NodeId, now: Ti
         })
     };
     subjects.into_iter().filter_map(sees).collect()
+}
+
+/// Those of `members` who witness a node.
+fn next_to(members: &BTreeSet<NodeId>, node: NodeId) -> impl Iterator<Item = NodeId> {
+    let next = members.range(node..).chain(members.range(..node));
+    next.copied().filter(move |other| *other != node).take(WITNESSES)
+}
+
+/// The hosts that are told to witness who is killed on a network.
+#[derive(Debug, Default)]
+pub(crate) struct Witnesses(BTreeSet<NodeId>);
+
+impl Witnesses {
+    /// Of a network.
+    pub(crate) fn on(state: &State, network: &NetworkRecord, now: Timestamp) -> Self {
+        let nobody =
+            !network.witnesses || network.mode != NetworkMode::Enforce || state.roster.len() > MOST_HOSTS;
+        if nobody {
+            return Self::default();
+        }
+        let nodes = state.roster.hosts().filter_map(|host| host.record.node);
+        let decide = |node: &NodeId| state.networks.decide(&state.roster, network.id, *node, now);
+        Self(nodes.filter(|node| decide(node).authorizes()).collect())
+    }
+
+    /// Whose word counts for a node.
+    pub(crate) fn of(&self, node: NodeId) -> impl Iterator<Item = NodeId> {
+        next_to(&self.0, node)
+    }
 }
 
 /// An address of a member that follows from what is managed; none when the controller chooses it.
