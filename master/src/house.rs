@@ -47,6 +47,7 @@ use crate::{
     descriptors,
     desk::Desk,
     event::{EventError, Events, Severity},
+    expiry,
     gate::{Calls, GateLayer},
     listen::{Door, Name, Refusals, admit},
     liveness::{Liveness, SCAN_EVERY},
@@ -271,6 +272,7 @@ async fn serve(
         "refusals",
         report_refusals(Arc::clone(&desk), Arc::clone(&refusals), house.stop.clone()),
     );
+    house.keep("expiry", expiry::tend(Arc::clone(&desk), house.stop.clone()));
     house.keep("audit", audit::keep(Arc::clone(&desk), house.stop.clone()));
     house.keep("signer", watch_signer(Arc::clone(&desk), house.stop.clone()));
     house.keep("ca", work::tend(Arc::clone(&desk), house.stop.clone()));

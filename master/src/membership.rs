@@ -190,10 +190,10 @@ pub fn authorized(facts: &Facts<'_>, now: Timestamp) -> Decision {
     if let Some(because) = forbidden(facts) {
         return Decision::Denied(because);
     }
-    // What was granted before a host retired ended with it, whoever runs the node since.
-    let outlived = |at: Timestamp| facts.retired.is_none_or(|(_, retired)| at > retired);
-    let grant = facts.grant.filter(|grant| outlived(grant.at));
-    let activation = facts.activation.filter(|activation| outlived(activation.at));
+    let grant = holding(facts);
+    let activation = facts
+        .activation
+        .filter(|activation| outlived(facts, activation.at));
     let may_activate = grant.is_some_and(|grant| grant.admitted);
     let running = activation
         .filter(|_| may_activate)
@@ -255,8 +255,20 @@ pub fn authorized(facts: &Facts<'_>, now: Timestamp) -> Decision {
     })
 }
 
+/// What was decided of the node, as far as that counts.
+#[must_use]
+pub fn holding<'a>(facts: &Facts<'a>) -> Option<&'a GrantRecord> {
+    facts.grant.filter(|grant| outlived(facts, grant.at))
+}
+
+/// What was granted before a host retired ended with it, whoever runs the node since.
+fn outlived(facts: &Facts<'_>, at: Timestamp) -> bool {
+    facts.retired.is_none_or(|(_, retired)| at > retired)
+}
+
 /// What keeps a node off whatever was granted.
-fn forbidden(facts: &Facts<'_>) -> Option<Because> {
+#[must_use]
+pub fn forbidden(facts: &Facts<'_>) -> Option<Because> {
     if let Some(kill) = facts.kill {
         return Some(Because::Killed {
             id: kill.id.clone(),

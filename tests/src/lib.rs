@@ -31,10 +31,11 @@ pub mod stranger;
 pub use crate::{
     host::Host,
     office::Office,
-    site::{Branch, GRACE, Site},
+    site::{Branch, GRACE, Person, Site},
 };
 pub use picket_proto::wire::admin::{
-    DeckyState, HostNodeStanding, HostState, MemberDecision, MemberObservation, NetworkMode, OperatorRole,
+    DeckyState, GrantKind, HostNodeStanding, HostState, MemberDecision, MemberObservation, NetworkMode,
+    OperatorRole, RequestState,
 };
 
 /// An error and its causes in one line, for the message of a story that fails.

@@ -10,12 +10,14 @@ mod metrics;
 mod networks;
 mod nodes;
 mod operators;
+mod people;
 mod store;
 
 pub use self::{
     audit::intact,
     deployments::Branch,
     operators::{change_role, revoke},
+    people::Person,
 };
 
 use std::{

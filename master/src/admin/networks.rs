@@ -17,7 +17,10 @@ use picket_proto::{
 use picket_zerotier::ids::{NetworkId, NodeId};
 use tonic::{Request, Response, Status};
 
-use super::{name, network_id};
+use super::{
+    member_view::{self, Seen},
+    name, network_id,
+};
 use crate::{
     caller::operator,
     desk::Desk,
@@ -255,7 +258,11 @@ fn find_controller(desk: &Desk, id: NetworkId, host: &str) -> Result<(HostId, Co
 }
 
 /// What the controller said of a network last; or why it is not known.
-fn observed(desk: &Desk, controller: Governor, id: NetworkId) -> Result<ControlledNetwork, String> {
+pub(super) fn observed(
+    desk: &Desk,
+    controller: Governor,
+    id: NetworkId,
+) -> Result<ControlledNetwork, String> {
     let Governor::Host(controller) = controller else {
         return Err("ZeroTier Central is not asked yet".to_owned());
     };
@@ -353,33 +360,17 @@ pub(super) fn members(desk: &Desk, id: NetworkId) -> Result<Vec<wire::Member>, R
                 views.networks.decide(&views.roster, id, *node, now) != Decision::Denied(Because::NotAdmitted)
             }),
     );
+    nodes.extend(views.networks.waiting_on(id).map(|request| request.node));
+    let Some(network) = views.networks.network(id) else {
+        return Err(Refused::no_network(id));
+    };
     let member = |node: NodeId| {
-        let (decision, because) = match views.networks.decide(&views.roster, id, node, now) {
-            Decision::Authorized { because, .. } => (wire::MemberDecision::Authorized, because.to_string()),
-            Decision::Denied(because) => (wire::MemberDecision::Denied, because.to_string()),
-            Decision::Unknown => (wire::MemberDecision::Unknown, "nobody registered it".to_owned()),
+        let seen = match records.get(&node) {
+            Some(record) => Seen::Record(record),
+            None if reports => Seen::Absent,
+            None => Seen::Nothing,
         };
-        let record = records.get(&node);
-        let observation = match record {
-            Some(record) if record.authorized => wire::MemberObservation::Authorized,
-            Some(_) => wire::MemberObservation::Deauthorized,
-            None if reports => wire::MemberObservation::Absent,
-            None => wire::MemberObservation::Unknown,
-        };
-        wire::Member {
-            network_id: id.to_string(),
-            node_id: node.to_string(),
-            host: views
-                .roster
-                .of_node(node)
-                .map(|host| host.record.name.to_string())
-                .unwrap_or_default(),
-            decision: decision.into(),
-            because,
-            observed: observation.into(),
-            addresses: record.map(|record| record.addresses.clone()).unwrap_or_default(),
-            ..Default::default()
-        }
+        member_view::member(&views, &network.record, node, seen, now)
     };
     Ok(nodes.into_iter().map(member).collect())
 }
