@@ -14,13 +14,16 @@ pub mod kills;
 mod member_view;
 pub mod members;
 pub mod moons;
+mod naming;
 pub mod networks;
 pub mod operators;
 
-use picket_proto::host::Name;
-use picket_zerotier::ids::{NetworkId, NodeId};
+pub use self::naming::node;
 
-use crate::{desk::Desk, refused::Refused};
+use picket_proto::host::Name;
+use picket_zerotier::ids::NetworkId;
+
+use crate::refused::Refused;
 
 /// The longest reason or note an operator gives.
 const MOST_REASON: usize = 256;
@@ -51,45 +54,10 @@ pub(crate) fn reason(text: &str) -> Result<String, Refused> {
     Ok(trimmed.to_owned())
 }
 
-/// As [`node`], and not a host that says it is another node than the one that is believed: a permission for either may
-/// be for the wrong machine.
-fn settled_node(desk: &Desk, text: &str) -> Result<NodeId, Refused> {
-    let named = text
-        .parse::<Name>()
-        .ok()
-        .filter(|_| text.parse::<NodeId>().is_err());
-    let host = named.and_then(|name| desk.host_named(&name).ok());
-    if let Some(waiting) = host.and_then(|host| desk.nodes.of(host)) {
-        let sentence = waiting.sentence(text);
-        return Err(Refused::NotNow(format!(
-            "host {text} {sentence}; or admit a node by its id"
-        )));
+/// A reason that may be missing.
+pub(crate) fn remark(text: &str) -> Result<String, Refused> {
+    if text.trim().is_empty() {
+        return Ok(String::new());
     }
-    node(desk, text)
-}
-
-/// A node by its id, or by the name of the host that runs it.
-fn node(desk: &Desk, text: &str) -> Result<NodeId, Refused> {
-    let as_id = text.parse::<NodeId>();
-    if let Ok(node) = as_id {
-        return Ok(node);
-    }
-    let named = text.parse::<Name>().ok().and_then(|name| {
-        let views = desk.views.read();
-        views
-            .roster
-            .named(&name)
-            .map(|host| (host.record.name.clone(), host.record.node))
-    });
-    match (named, as_id) {
-        (Some((_, Some(node))), _) => Ok(node),
-        (Some((name, None)), _) => Err(Refused::NotNow(format!(
-            "host {name} has no ZeroTier node that is believed; see its conditions in `picketctl host show {name}`"
-        ))),
-        (None, Err(error)) => Err(Refused::invalid(
-            "node",
-            format_args!("{error}; and no host is called so (`picketctl host list`)"),
-        )),
-        (None, Ok(node)) => Ok(node),
-    }
+    reason(text)
 }

@@ -49,6 +49,7 @@ use crate::{
     descriptors,
     desk::Desk,
     event::{EventError, Events, Severity},
+    expiry,
     gate::{Calls, GateLayer},
     kill::progress::{self, Kills},
     listen::{Door, Name, Refusals, admit},
@@ -282,6 +283,7 @@ async fn serve(
         "refusals",
         report_refusals(Arc::clone(&desk), Arc::clone(&refusals), house.stop.clone()),
     );
+    house.keep("expiry", expiry::tend(Arc::clone(&desk), house.stop.clone()));
     house.keep("audit", audit::keep(Arc::clone(&desk), house.stop.clone()));
     house.keep("central", central::tend(Arc::clone(&desk), house.stop.clone()));
     house.keep(

@@ -3,6 +3,7 @@
 //! It never connects to a worker. [`run`] is the house; `main.rs` opens its doors.
 
 pub mod access;
+pub mod activation;
 pub mod admin;
 pub mod agents;
 pub mod audit;
@@ -22,6 +23,7 @@ pub mod desired;
 pub mod desk;
 pub mod event;
 pub mod expired;
+pub mod expiry;
 pub mod gate;
 pub mod init;
 pub mod kill;
@@ -38,9 +40,11 @@ pub mod networks;
 pub mod node;
 pub mod observed;
 pub mod operators;
+pub mod owner;
 pub mod record;
 pub mod refused;
 pub mod renewal;
+pub mod request;
 pub mod roster;
 pub mod session;
 pub mod sessions;

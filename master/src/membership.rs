@@ -190,12 +190,10 @@ pub fn authorized(facts: &Facts<'_>, now: Timestamp) -> Decision {
     if let Some(because) = forbidden(facts) {
         return Decision::Denied(because);
     }
-    // What was granted before a host retired ended with it, whoever runs the node since.
-    let outlived = |at: Timestamp| facts.retired.is_none_or(|(_, retired)| at > retired);
-    let grant = facts
-        .grant
-        .filter(|grant| outlived(grant.at) && holds(grant, facts));
-    let activation = facts.activation.filter(|activation| outlived(activation.at));
+    let grant = holding(facts);
+    let activation = facts
+        .activation
+        .filter(|activation| outlived(facts, activation.at));
     let may_activate = grant.is_some_and(|grant| grant.admitted);
     let running = activation
         .filter(|_| may_activate)
@@ -257,6 +255,19 @@ pub fn authorized(facts: &Facts<'_>, now: Timestamp) -> Decision {
     })
 }
 
+/// What was decided of the node, as far as that counts.
+#[must_use]
+pub fn holding<'a>(facts: &Facts<'a>) -> Option<&'a GrantRecord> {
+    facts
+        .grant
+        .filter(|grant| outlived(facts, grant.at) && holds(grant, facts))
+}
+
+/// What was granted before a host retired ended with it, whoever runs the node since.
+fn outlived(facts: &Facts<'_>, at: Timestamp) -> bool {
+    facts.retired.is_none_or(|(_, retired)| at > retired)
+}
+
 /// Whether what was decided of a node still counts: a permission for a network of this id that was deleted and made again
 /// does not, nor does a revocation from before the settings named the node.
 fn holds(grant: &GrantRecord, facts: &Facts<'_>) -> bool {
@@ -268,7 +279,8 @@ fn holds(grant: &GrantRecord, facts: &Facts<'_>) -> bool {
 }
 
 /// What keeps a node off whatever was granted.
-fn forbidden(facts: &Facts<'_>) -> Option<Because> {
+#[must_use]
+pub fn forbidden(facts: &Facts<'_>) -> Option<Because> {
     if let Some(kill) = facts.kill {
         return Some(Because::Killed {
             id: kill.id.clone(),

@@ -5,6 +5,7 @@
 //! networks. So a ban touches one node and not each of its networks, and a settings file one network and not each member.
 
 mod changes;
+pub mod deadlines;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -15,12 +16,12 @@ use picket_proto::{
 };
 use picket_zerotier::ids::{NetworkId, NodeId};
 
-use self::changes::Changes;
+use self::{changes::Changes, deadlines::Deadlines};
 use crate::{
     membership::{Decision, Facts, authorized, rule},
     record::network::{
         ActivationRecord, Governor, GrantRecord, KillRecord, KillScope, MoonRecord, NetworkMode,
-        NetworkRecord, RegisteredRecord, RequestRecord,
+        NetworkRecord, RegisteredRecord, RequestRecord, RequestState,
     },
     roster::Roster,
     store::Revision,
@@ -54,6 +55,10 @@ pub struct Networks {
     /// The kill of each scope that holds.
     holding: BTreeMap<KillScope, String>,
     moons: BTreeMap<NodeId, Kept<MoonRecord>>,
+    /// Of activations that go on.
+    ends: Deadlines,
+    /// Of requests that wait.
+    lapses: Deadlines,
     pairs: Changes<(NetworkId, NodeId)>,
     nodes: Changes<NodeId>,
     whole: Changes<NetworkId>,
@@ -109,6 +114,8 @@ impl Networks {
     /// Takes in an activation's record.
     pub fn put_activation(&mut self, record: ActivationRecord, revision: Revision) -> Touched {
         let (network, node) = (record.network, record.node);
+        let end = record.ended.is_none().then_some(record.until);
+        self.ends.set((network, node), end);
         let kept = Kept { record, revision };
         self.activations.entry(network).or_default().insert(node, kept);
         self.note(Touched::Pair(network, node), revision)
@@ -117,6 +124,8 @@ impl Networks {
     /// Takes in a request's record, which decides nothing by itself.
     pub fn put_request(&mut self, record: RequestRecord, revision: Revision) -> Touched {
         let (network, node) = (record.network, record.node);
+        let lapse = (record.state == RequestState::Pending).then_some(record.expires_at);
+        self.lapses.set((network, node), lapse);
         let kept = Kept { record, revision };
         self.requests.entry(network).or_default().insert(node, kept);
         Touched::Nothing
@@ -220,6 +229,25 @@ impl Networks {
     /// Every request, whatever became of it.
     pub fn requests(&self) -> impl Iterator<Item = &Kept<RequestRecord>> {
         self.requests.values().flat_map(BTreeMap::values)
+    }
+
+    /// The requests that wait on a network, by node.
+    pub fn waiting_on(&self, network: NetworkId) -> impl Iterator<Item = &RequestRecord> {
+        let all = self.requests.get(&network).into_iter().flat_map(BTreeMap::values);
+        let waits = |kept: &&Kept<RequestRecord>| kept.record.state == RequestState::Pending;
+        all.filter(waits).map(|kept| &kept.record)
+    }
+
+    /// When activations that go on come to their ends.
+    #[must_use]
+    pub fn ends(&self) -> &Deadlines {
+        &self.ends
+    }
+
+    /// When requests that wait are too old.
+    #[must_use]
+    pub fn lapses(&self) -> &Deadlines {
+        &self.lapses
     }
 
     /// A person's device by its node, a removed one too.

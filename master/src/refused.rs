@@ -4,7 +4,9 @@ use picket_pki::{AuthorityError, BundleError, CsrError};
 use picket_proto::{WireError, site::SiteError};
 
 use crate::{
+    activation::ActivationError,
     record::RecordError,
+    request::RequestError,
     signer::SignerError,
     store::{CommitError, ReadError, Unreadable},
 };
@@ -37,6 +39,12 @@ pub enum Refused {
     /// The caller may not.
     #[error("{0}")]
     Denied(String),
+    /// A request is not made or decided.
+    #[error(transparent)]
+    Request(#[from] RequestError),
+    /// An activation is not started or moved.
+    #[error(transparent)]
+    Activation(#[from] ActivationError),
     /// The signing request is no good.
     #[error("the signing request is refused")]
     Csr(#[from] CsrError),
@@ -93,6 +101,15 @@ impl Refused {
             what: "network",
             name: id.to_string(),
             list: "picketctl network list",
+        }
+    }
+
+    /// No device of this name, or none that the caller may see.
+    pub fn no_device(name: impl ToString) -> Self {
+        Self::Unknown {
+            what: "device",
+            name: name.to_string(),
+            list: "picketctl device list",
         }
     }
 

@@ -3,7 +3,9 @@
 use picket_pki::AuthorityError;
 use tonic::{Code, Status};
 
-use crate::{access::Access, refused::Refused, store::CommitError};
+use crate::{
+    access::Access, activation::ActivationError, refused::Refused, request::RequestError, store::CommitError,
+};
 
 impl From<Refused> for Status {
     fn from(refused: Refused) -> Self {
@@ -13,6 +15,8 @@ impl From<Refused> for Status {
             Refused::Invalid(_) | Refused::Site(_) | Refused::Csr(_) => Code::InvalidArgument,
             Refused::NotNow(_) => Code::FailedPrecondition,
             Refused::Denied(_) => Code::PermissionDenied,
+            Refused::Request(error) => request(error),
+            Refused::Activation(error) => activation(error),
             Refused::Commit(CommitError::Conflict { .. }) => Code::Aborted,
             Refused::Commit(CommitError::TooLarge(_)) => Code::InvalidArgument,
             Refused::Commit(CommitError::Frozen { .. }) => Code::FailedPrecondition,
@@ -33,6 +37,27 @@ impl From<Refused> for Status {
             }
         };
         Self::new(code, chain(&refused))
+    }
+}
+
+fn request(error: &RequestError) -> Code {
+    match error {
+        RequestError::AskedAlready { .. } => Code::AlreadyExists,
+        RequestError::NothingWaits { .. } => Code::FailedPrecondition,
+        RequestError::NoApprover { .. }
+        | RequestError::OwnRequest { .. }
+        | RequestError::OwnNode { .. }
+        | RequestError::NotYours { .. } => Code::PermissionDenied,
+    }
+}
+
+fn activation(error: &ActivationError) -> Code {
+    match error {
+        ActivationError::Span { .. } => Code::InvalidArgument,
+        ActivationError::NotGranted { .. }
+        | ActivationError::Stands { .. }
+        | ActivationError::NotOn { .. }
+        | ActivationError::Shorter { .. } => Code::FailedPrecondition,
     }
 }
 

@@ -33,12 +33,12 @@ mod transit;
 pub use crate::{
     host::Host,
     office::Office,
-    site::{Branch, GRACE, Site, members_by_label, naming},
+    site::{Branch, GRACE, Person, Site, members_by_label, naming},
     transit::Transit,
 };
 pub use picket_proto::wire::admin::{
-    DeckyState, HostNodeStanding, HostState, Kill, KillScope, MemberDecision, MemberObservation, Moon,
-    NetworkMode, OperatorRole, Proof, ProofState,
+    DeckyState, GrantKind, HostNodeStanding, HostState, Kill, KillScope, MemberDecision, MemberObservation, Moon,
+    NetworkMode, OperatorRole, Proof, ProofState, RequestState,
 };
 
 /// An error and its causes in one line, for the message of a story that fails.

@@ -13,6 +13,7 @@ mod moons;
 mod networks;
 mod nodes;
 mod operators;
+mod people;
 mod store;
 
 pub use self::{
@@ -21,6 +22,7 @@ pub use self::{
     governing::{members_by_label, naming},
     kills::{KillWatch, killed},
     operators::{change_role, revoke},
+    people::Person,
 };
 
 use std::{

@@ -1,14 +1,37 @@
 //! Devices: ZeroTier nodes and whose they are.
 
+mod registering;
+
 use std::sync::Arc;
 
-use picket_proto::wire::admin::{
-    ListDevicesRequest, ListDevicesResponse, RegisterDeviceRequest, RegisterDeviceResponse,
-    RemoveDeviceRequest, RemoveDeviceResponse, device_service_server::DeviceService,
+use jiff::Timestamp;
+use picket_proto::{
+    to_wire_time,
+    wire::admin::{
+        Device, ListDevicesRequest, ListDevicesResponse, RegisterDeviceRequest, RegisterDeviceResponse,
+        RemoveDeviceRequest, RemoveDeviceResponse, device_service_server::DeviceService,
+    },
 };
+use picket_zerotier::ids::{NetworkId, NodeId};
 use tonic::{Request, Response, Status};
 
-use crate::desk::Desk;
+use self::registering::{Registration, register, removal};
+use super::{
+    members::{calling, decisions, pair},
+    name,
+    naming::bare_node,
+    reason,
+};
+use crate::{
+    desk::{Actor, Desk},
+    event::Severity,
+    membership::Decision,
+    owner::Owner,
+    record::{HostRecord, Record as _, key, network::RegisteredRecord},
+    refused::Refused,
+    store::{CommitError, Guard},
+    views::State,
+};
 
 /// The service, over the desk.
 #[derive(Debug)]
@@ -18,22 +41,193 @@ pub struct Devices(pub Arc<Desk>);
 impl DeviceService for Devices {
     async fn register_device(
         &self,
-        _: Request<RegisterDeviceRequest>,
+        request: Request<RegisterDeviceRequest>,
     ) -> Result<Response<RegisterDeviceResponse>, Status> {
-        Err(Status::unimplemented("todo"))
+        let (actor, caller) = calling(&self.0, &request)?;
+        let asked = request.into_inner();
+        let wanted = Registration {
+            node: bare_node(&asked.node)?,
+            name: name("name", &asked.name)?,
+            owner: match asked.owner.as_str() {
+                "" => caller.name.clone(),
+                owner => owner.strip_prefix("person/").unwrap_or(owner).to_owned(),
+            },
+        };
+        let (desk, node) = (&self.0, wanted.node);
+        // Names and the number of somebody's devices are looked at, and no guard names them.
+        let _turn = desk.turn.lock().await;
+        let decided = register(&desk.views.read(), &caller, &wanted, desk.now())?;
+        if let Some(record) = decided {
+            // What was decided of the node before it was removed does not come back with it.
+            self.undo(&actor, node, "the device is registered anew").await?;
+            let why = format!("for {}", record.owner);
+            self.write(&record, &actor, "device.register", &why).await?;
+            let message = format!(
+                "node {node} is registered for {} by {}",
+                record.owner,
+                actor.name()
+            );
+            desk.say(
+                Severity::Notice,
+                "device.registered",
+                record.name.as_str(),
+                &message,
+            );
+        }
+        Ok(Response::new(RegisterDeviceResponse {
+            device: self.shown(node),
+        }))
     }
 
     async fn list_devices(
         &self,
-        _: Request<ListDevicesRequest>,
+        request: Request<ListDevicesRequest>,
     ) -> Result<Response<ListDevicesResponse>, Status> {
-        Err(Status::unimplemented("todo"))
+        let (_, caller) = calling(&self.0, &request)?;
+        let asked = request.into_inner();
+        let (views, now) = (self.0.views.read(), self.0.now());
+        let wanted = |node: NodeId| {
+            let owner = Owner::of(&views, node);
+            let named = |owner: &Owner| {
+                asked.owner.is_empty() || owner.is(&asked.owner) || owner.to_string() == asked.owner
+            };
+            (caller.sees_all() || caller.owns(owner.as_ref())) && owner.as_ref().is_some_and(named)
+        };
+        let hosts = views.roster.hosts().filter_map(|host| {
+            let node = host.record.node.filter(|node| wanted(*node))?;
+            // Two machines that say they are one node are shown once.
+            let runs = views
+                .roster
+                .of_node(node)
+                .is_some_and(|owner| owner.record.id == host.record.id);
+            runs.then(|| of_host(&views, &host.record, node, now))
+        });
+        let persons = views.networks.devices().map(|kept| &kept.record);
+        let persons = persons
+            .filter(|device| asked.removed || device.removed.is_none())
+            .filter(|device| views.roster.of_node(device.node).is_none() && wanted(device.node));
+        let devices = persons.map(|device| of_person(&views, device, now)).chain(hosts);
+        Ok(Response::new(ListDevicesResponse {
+            devices: devices.collect(),
+        }))
     }
 
     async fn remove_device(
         &self,
-        _: Request<RemoveDeviceRequest>,
+        request: Request<RemoveDeviceRequest>,
     ) -> Result<Response<RemoveDeviceResponse>, Status> {
-        Err(Status::unimplemented("todo"))
+        let (actor, caller) = calling(&self.0, &request)?;
+        let asked = request.into_inner();
+        let reason = reason(&asked.reason)?;
+        let desk = &self.0;
+        let _turn = desk.turn.lock().await;
+        let (node, decided) = removal(&desk.views.read(), &caller, &asked.device, &reason, desk.now())?;
+        if let Some(record) = decided {
+            // From here on it is denied, whatever else is done.
+            self.write(&record, &actor, "device.remove", &reason).await?;
+            let message = format!(
+                "node {node}, of {}, was removed by {}: {reason}",
+                record.owner,
+                actor.name()
+            );
+            desk.say(Severity::Notice, "device.removed", record.name.as_str(), &message);
+            // What a host is granted that runs the node is the host's.
+            let runs = desk.views.read().roster.of_node(node).is_some();
+            if !runs {
+                self.undo(&actor, node, &format!("its device was removed: {reason}"))
+                    .await?;
+            }
+        }
+        let device = {
+            let views = desk.views.read();
+            let kept = views.networks.device(node);
+            kept.map(|kept| of_person(&views, &kept.record, desk.now()))
+        };
+        Ok(Response::new(RemoveDeviceResponse { device }))
     }
+}
+
+impl Devices {
+    /// Writes a device's record over the one that is there.
+    async fn write(
+        &self,
+        record: &RegisteredRecord,
+        actor: &Actor,
+        what: &str,
+        why: &str,
+    ) -> Result<(), Refused> {
+        let (desk, at) = (&self.0, key::registered(record.node));
+        let before = {
+            let views = desk.views.read();
+            views.networks.device(record.node).map(|kept| kept.revision)
+        };
+        let guard = match before {
+            Some(revision) => Guard::At(at, revision),
+            None => Guard::Absent(at),
+        };
+        let subject = format!("{}/{}", record.node, record.name);
+        let audit = actor.does(what, subject, why);
+        match desk.commit(vec![guard], vec![record.put()], audit).await {
+            Ok(_) => Ok(()),
+            Err(CommitError::Conflict { .. }) => Err(Refused::NotNow(format!(
+                "device {} was changed by somebody else just now; try again",
+                record.name
+            ))),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Takes every permission of a node away, with what goes on and what waits: a commit for each network.
+    async fn undo(&self, actor: &Actor, node: NodeId, reason: &str) -> Result<(), Refused> {
+        let desk = &self.0;
+        let networks: Vec<NetworkId> = {
+            let views = desk.views.read();
+            let all = views.networks.networks().map(|network| network.record.id);
+            all.collect()
+        };
+        for network in networks {
+            let undo = |pair: &pair::Pair| Ok(decisions::undo(pair, actor.name(), reason));
+            pair::change(desk, actor, (network, node), undo).await?;
+        }
+        Ok(())
+    }
+
+    fn shown(&self, node: NodeId) -> Option<Device> {
+        let views = self.0.views.read();
+        let kept = views.networks.device(node)?;
+        Some(of_person(&views, &kept.record, self.0.now()))
+    }
+}
+
+fn of_person(state: &State, device: &RegisteredRecord, now: Timestamp) -> Device {
+    let removed = device.removed.as_ref();
+    Device {
+        node_id: device.node.to_string(),
+        name: device.name.to_string(),
+        owner: Owner::Person(device.owner.clone()).to_string(),
+        registered_at: Some(to_wire_time(device.at)),
+        registered_by: device.by.clone(),
+        removed_at: removed.map(|removed| to_wire_time(removed.at)),
+        removed_by: removed.map(|removed| removed.by.clone()).unwrap_or_default(),
+        removed_because: removed.map(|removed| removed.reason.clone()).unwrap_or_default(),
+        network_ids: authorized_on(state, device.node, now),
+    }
+}
+
+fn of_host(state: &State, host: &HostRecord, node: NodeId, now: Timestamp) -> Device {
+    Device {
+        node_id: node.to_string(),
+        name: host.name.to_string(),
+        owner: Owner::Host(host.name.clone()).to_string(),
+        registered_at: Some(to_wire_time(host.enrolled_at)),
+        network_ids: authorized_on(state, node, now),
+        ..Device::default()
+    }
+}
+
+fn authorized_on(state: &State, node: NodeId, now: Timestamp) -> Vec<String> {
+    let decide = |id: &NetworkId| state.networks.decide(&state.roster, *id, node, now);
+    let all = state.networks.networks().map(|network| network.record.id);
+    let on = all.filter(|id| matches!(decide(id), Decision::Authorized { .. }));
+    on.map(|id| id.to_string()).collect()
 }

@@ -1,32 +1,73 @@
-//! Members: admitting and revoking nodes, and why they stand as they do.
+//! Members: who may be on a network, asked for, approved, activated, ended and taken away, and why it stands as it does.
 
-use std::sync::Arc;
+pub(super) mod decisions;
+pub(super) mod pair;
+
+use std::{sync::Arc, time::Duration};
 
 use picket_proto::wire::admin::{
-    self as wire, AdmitMemberRequest, AdmitMemberResponse, GetMemberRequest, GetMemberResponse,
-    ListMembersRequest, ListMembersResponse, RevokeMemberRequest, RevokeMemberResponse,
+    self as wire, ActivateMemberRequest, ActivateMemberResponse, AdmitMemberRequest, AdmitMemberResponse,
+    ApproveMemberRequest, ApproveMemberResponse, CancelMemberRequest, CancelMemberResponse,
+    DenyMemberRequest, DenyMemberResponse, EndMemberRequest, EndMemberResponse, ExtendMemberRequest,
+    ExtendMemberResponse, GetMemberRequest, GetMemberResponse, ListMembersRequest, ListMembersResponse,
+    RequestMemberRequest, RequestMemberResponse, RevokeMemberRequest, RevokeMemberResponse,
     member_service_server::MemberService,
 };
 use picket_zerotier::ids::{NetworkId, NodeId};
 use tonic::{Request, Response, Status};
 
-use super::{network_id, networks, node, reason, settled_node};
+use self::pair::{Change, Pair, change};
+use super::{
+    member_view::{self, Seen},
+    naming::{node_on, own_node_on, settled_node_on},
+    network_id, networks, reason, remark,
+};
 use crate::{
     caller::operator,
     desk::{Actor, Desk},
-    event::Severity,
-    membership::{Because, Decision},
-    record::{
-        Record as _, key,
-        network::{GrantRecord, NetworkMode},
-    },
+    gate,
+    owner::{Caller, Owner},
+    record::network::Governor,
     refused::Refused,
-    store::Guard,
+    request::Permission,
+    status::not_any_more,
 };
 
 /// The service, over the desk.
 #[derive(Debug)]
 pub struct Members(pub Arc<Desk>);
+
+/// Whose nodes a call is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reach {
+    /// Those that the caller may see.
+    Seen,
+    /// Those that the caller may act for.
+    Own,
+    /// Everybody's, and of a host only the node that is settled.
+    Settled,
+    /// Everybody's.
+    All,
+}
+
+/// Who calls, and which node on which network it is about.
+#[derive(Debug)]
+struct Call {
+    actor: Actor,
+    caller: Caller,
+    network: NetworkId,
+    node: NodeId,
+}
+
+/// The operator at the other end of a call, with the role it has.
+pub(super) fn calling<T>(desk: &Arc<Desk>, request: &Request<T>) -> Result<(Actor, Caller), Status> {
+    let actor = operator(desk, request)?;
+    let caller = Caller {
+        role: gate::role(desk, actor.name()).ok_or_else(not_any_more)?,
+        name: actor.name().to_owned(),
+    };
+    Ok((actor, caller))
+}
 
 #[tonic::async_trait]
 impl MemberService for Members {
@@ -34,22 +75,25 @@ impl MemberService for Members {
         &self,
         request: Request<ListMembersRequest>,
     ) -> Result<Response<ListMembersResponse>, Status> {
-        operator(&self.0, &request)?;
+        let (_, caller) = calling(&self.0, &request)?;
         let id = network_id(&request.into_inner().network_id)?;
-        Ok(Response::new(ListMembersResponse {
-            members: networks::members(&self.0, id)?,
-        }))
+        let mut members = networks::members(&self.0, id)?;
+        if !caller.sees_all() {
+            let own = Owner::Person(caller.name).to_string();
+            members.retain(|member| member.owner == own);
+        }
+        Ok(Response::new(ListMembersResponse { members }))
     }
 
     async fn get_member(
         &self,
         request: Request<GetMemberRequest>,
     ) -> Result<Response<GetMemberResponse>, Status> {
-        operator(&self.0, &request)?;
+        let by = calling(&self.0, &request)?;
         let asked = request.into_inner();
-        let (network, node) = (network_id(&asked.network_id)?, node(&self.0, &asked.node)?);
+        let call = self.about(by, &asked.network_id, &asked.node, Reach::Seen)?;
         Ok(Response::new(GetMemberResponse {
-            member: Some(shown(&self.0, network, node)?),
+            member: Some(self.shown(&call)?),
         }))
     }
 
@@ -57,163 +101,222 @@ impl MemberService for Members {
         &self,
         request: Request<AdmitMemberRequest>,
     ) -> Result<Response<AdmitMemberResponse>, Status> {
-        let actor = operator(&self.0, &request)?;
+        let by = calling(&self.0, &request)?;
         let asked = request.into_inner();
-        let (network, node) = (
-            network_id(&asked.network_id)?,
-            settled_node(&self.0, &asked.node)?,
-        );
-        self.grant(&actor, (network, node), true, &reason(&asked.reason)?)
-            .await?;
+        let call = self.about(by, &asked.network_id, &asked.node, Reach::Settled)?;
+        let (reason, lasts) = (reason(&asked.reason)?, span(asked.lasts)?);
+        self.0.may_approve()?;
+        let decide = |pair: &Pair| decisions::admit(pair, &call.caller, &reason, lasts);
         Ok(Response::new(AdmitMemberResponse {
-            member: Some(shown(&self.0, network, node)?),
+            member: Some(self.decided(&call, decide).await?),
         }))
     }
 
     async fn request_member(
         &self,
-        _: Request<wire::RequestMemberRequest>,
-    ) -> Result<Response<wire::RequestMemberResponse>, Status> {
-        Err(Status::unimplemented("todo"))
+        request: Request<RequestMemberRequest>,
+    ) -> Result<Response<RequestMemberResponse>, Status> {
+        let by = calling(&self.0, &request)?;
+        let asked = request.into_inner();
+        let call = self.about(by, &asked.network_id, &asked.node, Reach::Own)?;
+        let reason = reason(&asked.reason)?;
+        let decide = |pair: &Pair| decisions::ask(pair, &call.caller, &reason);
+        Ok(Response::new(RequestMemberResponse {
+            member: Some(self.decided(&call, decide).await?),
+        }))
     }
 
     async fn approve_member(
         &self,
-        _: Request<wire::ApproveMemberRequest>,
-    ) -> Result<Response<wire::ApproveMemberResponse>, Status> {
-        Err(Status::unimplemented("todo"))
+        request: Request<ApproveMemberRequest>,
+    ) -> Result<Response<ApproveMemberResponse>, Status> {
+        let by = calling(&self.0, &request)?;
+        let asked = request.into_inner();
+        let call = self.about(by, &asked.network_id, &asked.node, Reach::Settled)?;
+        let (permission, reason) = (permission(asked.grant())?, remark(&asked.reason)?);
+        self.0.may_approve()?;
+        let decide = |pair: &Pair| decisions::approve(pair, &call.caller, &reason, permission);
+        Ok(Response::new(ApproveMemberResponse {
+            member: Some(self.decided(&call, decide).await?),
+        }))
     }
 
     async fn deny_member(
         &self,
-        _: Request<wire::DenyMemberRequest>,
-    ) -> Result<Response<wire::DenyMemberResponse>, Status> {
-        Err(Status::unimplemented("todo"))
+        request: Request<DenyMemberRequest>,
+    ) -> Result<Response<DenyMemberResponse>, Status> {
+        let by = calling(&self.0, &request)?;
+        let asked = request.into_inner();
+        let call = self.about(by, &asked.network_id, &asked.node, Reach::All)?;
+        let reason = reason(&asked.reason)?;
+        let decide = |pair: &Pair| decisions::deny(pair, &call.caller, &reason);
+        Ok(Response::new(DenyMemberResponse {
+            member: Some(self.decided(&call, decide).await?),
+        }))
     }
 
     async fn cancel_member(
         &self,
-        _: Request<wire::CancelMemberRequest>,
-    ) -> Result<Response<wire::CancelMemberResponse>, Status> {
-        Err(Status::unimplemented("todo"))
-    }
-
-    async fn activate_member(
-        &self,
-        _: Request<wire::ActivateMemberRequest>,
-    ) -> Result<Response<wire::ActivateMemberResponse>, Status> {
-        Err(Status::unimplemented("todo"))
-    }
-
-    async fn extend_member(
-        &self,
-        _: Request<wire::ExtendMemberRequest>,
-    ) -> Result<Response<wire::ExtendMemberResponse>, Status> {
-        Err(Status::unimplemented("todo"))
-    }
-
-    async fn end_member(
-        &self,
-        _: Request<wire::EndMemberRequest>,
-    ) -> Result<Response<wire::EndMemberResponse>, Status> {
-        Err(Status::unimplemented("todo"))
+        request: Request<CancelMemberRequest>,
+    ) -> Result<Response<CancelMemberResponse>, Status> {
+        let by = calling(&self.0, &request)?;
+        let asked = request.into_inner();
+        let call = self.about(by, &asked.network_id, &asked.node, Reach::Own)?;
+        let reason = remark(&asked.reason)?;
+        let decide = |pair: &Pair| decisions::cancel(pair, &call.caller, &reason);
+        Ok(Response::new(CancelMemberResponse {
+            member: Some(self.decided(&call, decide).await?),
+        }))
     }
 
     async fn revoke_member(
         &self,
         request: Request<RevokeMemberRequest>,
     ) -> Result<Response<RevokeMemberResponse>, Status> {
-        let actor = operator(&self.0, &request)?;
+        let by = calling(&self.0, &request)?;
         let asked = request.into_inner();
-        let (network, node) = (network_id(&asked.network_id)?, node(&self.0, &asked.node)?);
-        self.grant(&actor, (network, node), false, &reason(&asked.reason)?)
-            .await?;
+        let call = self.about(by, &asked.network_id, &asked.node, Reach::All)?;
+        let reason = reason(&asked.reason)?;
+        let decide = |pair: &Pair| decisions::revoke(pair, &call.caller, &reason);
         Ok(Response::new(RevokeMemberResponse {
-            member: Some(shown(&self.0, network, node)?),
+            member: Some(self.decided(&call, decide).await?),
+        }))
+    }
+
+    async fn activate_member(
+        &self,
+        request: Request<ActivateMemberRequest>,
+    ) -> Result<Response<ActivateMemberResponse>, Status> {
+        let by = calling(&self.0, &request)?;
+        let asked = request.into_inner();
+        let call = self.about(by, &asked.network_id, &asked.node, Reach::Own)?;
+        let (reason, lasts) = (reason(&asked.reason)?, span(asked.lasts)?);
+        self.0.may_approve()?;
+        let decide = |pair: &Pair| decisions::activate(pair, &call.caller, &reason, lasts);
+        Ok(Response::new(ActivateMemberResponse {
+            member: Some(self.decided(&call, decide).await?),
+            caution: self.caution(call.network),
+        }))
+    }
+
+    async fn extend_member(
+        &self,
+        request: Request<ExtendMemberRequest>,
+    ) -> Result<Response<ExtendMemberResponse>, Status> {
+        let by = calling(&self.0, &request)?;
+        let asked = request.into_inner();
+        let call = self.about(by, &asked.network_id, &asked.node, Reach::All)?;
+        let (reason, lasts) = (reason(&asked.reason)?, span(asked.lasts)?);
+        self.0.may_approve()?;
+        let decide = |pair: &Pair| decisions::extend(pair, &call.caller, &reason, lasts);
+        Ok(Response::new(ExtendMemberResponse {
+            member: Some(self.decided(&call, decide).await?),
+        }))
+    }
+
+    async fn end_member(
+        &self,
+        request: Request<EndMemberRequest>,
+    ) -> Result<Response<EndMemberResponse>, Status> {
+        let by = calling(&self.0, &request)?;
+        let asked = request.into_inner();
+        let call = self.about(by, &asked.network_id, &asked.node, Reach::Own)?;
+        let reason = remark(&asked.reason)?;
+        let decide = |pair: &Pair| decisions::end(pair, &call.caller, &reason);
+        Ok(Response::new(EndMemberResponse {
+            member: Some(self.decided(&call, decide).await?),
         }))
     }
 }
 
 impl Members {
-    /// Writes what an operator decided of a node. Deciding the same again changes nothing.
-    async fn grant(
+    /// Reads what a call is about, as far as it is the caller's to name.
+    fn about(
         &self,
-        actor: &Actor,
-        (network, node): (NetworkId, NodeId),
-        admitted: bool,
-        reason: &str,
-    ) -> Result<(), Refused> {
+        (actor, caller): (Actor, Caller),
+        network: &str,
+        node: &str,
+        reach: Reach,
+    ) -> Result<Call, Refused> {
         let desk = &self.0;
-        if admitted {
-            desk.may_approve()?;
-        }
-        let (mode, before, decision) = {
-            let views = desk.views.read();
-            let kept = views
-                .networks
-                .network(network)
-                .ok_or_else(|| Refused::no_network(network))?;
-            let decision = views.networks.decide(&views.roster, network, node, desk.now());
-            (
-                kept.record.mode,
-                views.networks.grant(network, node).cloned(),
-                decision,
-            )
+        let network = network_id(network)?;
+        let own_only = match reach {
+            Reach::Seen => !caller.sees_all(),
+            Reach::Own => !caller.acts_for_all(),
+            Reach::Settled | Reach::All => false,
         };
-        if mode != NetworkMode::Enforce {
-            return Err(Refused::NotNow(format!(
-                "network {network} is adopted and not enforced, so nothing would change on it; run \
-                 `picketctl network enforce {network}` first"
-            )));
-        }
-        let same = before
-            .as_ref()
-            .is_some_and(|grant| grant.record.admitted == admitted);
-        // A grant that ended with a retired host is there and holds no more; only a newer one does.
-        if same && !(admitted && matches!(decision, Decision::Denied(Because::HostRetired(_)))) {
-            return Ok(());
-        }
-        let at = key::grant(network, node);
-        let guard = before.map_or(Guard::Absent(at.clone()), |grant| Guard::At(at, grant.revision));
-        let record = GrantRecord {
+        let node = match reach {
+            Reach::Seen | Reach::Own if own_only => own_node_on(desk, network, node, &caller)?,
+            Reach::Seen | Reach::Own | Reach::All => node_on(desk, network, node)?,
+            Reach::Settled => settled_node_on(desk, network, node)?,
+        };
+        Ok(Call {
+            actor,
+            caller,
             network,
             node,
-            admitted,
-            for_activation: false,
-            by: actor.name().to_owned(),
-            reason: reason.to_owned(),
-            at: desk.now(),
+        })
+    }
+
+    /// Decides, writes what changes, and shows how the node stands then.
+    async fn decided(
+        &self,
+        call: &Call,
+        decide: impl Fn(&Pair) -> Result<Option<Change>, Refused> + Send,
+    ) -> Result<wire::Member, Refused> {
+        change(&self.0, &call.actor, (call.network, call.node), decide).await?;
+        self.shown(call)
+    }
+
+    fn shown(&self, call: &Call) -> Result<wire::Member, Refused> {
+        let desk = &self.0;
+        let (id, node) = (call.network, call.node);
+        let record = {
+            let views = desk.views.read();
+            let kept = views.networks.network(id);
+            kept.map(|kept| kept.record.clone())
+                .ok_or_else(|| Refused::no_network(id))?
         };
-        let (what, kind, verb) = if admitted {
-            ("member.admit", "member.admitted", "admitted")
-        } else {
-            ("member.revoke", "member.revoked", "revoked")
+        let observed = desk.controlled(record.controller, id).ok();
+        let member = observed
+            .as_ref()
+            .and_then(|network| network.members.iter().find(|member| member.node == node));
+        let seen = match (member, &observed) {
+            (Some(member), _) => Seen::Record(member),
+            (None, Some(_)) => Seen::Absent,
+            (None, None) => Seen::Nothing,
         };
-        let subject = format!("{network}/{node}");
-        desk.commit(
-            vec![guard],
-            vec![record.put()],
-            actor.does(what, &subject, reason),
-        )
-        .await?;
-        desk.say(
-            Severity::Notice,
-            kind,
-            &subject,
-            &format!("{verb} by {}: {reason}", actor.name()),
-        );
-        Ok(())
+        let views = desk.views.read();
+        Ok(member_view::member(&views, &record, node, seen, desk.now()))
+    }
+
+    /// What does not hold of activations on this network.
+    fn caution(&self, network: NetworkId) -> String {
+        let views = self.0.views.read();
+        let governor = views.networks.network(network).map(|kept| kept.record.controller);
+        match governor {
+            Some(Governor::Central(_)) => format!(
+                "ZeroTier Central runs network {network}, so nothing ends this activation while the master is away; it ends as \
+                 soon as the master is back"
+            ),
+            Some(Governor::Host(_)) | None => String::new(),
+        }
     }
 }
 
-fn shown(desk: &Desk, network: NetworkId, node: NodeId) -> Result<wire::Member, Refused> {
-    let text = node.to_string();
-    let found = networks::members(desk, network)?
-        .into_iter()
-        .find(|member| member.node_id == text);
-    found.ok_or(Refused::Unknown {
-        what: "member",
-        name: text,
-        list: "picketctl member list",
-    })
+/// What an approval is to grant.
+fn permission(grant: wire::GrantKind) -> Result<Permission, Refused> {
+    match grant {
+        wire::GrantKind::Stands => Ok(Permission::Stands),
+        wire::GrantKind::MayActivate => Ok(Permission::MayActivate),
+        wire::GrantKind::Unspecified | wire::GrantKind::Revoked => Err(Refused::invalid(
+            "grant",
+            "say what the approval grants: that the node stands, or that it may be activated",
+        )),
+    }
+}
+
+fn span(lasts: Option<prost_types::Duration>) -> Result<Option<Duration>, Refused> {
+    let read = lasts.map(Duration::try_from).transpose();
+    read.map_err(|_| Refused::invalid("lasts", "is not a positive span of time"))
 }

@@ -281,7 +281,8 @@ fn varint(message: &mut &[u8]) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use picket_proto::wire::admin::{
-        AdmitMemberRequest, ApplyDeploymentRequest, BanHostRequest, NoteHostRequest, Site,
+        AdmitMemberRequest, ApplyDeploymentRequest, ApproveMemberRequest, BanHostRequest, NoteHostRequest,
+        RegisterDeviceRequest, RemoveDeviceRequest, Site,
     };
 
     use super::*;
@@ -303,6 +304,30 @@ mod tests {
         };
         let seen = of("MemberService/AdmitMember", admit.encode_to_vec());
         assert_eq!(seen.subject, "8056c2e21c000001/edge-07");
+        let remove = RemoveDeviceRequest {
+            device: "anas-laptop".into(),
+            reason: "lost".into(),
+        };
+        let seen = of("DeviceService/RemoveDevice", remove.encode_to_vec());
+        assert_eq!((seen.subject.as_str(), seen.why.as_str()), ("anas-laptop", "lost"));
+        let register = RegisterDeviceRequest {
+            node: "39966434ba".into(),
+            name: "anas-laptop".into(),
+            owner: "ana".into(),
+        };
+        let seen = of("DeviceService/RegisterDevice", register.encode_to_vec());
+        assert_eq!(seen.subject, "39966434ba/anas-laptop/ana");
+        let approve = ApproveMemberRequest {
+            network_id: "8056c2e21c000001".into(),
+            node: "anas-laptop".into(),
+            reason: "on call".into(),
+            grant: 1,
+        };
+        let seen = of("MemberService/ApproveMember", approve.encode_to_vec());
+        assert_eq!(
+            (seen.subject.as_str(), seen.why.as_str()),
+            ("8056c2e21c000001/anas-laptop", "on call")
+        );
         let note = NoteHostRequest {
             name: "oslo".into(),
             note: "hush".into(),

@@ -272,6 +272,9 @@ pub struct RequestRecord {
     /// Who approved so far.
     #[serde(default)]
     pub approvals: Vec<Revocation>,
+    /// One of them said that the node may only be activated for a time.
+    #[serde(default)]
+    pub for_activation: bool,
     /// Where it stands.
     pub state: RequestState,
     /// Who denied or cancelled it.

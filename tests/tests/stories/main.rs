@@ -1,11 +1,13 @@
 //! Stories over a whole site: each says in its name what Picket promises.
 
 mod access;
+mod activations;
 mod audit;
 mod ca_key;
 mod central;
 mod clones;
 mod deckies;
+mod devices;
 mod doors;
 mod enrolling;
 mod identity;
@@ -19,6 +21,7 @@ mod operators;
 mod promises;
 mod renewal;
 mod renewing;
+mod requests;
 mod rotation;
 mod sessions;
 mod store;

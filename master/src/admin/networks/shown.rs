@@ -9,7 +9,7 @@ use picket_proto::{
 use picket_zerotier::ids::{NetworkId, NodeId};
 
 use crate::{
-    admin::member_view::{self, Observed},
+    admin::member_view::{self, Seen},
     comparison::{Comparison, compare, rules},
     desk::Desk,
     membership::{Because, Decision},
@@ -141,8 +141,8 @@ pub(super) fn change(change: Change) -> wire::NetworkChange {
 
 /// Every node that has a grant on a network, or a record at its controller.
 pub(in crate::admin) fn members(desk: &Desk, id: NetworkId) -> Result<Vec<wire::Member>, Refused> {
-    let controller = record(desk, id)?.record.controller;
-    let observed = desk.controlled(controller, id).ok();
+    let network = record(desk, id)?.record;
+    let observed = desk.controlled(network.controller, id).ok();
     let reports = observed.is_some();
     let records: BTreeMap<_, _> = observed
         .into_iter()
@@ -162,13 +162,14 @@ pub(in crate::admin) fn members(desk: &Desk, id: NetworkId) -> Result<Vec<wire::
                 views.networks.decide(&views.roster, id, *node, now) != Decision::Denied(Because::NotAdmitted)
             }),
     );
+    nodes.extend(views.networks.waiting_on(id).map(|request| request.node));
     let member = |node: NodeId| {
-        let observed = match records.get(&node) {
-            Some(record) => Observed::Record(record),
-            None if reports => Observed::Absent,
-            None => Observed::Nothing,
+        let seen = match records.get(&node) {
+            Some(record) => Seen::Record(record),
+            None if reports => Seen::Absent,
+            None => Seen::Nothing,
         };
-        member_view::shown(&views, (id, node), observed, now)
+        member_view::member(&views, &network, node, seen, now)
     };
     Ok(nodes.into_iter().map(member).collect())
 }

@@ -1,0 +1,260 @@
+//! Other operators than the site's admin: what they ask for, approve and activate, each under its own certificate.
+
+use std::time::Duration;
+
+use picket_link::Connected;
+use picket_master::{
+    record::{Record as _, key, network::NetworkRecord},
+    store::{Audit, Commit, Guard},
+};
+use picket_proto::wire::admin::{
+    ActivateMemberRequest, AdmitMemberRequest, ApproveMemberRequest, CancelMemberRequest, DenyMemberRequest,
+    Device, EndMemberRequest, ExtendMemberRequest, GetMemberRequest, GrantKind, ListDevicesRequest,
+    ListMembersRequest, Member, OperatorRole, RegisterDeviceRequest, RemoveDeviceRequest,
+    RequestMemberRequest, RevokeMemberRequest, device_service_client::DeviceServiceClient,
+    member_service_client::MemberServiceClient,
+};
+use picket_zerotier::NetworkId;
+use tonic::{Response, Status, transport::Channel};
+
+use super::Site;
+use crate::{
+    sentence,
+    stranger::{Door, Stranger},
+};
+
+/// An operator at its own machine.
+pub struct Person {
+    /// Its name.
+    pub name: String,
+    machine: Stranger,
+}
+
+impl Site {
+    /// Adds an operator, who sits down at a machine with the bundle.
+    pub async fn person(&self, name: &str, role: OperatorRole) -> Person {
+        let bundle = self.operator(name, role).await;
+        Person {
+            name: name.to_owned(),
+            machine: Stranger::with_bundle(self, &bundle),
+        }
+    }
+
+    /// Changes what the master keeps of a network, behind everybody's back.
+    ///
+    /// # Panics
+    /// When there is no such network.
+    pub async fn rule(&self, network: NetworkId, change: impl FnOnce(&mut NetworkRecord)) {
+        let (store, at) = (self.store(), key::network(network));
+        let entry = store.get(&at).expect("the store reads").expect("it is adopted");
+        let mut record = NetworkRecord::of(&entry).expect("that is one");
+        change(&mut record);
+        let audit = Audit {
+            who: "story".to_owned(),
+            from: "here".to_owned(),
+            what: "network.apply".to_owned(),
+            subject: network.to_string(),
+            ..Audit::default()
+        };
+        let commit = Commit {
+            guards: vec![Guard::At(at, entry.revision)],
+            writes: vec![record.put()],
+            audit,
+        };
+        store.commit(commit).await.expect("the store takes it");
+    }
+}
+
+/// What a person asks of the master. Each is refused as the master refuses it.
+#[allow(clippy::missing_errors_doc, reason = "each says what the master refuses")]
+impl Person {
+    async fn ask<T>(
+        &self,
+        call: impl AsyncFnOnce(Channel) -> Result<Response<T>, Status>,
+    ) -> Result<T, Status> {
+        let connected: Connected = self
+            .machine
+            .connect(Door::Admin)
+            .await
+            .unwrap_or_else(|error| panic!("{}: {}", self.name, sentence(&error)));
+        let answer = call(connected.channel.clone()).await;
+        answer.map(Response::into_inner)
+    }
+
+    /// Registers a node for somebody; for itself when nobody is named.
+    pub async fn register(&self, node: impl ToString, name: &str, owner: &str) -> Result<Device, Status> {
+        let asked = RegisterDeviceRequest {
+            node: node.to_string(),
+            name: name.to_owned(),
+            owner: owner.to_owned(),
+        };
+        let answer = self.ask(async |channel| DeviceServiceClient::new(channel).register_device(asked).await);
+        Ok(answer.await?.device.expect("an answer has a device"))
+    }
+
+    /// Removes a device.
+    pub async fn remove(&self, device: impl ToString) -> Result<Device, Status> {
+        let asked = RemoveDeviceRequest {
+            device: device.to_string(),
+            reason: "a story".to_owned(),
+        };
+        let answer = self.ask(async |channel| DeviceServiceClient::new(channel).remove_device(asked).await);
+        Ok(answer.await?.device.expect("an answer has a device"))
+    }
+
+    /// The devices that it sees, removed ones among them.
+    pub async fn devices(&self) -> Vec<Device> {
+        let asked = ListDevicesRequest {
+            owner: String::new(),
+            removed: true,
+        };
+        let answer = self.ask(async |channel| DeviceServiceClient::new(channel).list_devices(asked).await);
+        answer.await.unwrap_or_else(|status| panic!("{status}")).devices
+    }
+
+    /// The members that it sees.
+    pub async fn members(&self, network: NetworkId) -> Vec<Member> {
+        let asked = ListMembersRequest {
+            network_id: network.to_string(),
+        };
+        let answer = self.ask(async |channel| MemberServiceClient::new(channel).list_members(asked).await);
+        answer.await.unwrap_or_else(|status| panic!("{status}")).members
+    }
+
+    /// One node on a network.
+    pub async fn member(&self, network: NetworkId, node: impl ToString) -> Result<Member, Status> {
+        let asked = GetMemberRequest {
+            network_id: network.to_string(),
+            node: node.to_string(),
+        };
+        let answer = self.ask(async |channel| MemberServiceClient::new(channel).get_member(asked).await);
+        Ok(answer.await?.member.expect("an answer has a member"))
+    }
+
+    /// Asks that a node be let on.
+    pub async fn request(&self, network: NetworkId, node: impl ToString) -> Result<Member, Status> {
+        let asked = RequestMemberRequest {
+            network_id: network.to_string(),
+            node: node.to_string(),
+            reason: "a story".to_owned(),
+        };
+        let answer = self.ask(async |channel| MemberServiceClient::new(channel).request_member(asked).await);
+        Ok(answer.await?.member.expect("an answer has a member"))
+    }
+
+    /// Approves.
+    pub async fn approve(
+        &self,
+        network: NetworkId,
+        node: impl ToString,
+        grant: GrantKind,
+    ) -> Result<Member, Status> {
+        let asked = ApproveMemberRequest {
+            network_id: network.to_string(),
+            node: node.to_string(),
+            reason: "a story".to_owned(),
+            grant: grant.into(),
+        };
+        let answer = self.ask(async |channel| MemberServiceClient::new(channel).approve_member(asked).await);
+        Ok(answer.await?.member.expect("an answer has a member"))
+    }
+
+    /// Turns a request down.
+    pub async fn deny(&self, network: NetworkId, node: impl ToString) -> Result<Member, Status> {
+        let asked = DenyMemberRequest {
+            network_id: network.to_string(),
+            node: node.to_string(),
+            reason: "a story".to_owned(),
+        };
+        let answer = self.ask(async |channel| MemberServiceClient::new(channel).deny_member(asked).await);
+        Ok(answer.await?.member.expect("an answer has a member"))
+    }
+
+    /// Takes its request back.
+    pub async fn cancel(&self, network: NetworkId, node: impl ToString) -> Result<Member, Status> {
+        let asked = CancelMemberRequest {
+            network_id: network.to_string(),
+            node: node.to_string(),
+            reason: String::new(),
+        };
+        let answer = self.ask(async |channel| MemberServiceClient::new(channel).cancel_member(asked).await);
+        Ok(answer.await?.member.expect("an answer has a member"))
+    }
+
+    /// Lets a node on in one call.
+    pub async fn admit(
+        &self,
+        network: NetworkId,
+        node: impl ToString,
+        lasts: Option<Duration>,
+    ) -> Result<Member, Status> {
+        let asked = AdmitMemberRequest {
+            network_id: network.to_string(),
+            node: node.to_string(),
+            reason: "a story".to_owned(),
+            lasts: lasts.map(span),
+        };
+        let answer = self.ask(async |channel| MemberServiceClient::new(channel).admit_member(asked).await);
+        Ok(answer.await?.member.expect("an answer has a member"))
+    }
+
+    /// Takes a permission away.
+    pub async fn revoke(&self, network: NetworkId, node: impl ToString) -> Result<Member, Status> {
+        let asked = RevokeMemberRequest {
+            network_id: network.to_string(),
+            node: node.to_string(),
+            reason: "a story".to_owned(),
+        };
+        let answer = self.ask(async |channel| MemberServiceClient::new(channel).revoke_member(asked).await);
+        Ok(answer.await?.member.expect("an answer has a member"))
+    }
+
+    /// Starts an activation.
+    pub async fn activate(
+        &self,
+        network: NetworkId,
+        node: impl ToString,
+        lasts: Option<Duration>,
+    ) -> Result<Member, Status> {
+        let asked = ActivateMemberRequest {
+            network_id: network.to_string(),
+            node: node.to_string(),
+            reason: "a story".to_owned(),
+            lasts: lasts.map(span),
+        };
+        let answer = self.ask(async |channel| MemberServiceClient::new(channel).activate_member(asked).await);
+        Ok(answer.await?.member.expect("an answer has a member"))
+    }
+
+    /// Moves the end of an activation.
+    pub async fn extend(
+        &self,
+        network: NetworkId,
+        node: impl ToString,
+        lasts: Duration,
+    ) -> Result<Member, Status> {
+        let asked = ExtendMemberRequest {
+            network_id: network.to_string(),
+            node: node.to_string(),
+            reason: "a story".to_owned(),
+            lasts: Some(span(lasts)),
+        };
+        let answer = self.ask(async |channel| MemberServiceClient::new(channel).extend_member(asked).await);
+        Ok(answer.await?.member.expect("an answer has a member"))
+    }
+
+    /// Ends an activation.
+    pub async fn end(&self, network: NetworkId, node: impl ToString) -> Result<Member, Status> {
+        let asked = EndMemberRequest {
+            network_id: network.to_string(),
+            node: node.to_string(),
+            reason: String::new(),
+        };
+        let answer = self.ask(async |channel| MemberServiceClient::new(channel).end_member(asked).await);
+        Ok(answer.await?.member.expect("an answer has a member"))
+    }
+}
+
+fn span(span: Duration) -> prost_types::Duration {
+    span.try_into().expect("a story's spans are short")
+}

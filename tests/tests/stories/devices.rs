@@ -1,0 +1,183 @@
+//! Whose node is whose, what each person may touch, and what nodes are called.
+
+use std::time::Duration;
+
+use picket_tests::{
+    GrantKind::Stands,
+    Host, MemberDecision,
+    MemberObservation::{Authorized, Deauthorized},
+    OperatorRole::{Operator, Requester, Viewer},
+    Site,
+};
+use picket_zerotier::{NetworkId, NodeId, address, node::Settings};
+use tonic::Code;
+
+async fn site() -> (Site, Host, NetworkId, NodeId) {
+    let site = Site::new().await;
+    let oslo = site.enroll("oslo").await;
+    let network = site.governed_network_on(&oslo).await;
+    let laptop = site.lab().grow();
+    let service = site.lab().service(laptop);
+    service.node().join(network, Settings::default()).await.unwrap();
+    (site, oslo, network, laptop)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_requester_sees_and_touches_only_its_own() {
+    let (site, oslo, network, laptop) = site().await;
+    let phone = site.lab().grow();
+    let (ana, eve) = (
+        site.person("ana", Requester).await,
+        site.person("eve", Requester).await,
+    );
+    let bo = site.person("bo", Operator).await;
+    ana.register(laptop, "anas-laptop", "").await.unwrap();
+    eve.register(phone, "eves-phone", "").await.unwrap();
+    ana.request(network, laptop).await.unwrap();
+    eve.request(network, phone).await.unwrap();
+
+    let names = |devices: Vec<picket_proto::wire::admin::Device>| {
+        devices.into_iter().map(|device| device.name).collect::<Vec<_>>()
+    };
+    assert_eq!(names(eve.devices().await), ["eves-phone"]);
+    assert_eq!(names(bo.devices().await).len(), 3, "the host's too");
+    let seen: Vec<_> = eve
+        .members(network)
+        .await
+        .into_iter()
+        .map(|member| member.owner)
+        .collect();
+    assert_eq!(seen, ["person/eve"]);
+    for node in [
+        laptop.to_string(),
+        "anas-laptop".into(),
+        oslo.node.to_string(),
+        "oslo".into(),
+        "nothing".into(),
+    ] {
+        let refused = [
+            eve.member(network, &node).await.map(drop),
+            eve.request(network, &node).await.map(drop),
+            eve.cancel(network, &node).await.map(drop),
+            eve.activate(network, &node, None).await.map(drop),
+            eve.end(network, &node).await.map(drop),
+            eve.remove(&node).await.map(drop),
+        ];
+        for refused in refused {
+            let refused = refused.unwrap_err();
+            assert_eq!(refused.code(), Code::NotFound, "{node}: {refused}");
+        }
+    }
+    let for_another = eve
+        .register(site.lab().grow(), "a-gift", "ana")
+        .await
+        .unwrap_err();
+    assert_eq!(for_another.code(), Code::PermissionDenied);
+    let taken = eve.register(laptop, "mine", "").await.unwrap_err();
+    assert_eq!(taken.code(), Code::AlreadyExists);
+    assert!(!taken.message().contains("ana"), "{taken}");
+    // A viewer looks at everything, and acts for itself.
+    let vi = site.person("vi", Viewer).await;
+    vi.member(network, laptop).await.unwrap();
+    assert_eq!(vi.end(network, laptop).await.unwrap_err().code(), Code::NotFound);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_is_named_by_id_addresses_and_names_and_not_by_what_could_be_two() {
+    let (site, oslo, network, laptop) = site().await;
+    let bo = site.person("bo", Operator).await;
+    let by_address = address::rfc4193(network, laptop);
+    let device = bo.register(by_address, "laptop", "").await.unwrap();
+    assert_eq!(device.node_id, laptop.to_string());
+    for text in [
+        laptop.to_string(),
+        by_address.to_string(),
+        address::sixplane(network, laptop).to_string(),
+        "laptop".to_owned(),
+    ] {
+        let member = bo.member(network, &text).await.unwrap();
+        assert_eq!(member.node_id, laptop.to_string(), "{text}");
+        assert_eq!(member.rfc4193, by_address.to_string());
+    }
+    assert_eq!(
+        bo.member(network, "oslo").await.unwrap().node_id,
+        oslo.node.to_string()
+    );
+    let elsewhere = NetworkId::at(oslo.node, 0xff);
+    let refused = bo
+        .member(network, address::rfc4193(elsewhere, laptop))
+        .await
+        .unwrap_err();
+    assert_eq!(refused.code(), Code::InvalidArgument, "{refused}");
+
+    let other = site.lab().grow();
+    assert_eq!(
+        bo.register(other, "oslo", "").await.unwrap_err().code(),
+        Code::AlreadyExists
+    );
+    let host = bo.register(oslo.node, "a-name", "").await.unwrap_err();
+    assert!(host.message().contains("host oslo's"), "{host}");
+    // A host that is enrolled later may have a device's name.
+    site.enroll("laptop").await;
+    let refused = bo.member(network, "laptop").await.unwrap_err();
+    assert!(refused.message().contains(&laptop.to_string()), "{refused}");
+    assert!(refused.message().contains("host laptop"), "{refused}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_removed_device_is_denied_and_remembered_and_its_permissions_do_not_come_back_with_it() {
+    let (site, _oslo, network, laptop) = site().await;
+    let (ana, bo) = (
+        site.person("ana", Requester).await,
+        site.person("bo", Operator).await,
+    );
+    ana.register(laptop, "anas-laptop", "").await.unwrap();
+    ana.request(network, laptop).await.unwrap();
+    bo.approve(network, laptop, Stands).await.unwrap();
+    site.until_member(network, laptop, Authorized).await;
+
+    for _ in 0..2 {
+        let removed = bo.remove("anas-laptop").await.unwrap();
+        assert_eq!(
+            (removed.removed_by.as_str(), removed.removed_because.as_str()),
+            ("bo", "a story")
+        );
+    }
+    let member = site.until_member(network, laptop, Deauthorized).await;
+    assert_eq!(member.decision(), MemberDecision::Denied);
+    assert!(member.because.contains("removed by bo"), "{}", member.because);
+    let refused = bo.admit(network, laptop, None).await.unwrap_err();
+    assert!(
+        refused.message().contains("picketctl device register"),
+        "{refused}"
+    );
+    assert!(ana.request(network, laptop).await.is_err());
+    // It knocks again, and is still remembered.
+    site.restart_master().await;
+    site.wait(Duration::from_secs(120)).await;
+    let member = site.until_member(network, laptop, Deauthorized).await;
+    assert!(member.because.contains("removed by bo"), "{}", member.because);
+    assert_eq!(ana.devices().await[0].removed_by, "bo");
+
+    let refused = ana.register(laptop, "anas-laptop", "").await.unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied, "{refused}");
+    bo.register(laptop, "anas-laptop", "ana").await.unwrap();
+    let member = ana.member(network, laptop).await.unwrap();
+    assert_eq!(member.decision(), MemberDecision::Denied, "{}", member.because);
+    site.wait(Duration::from_secs(120)).await;
+    site.until_member(network, laptop, Deauthorized).await;
+    ana.request(network, laptop).await.unwrap();
+    bo.approve(network, laptop, Stands).await.unwrap();
+    site.until_member(network, laptop, Authorized).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_requester_does_not_take_a_node_that_is_somewhere_already() {
+    let (site, _oslo, network, laptop) = site().await;
+    site.admit(network, laptop).await;
+    let ana = site.person("ana", Requester).await;
+    let refused = ana.register(laptop, "anas-laptop", "").await.unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied, "{refused}");
+    site.until_member(network, laptop, Authorized).await;
+    assert!(ana.devices().await.is_empty());
+}

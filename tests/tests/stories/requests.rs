@@ -1,0 +1,257 @@
+//! Who lets whom on a network: requests, approvals, and who gives them.
+
+use std::time::Duration;
+
+use picket_proto::wire::admin::ListAuditRequest;
+use picket_tests::{
+    GrantKind::{self, MayActivate, Stands},
+    Host, MemberDecision,
+    MemberObservation::{Authorized, Deauthorized},
+    OperatorRole::{Operator, Requester, Viewer},
+    RequestState, Site,
+};
+use picket_zerotier::{NetworkId, NodeId, node::Settings};
+use tonic::{Code, Status};
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+/// A site whose one network wants so many approvals, and a node that knocks there.
+async fn site(approvals: u8) -> (Site, Host, NetworkId, NodeId) {
+    let site = Site::new().await;
+    let oslo = site.enroll("oslo").await;
+    let network = site.governed_network_on(&oslo).await;
+    site.rule(network, |record| record.approvals = approvals).await;
+    let laptop = site.lab().grow();
+    let service = site.lab().service(laptop);
+    service.node().join(network, Settings::default()).await.unwrap();
+    (site, oslo, network, laptop)
+}
+
+fn code<T: std::fmt::Debug>(answer: Result<T, Status>) -> Code {
+    answer.unwrap_err().code()
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_requester_asks_for_is_let_on_when_another_one_approves() {
+    let (site, _oslo, network, laptop) = site(1).await;
+    let ana = site.person("ana", Requester).await;
+    let bo = site.person("bo", Operator).await;
+    ana.register(laptop, "anas-laptop", "").await.unwrap();
+    let asked = ana.request(network, "anas-laptop").await.unwrap();
+    assert_eq!(asked.decision(), MemberDecision::Denied);
+    let request = asked.request.unwrap();
+    assert_eq!(
+        (request.state(), request.missing, request.by.as_str()),
+        (RequestState::Pending, 1, "ana")
+    );
+    let listed = site.members(network).await;
+    assert!(listed.iter().any(|member| member.node_id == laptop.to_string()));
+
+    let approved = bo.approve(network, "anas-laptop", Stands).await.unwrap();
+    assert_eq!(approved.decision(), MemberDecision::Authorized);
+    assert_eq!(
+        (approved.grant(), approved.owner.as_str()),
+        (Stands, "person/ana")
+    );
+    site.until_member(network, laptop, Authorized).await;
+
+    let trail = site
+        .trail(&ListAuditRequest {
+            oldest_first: true,
+            ..Default::default()
+        })
+        .await;
+    let subject = format!("{network}/{laptop}");
+    let done: Vec<_> = trail
+        .iter()
+        .filter(|entry| entry.subject == subject)
+        .map(|entry| (entry.what.as_str(), entry.who.as_str(), entry.why.as_str()))
+        .collect();
+    assert_eq!(
+        done,
+        [
+            ("member.request", "operator/ana", "a story"),
+            ("member.approve", "operator/bo", "a story")
+        ]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_approvals_come_from_two_people_and_the_stricter_word_is_granted() {
+    let (site, _oslo, network, laptop) = site(2).await;
+    let ana = site.person("ana", Requester).await;
+    let (bo, cy) = (
+        site.person("bo", Operator).await,
+        site.person("cy", Operator).await,
+    );
+    ana.register(laptop, "anas-laptop", "").await.unwrap();
+    ana.request(network, laptop).await.unwrap();
+    for _ in 0..2 {
+        let member = bo.approve(network, laptop, MayActivate).await.unwrap();
+        assert_eq!(member.request.unwrap().missing, 1);
+        assert_eq!(member.decision(), MemberDecision::Denied);
+    }
+    let member = cy.approve(network, laptop, Stands).await.unwrap();
+    assert_eq!(member.grant(), MayActivate);
+    assert_eq!(member.decision(), MemberDecision::Denied, "{}", member.because);
+    ana.activate(network, laptop, None).await.unwrap();
+    site.until_member(network, laptop, Authorized).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_approves_what_they_asked_for_or_own_and_admitting_does_not_get_around_it() {
+    let (site, _oslo, network, laptop) = site(1).await;
+    let (ana, bo) = (
+        site.person("ana", Operator).await,
+        site.person("bo", Operator).await,
+    );
+    ana.register(laptop, "anas-laptop", "").await.unwrap();
+    let refused = ana.admit(network, laptop, None).await.unwrap_err();
+    assert_eq!(refused.code(), Code::FailedPrecondition);
+    assert!(
+        refused.message().contains("picketctl member request"),
+        "{refused}"
+    );
+
+    bo.request(network, laptop).await.unwrap();
+    assert_eq!(
+        code(bo.approve(network, laptop, Stands).await),
+        Code::PermissionDenied
+    );
+    assert_eq!(
+        code(bo.admit(network, laptop, None).await),
+        Code::PermissionDenied
+    );
+    // The node is ana's own.
+    assert_eq!(
+        code(ana.approve(network, laptop, Stands).await),
+        Code::PermissionDenied
+    );
+    bo.cancel(network, laptop).await.unwrap();
+
+    ana.request(network, laptop).await.unwrap();
+    let admitted = bo.admit(network, laptop, None).await.unwrap();
+    assert_eq!(admitted.decision(), MemberDecision::Authorized);
+    assert_eq!(admitted.request.unwrap().state(), RequestState::Approved);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_approvers_a_network_names_are_the_only_ones_whatever_their_role() {
+    let (site, _oslo, network, laptop) = site(1).await;
+    site.rule(network, |record| drop(record.approvers.insert("vi".to_owned())))
+        .await;
+    let (ana, vi) = (
+        site.person("ana", Requester).await,
+        site.person("vi", Viewer).await,
+    );
+    let bo = site.person("bo", Operator).await;
+    ana.register(laptop, "anas-laptop", "").await.unwrap();
+    ana.request(network, laptop).await.unwrap();
+    let refused = bo.approve(network, laptop, Stands).await.unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied);
+    assert!(refused.message().contains("vi"), "{refused}");
+    assert_eq!(code(bo.deny(network, laptop).await), Code::PermissionDenied);
+    assert_eq!(
+        code(ana.approve(network, laptop, Stands).await),
+        Code::PermissionDenied
+    );
+    vi.approve(network, laptop, MayActivate).await.unwrap();
+    let active = ana.activate(network, laptop, None).await.unwrap();
+    assert_eq!(active.decision(), MemberDecision::Authorized);
+    let longer = Duration::from_secs(7200);
+    assert_eq!(
+        code(bo.extend(network, laptop, longer).await),
+        Code::PermissionDenied
+    );
+    assert_eq!(
+        code(ana.extend(network, laptop, longer).await),
+        Code::PermissionDenied
+    );
+    vi.extend(network, laptop, longer).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_is_denied_taken_back_or_too_old_grants_nothing_and_can_be_made_again() {
+    let (site, _oslo, network, laptop) = site(1).await;
+    let (ana, bo) = (
+        site.person("ana", Requester).await,
+        site.person("bo", Operator).await,
+    );
+    ana.register(laptop, "anas-laptop", "").await.unwrap();
+    let state = |member: picket_proto::wire::admin::Member| member.request.unwrap().state();
+
+    ana.request(network, laptop).await.unwrap();
+    assert_eq!(
+        state(bo.deny(network, laptop).await.unwrap()),
+        RequestState::Denied
+    );
+    assert_eq!(
+        state(ana.request(network, laptop).await.unwrap()),
+        RequestState::Pending
+    );
+    assert_eq!(
+        state(ana.cancel(network, laptop).await.unwrap()),
+        RequestState::Cancelled
+    );
+    assert_eq!(
+        state(ana.request(network, laptop).await.unwrap()),
+        RequestState::Pending
+    );
+    site.wait(7 * DAY - Duration::from_secs(10)).await;
+    assert_eq!(site.events("member.request-expired").await.len(), 0);
+    site.wait(Duration::from_secs(12)).await;
+    assert_eq!(site.events("member.request-expired").await.len(), 1);
+    assert_eq!(
+        state(ana.member(network, laptop).await.unwrap()),
+        RequestState::Expired
+    );
+    assert_eq!(
+        code(bo.approve(network, laptop, Stands).await),
+        Code::FailedPrecondition
+    );
+    let member = ana.member(network, laptop).await.unwrap();
+    assert_eq!(
+        (member.decision(), member.grant()),
+        (MemberDecision::Denied, GrantKind::Unspecified)
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn revoking_closes_what_waits_and_ends_what_goes_on() {
+    let (site, _oslo, network, laptop) = site(0).await;
+    let bo = site.person("bo", Operator).await;
+    bo.request(network, laptop).await.unwrap();
+    let revoked = bo.revoke(network, laptop).await.unwrap();
+    assert_eq!(revoked.request.unwrap().state(), RequestState::Denied);
+    assert_eq!(revoked.decision(), MemberDecision::Denied);
+
+    let active = bo
+        .admit(network, laptop, Some(Duration::from_secs(3600)))
+        .await
+        .unwrap();
+    assert_eq!(active.decision(), MemberDecision::Authorized);
+    site.until_member(network, laptop, Authorized).await;
+    let revoked = bo.revoke(network, laptop).await.unwrap();
+    assert!(revoked.activation.unwrap().ended_at.is_some());
+    site.until_member(network, laptop, Deauthorized).await;
+    // It was over with the permission, and does not come back with another one.
+    bo.request(network, laptop).await.unwrap();
+    let cy = site.person("cy", Operator).await;
+    let again = cy.approve(network, laptop, MayActivate).await.unwrap();
+    assert_eq!(again.decision(), MemberDecision::Denied, "{}", again.because);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_revocation_beats_the_settings_file_that_allows_a_node() {
+    let (site, _oslo, network, laptop) = site(0).await;
+    site.rule(network, |record| {
+        record
+            .allow
+            .insert(laptop, picket_master::record::network::AllowedNode::default());
+    })
+    .await;
+    site.until_member(network, laptop, Authorized).await;
+    site.revoke(network, laptop).await;
+    let member = site.until_member(network, laptop, Deauthorized).await;
+    assert!(member.because.contains("revoked by admin"), "{}", member.because);
+}
