@@ -56,7 +56,7 @@ async fn an_id_that_is_none_is_named_by_the_master_and_is_a_mistake_of_the_calle
     assert_snapshot!(
         "approvals",
         office
-            .types(&format!("network adopt {NETWORK} --approvals 2"))
+            .types(&format!("network adopt {NETWORK} --approvals 3"))
             .await
     );
 }
