@@ -59,7 +59,10 @@ impl device::DeviceService for FakeMaster {
         };
         let devices = of_hosts.chain(state.devices.values().cloned());
         let devices = devices.filter(wanted).map(|device| wire::Device {
-            network_ids: state.networks_of(&device.node_id),
+            network_ids: match device.removed_at {
+                None => state.networks_of(&device.node_id),
+                Some(_) => Vec::new(),
+            },
             ..device
         });
         Ok(Response::new(wire::ListDevicesResponse {

@@ -165,14 +165,14 @@ impl kill::KillService for FakeMaster {
             cautions,
             ..wire::Kill::default()
         };
-        if request.drill {
+        if request.drill && state.open_case(scope, &request.subject).is_none() {
             let kill = Some(wire::Kill {
                 id: String::new(),
                 ..kill
             });
             return Ok(Response::new(wire::KillResponse { kill }));
         }
-        if state.open_case(scope, &request.subject).is_none() {
+        if !request.drill && state.open_case(scope, &request.subject).is_none() {
             state.kills.push(Case {
                 kill,
                 since: Instant::now(),
@@ -192,7 +192,9 @@ impl kill::KillService for FakeMaster {
 
     async fn watch_kill(&self, request: Request<wire::WatchKillRequest>) -> Answer<Self::WatchKillStream> {
         let id = request.into_inner().id;
-        drop(self.open().await?);
+        if !self.open().await?.kills.iter().any(|case| case.kill.id == id) {
+            return Err(Status::not_found(format!("there is no kill `{id}`")));
+        }
         let master = self.clone();
         let (mut last, mut is_over) = (None, false);
         let looks = IntervalStream::new(tokio::time::interval(LOOK_EVERY));
@@ -203,7 +205,9 @@ impl kill::KillService for FakeMaster {
             let state = master.state();
             let case = state.kills.iter().find(|case| case.kill.id == id);
             let kill = case.map(|case| state.kill(case));
-            is_over = kill.as_ref().is_none_or(|kill| kill.done);
+            is_over = kill
+                .as_ref()
+                .is_none_or(|kill| kill.done || kill.lifted_at.is_some());
             let changed = kill != last;
             last.clone_from(&kill);
             Some(changed.then_some(Ok(wire::WatchKillResponse { kill })))

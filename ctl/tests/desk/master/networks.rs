@@ -22,7 +22,7 @@ impl network::NetworkService for FakeMaster {
         }
         let form = checked(request.form)?;
         let id = if request.id.is_empty() {
-            format!("8056c2e21c{:06x}", state.networks.len() + 1)
+            format!("8056c2e21c{:06x}", state.networks.len() + 0xa1)
         } else {
             request.id
         };
