@@ -5,7 +5,10 @@ use std::{ffi::OsString, path::PathBuf, time::Duration};
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
-use crate::{audit, ca, clock, decky, deploy, event, host, member, network, operator, print::Format};
+use crate::{
+    audit, ca, clock, decky, deploy, device, event, host, kill, member, moon, network, operator,
+    print::Format,
+};
 
 /// The port of the admin API.
 const ADMIN_PORT: u16 = 7444;
@@ -16,12 +19,13 @@ Examples:
   picketctl host list --watch
   picketctl network adopt 8056c2e21c000001
   picketctl member admit edge-07 --network 8056c2e21c000001 --reason 'new outpost'
+  picketctl kill host edge-07 --reason 'somebody got out of the decoy'
   picketctl deploy plan -f site.yaml
   picketctl deploy apply -f site.yaml
   picketctl event watch
 
 Exit codes:
-  0 done   1 refused or failed   2 not understood (a bad site file too)   3 no master to ask
+  0 done   1 refused or failed   2 not understood (a bad file too)   3 no master to ask
 
 JSON and YAML (-o json, -o yaml) are for scripts: a list is an array, `show` an object, keys are
 snake_case, times RFC 3339, and what is not known is null.";
@@ -104,6 +108,47 @@ pub(crate) enum Command {
     Member {
         #[command(subcommand)]
         verb: member::Verb,
+    },
+    /// ZeroTier nodes of persons: register, list, remove
+    #[command(
+        arg_required_else_help = true,
+        subcommand_value_name = "VERB",
+        subcommand_help_heading = "Verbs"
+    )]
+    Device {
+        #[command(subcommand)]
+        verb: device::Verb,
+    },
+    /// Cut off a node, host, network or owner at once, and prove it
+    #[command(
+        arg_required_else_help = true,
+        subcommand_value_name = "VERB",
+        subcommand_help_heading = "Verbs"
+    )]
+    Kill {
+        #[command(subcommand)]
+        verb: kill::Verb,
+    },
+    /// Lift a kill: what the grants say holds again, and no more
+    #[command(
+        arg_required_else_help = true,
+        subcommand_value_name = "WHAT",
+        subcommand_help_heading = "What",
+        after_help = kill::UNKILL_EXAMPLES
+    )]
+    Unkill {
+        #[command(subcommand)]
+        what: kill::Lift,
+    },
+    /// Roots of our own, so that nodes find each other without the public ones
+    #[command(
+        arg_required_else_help = true,
+        subcommand_value_name = "VERB",
+        subcommand_help_heading = "Verbs"
+    )]
+    Moon {
+        #[command(subcommand)]
+        verb: moon::Verb,
     },
     /// Sets of decoy machines, from a site file
     #[command(
@@ -213,10 +258,13 @@ pub(crate) fn completions(shell: Shell) -> String {
     String::from_utf8_lossy(&script).into_owned()
 }
 
-/// Reads a span such as `10s`, `5m` or `1h30m`.
+/// Reads a span such as `10s`, `5m`, `1h30m` or `7d`.
 pub(crate) fn span(text: &str) -> Result<Duration, String> {
     let wanted = "want a positive span such as `10s` or `5m`";
-    let span: jiff::SignedDuration = text.parse().map_err(|_| wanted.to_owned())?;
+    let span: jiff::Span = text.parse().map_err(|_| wanted.to_owned())?;
+    let span = span
+        .to_duration(jiff::SpanRelativeTo::days_are_24_hours())
+        .map_err(|_| wanted.to_owned())?;
     Duration::try_from(span)
         .ok()
         .filter(|span| !span.is_zero())
@@ -278,7 +326,8 @@ mod tests {
     fn a_span_has_a_unit_and_is_positive() {
         assert_eq!(span("10s"), Ok(Duration::from_secs(10)));
         assert_eq!(span("1h30m"), Ok(Duration::from_secs(5400)));
-        for wrong in ["", "10", "0s", "-5s", "soon"] {
+        assert_eq!(span("7d"), Ok(Duration::from_secs(7 * 86_400)));
+        for wrong in ["", "10", "0s", "-5s", "soon", "1mo"] {
             assert!(span(wrong).is_err(), "{wrong}");
         }
     }

@@ -1,13 +1,8 @@
 //! `picketctl deploy`: sets of decoy machines, from a site file.
 
-use std::{
-    fs::File,
-    io::Read,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{path::Path, time::Duration};
 
-use clap::{Args, Subcommand};
+use clap::Subcommand;
 use jiff::Timestamp;
 use picket_proto::{from_wire_time, wire::admin as wire};
 use serde::Serialize;
@@ -16,6 +11,7 @@ use crate::{
     cli::{Wait, Watch, span},
     decky::Decky,
     desk::Desk,
+    document::{Document, FromFile, Kind},
     fault::{About, Fault},
     print::{Cell, Named, Page, Row, Tone, View},
     site::{FORMAT, LONGEST, Site},
@@ -26,20 +22,19 @@ mod follow;
 
 const SEE: &str = "picketctl deploy list";
 
-/// Where the site file is.
-#[derive(Debug, Args)]
-pub(crate) struct SiteFile {
-    /// The site file; `-` reads it from standard input
-    #[arg(short, long, value_name = "FILE")]
-    file: PathBuf,
-}
+const SITE_FILE: Kind = Kind {
+    noun: "site file",
+    longest: LONGEST,
+    when_longer: "split the site into several deployments",
+    format: "picketctl deploy apply --help",
+};
 
 /// What can be done with deployments.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
     /// Say what applying a site file would change; change nothing
     #[command(after_help = "Example:\n  picketctl deploy plan -f site.yaml", after_long_help = long_help("Example:\n  picketctl deploy plan -f site.yaml"))]
-    Plan(SiteFile),
+    Plan(FromFile),
     /// Make a site file come true, and wait until its deckies run
     #[command(
         after_help = "Examples:\n  picketctl deploy apply -f site.yaml\n  generate-site | picketctl deploy apply -f - --within 10m",
@@ -47,7 +42,7 @@ pub(crate) enum Verb {
     )]
     Apply {
         #[command(flatten)]
-        file: SiteFile,
+        file: FromFile,
         #[command(flatten)]
         wait: Wait,
         /// How long to wait until every decky runs
@@ -116,42 +111,8 @@ pub(crate) async fn run(verb: Verb, desk: &mut Desk) -> Result<(), Fault> {
 }
 
 fn read(desk: &mut Desk, path: &Path) -> Result<Site, Fault> {
-    let mut bytes = Vec::new();
-    let shown = if path == Path::new("-") {
-        "standard input".to_owned()
-    } else {
-        path.display().to_string()
-    };
-    let unreadable =
-        |cause: std::io::Error| Fault::Usage(format!("cannot read the site file {shown}: {cause}"));
-    if path == Path::new("-") {
-        (&mut desk.stdin)
-            .take(LONGEST + 1)
-            .read_to_end(&mut bytes)
-            .map_err(unreadable)?;
-    } else {
-        let file = File::open(path).map_err(unreadable)?;
-        file.take(LONGEST + 1)
-            .read_to_end(&mut bytes)
-            .map_err(unreadable)?;
-    }
-    if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > LONGEST {
-        return Err(Fault::Usage(format!(
-            "{shown} is longer than {LONGEST} bytes; split the site into several deployments"
-        )));
-    }
-    let text = String::from_utf8(bytes).map_err(|_| {
-        Fault::Usage(format!(
-            "{shown} is not text in UTF-8; it should be a YAML site file"
-        ))
-    })?;
-    Site::parse(&text).map_err(|cause| {
-        let problems: Vec<String> = cause.0.iter().map(|problem| format!("  {problem}")).collect();
-        Fault::Usage(format!(
-            "{shown} is no site file:\n{}\n`picketctl deploy apply --help` shows the format. Nothing was changed",
-            problems.join("\n")
-        ))
-    })
+    let document = Document::read(desk, path, &SITE_FILE)?;
+    Site::parse(&document.text).map_err(|cause| document.fault(&cause.0))
 }
 
 async fn plan(desk: &mut Desk, site: Site) -> Result<Plan, Fault> {

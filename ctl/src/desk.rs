@@ -13,9 +13,11 @@ use picket_pki::{Authorities, Bundle, Holder, Refusal, bundle};
 use picket_proto::wire::admin::{
     GetCaRequest, audit_service_client::AuditServiceClient, ca_service_client::CaServiceClient,
     clock_service_client::ClockServiceClient, decky_service_client::DeckyServiceClient,
-    deployment_service_client::DeploymentServiceClient, event_service_client::EventServiceClient,
-    host_service_client::HostServiceClient, member_service_client::MemberServiceClient,
-    network_service_client::NetworkServiceClient, operator_service_client::OperatorServiceClient,
+    deployment_service_client::DeploymentServiceClient, device_service_client::DeviceServiceClient,
+    event_service_client::EventServiceClient, host_service_client::HostServiceClient,
+    kill_service_client::KillServiceClient, member_service_client::MemberServiceClient,
+    moon_service_client::MoonServiceClient, network_service_client::NetworkServiceClient,
+    operator_service_client::OperatorServiceClient,
 };
 use tokio::time;
 use tonic::{Response, Status, Streaming, transport::Channel};
@@ -37,6 +39,14 @@ const WATCH_EVERY: Duration = Duration::from_secs(2);
 
 /// As much of a reply to a question as is read.
 const LONGEST_REPLY: u64 = 64;
+
+/// What came of listening to a stream for a while.
+pub(crate) enum Heard<T> {
+    Message(T),
+    /// It goes on, and nothing came.
+    Nothing,
+    End,
+}
 
 /// Everything a command works with.
 pub(crate) struct Desk {
@@ -90,6 +100,9 @@ impl Desk {
         hosts: HostServiceClient,
         networks: NetworkServiceClient,
         members: MemberServiceClient,
+        devices: DeviceServiceClient,
+        kills: KillServiceClient,
+        moons: MoonServiceClient,
         deployments: DeploymentServiceClient,
         deckies: DeckyServiceClient,
         events: EventServiceClient,
@@ -162,19 +175,45 @@ impl Desk {
 
     /// Asks whether to go on. Where nobody can be asked, nothing happens.
     pub(crate) fn confirm(&mut self, question: &str) -> Result<(), Fault> {
+        self.confirm_or(question, &["y", "yes"], "[y/N]", "--yes")
+    }
+
+    /// Asks whether to go on, and takes nothing but this word for a yes.
+    pub(crate) fn confirm_with(&mut self, question: &str, word: &str, option: &str) -> Result<(), Fault> {
+        self.confirm_or(question, &[word], &format!("Type `{word}` to go on:"), option)
+    }
+
+    fn confirm_or(&mut self, question: &str, yes: &[&str], how: &str, option: &str) -> Result<(), Fault> {
         if !self.someone_is_there {
-            return Err(Fault::Usage(
-                "there is nobody to ask whether this is meant; add `--yes`".to_owned(),
-            ));
+            return Err(Fault::Usage(format!(
+                "there is nobody to ask whether this is meant; add `{option}`"
+            )));
         }
-        self.print.ask(&format!("{question} [y/N] "));
+        self.print.ask(&format!("{question} {how} "));
         let mut answer = Vec::new();
         let reply = (&mut self.stdin).take(LONGEST_REPLY);
         // A reply that cannot be read is none, and none is a no.
         drop(io::BufReader::new(reply).read_until(b'\n', &mut answer));
-        match answer.trim_ascii().to_ascii_lowercase().as_slice() {
-            b"y" | b"yes" => Ok(()),
-            _ => Err(Fault::Declined),
+        let answer = answer.trim_ascii().to_ascii_lowercase();
+        if yes.iter().any(|yes| yes.as_bytes() == answer) {
+            Ok(())
+        } else {
+            Err(Fault::Declined)
+        }
+    }
+
+    /// The next message of a stream that may pause, or nothing when none came in time.
+    pub(crate) async fn next_within<T>(
+        &self,
+        about: &About,
+        stream: &mut Streaming<T>,
+        within: Duration,
+    ) -> Result<Heard<T>, Fault> {
+        match time::timeout(within, stream.message()).await {
+            Ok(Ok(Some(message))) => Ok(Heard::Message(message)),
+            Ok(Ok(None)) => Ok(Heard::End),
+            Ok(Err(status)) => Err(self.fault(&status, about)),
+            Err(_) => Ok(Heard::Nothing),
         }
     }
 

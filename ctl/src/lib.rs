@@ -13,10 +13,14 @@ mod config;
 mod decky;
 mod deploy;
 mod desk;
+mod device;
+mod document;
 mod event;
 mod fault;
 mod host;
+mod kill;
 mod member;
+mod moon;
 mod network;
 mod operator;
 mod print;
@@ -121,6 +125,10 @@ async fn finish(cli: Cli, mut desk: Desk) -> Exit {
         Command::Host { verb } => host::run(verb, &mut desk).await,
         Command::Network { verb } => network::run(verb, &mut desk).await,
         Command::Member { verb } => member::run(verb, &mut desk).await,
+        Command::Device { verb } => device::run(verb, &mut desk).await,
+        Command::Kill { verb } => kill::run(verb, &mut desk).await,
+        Command::Unkill { what } => kill::lift(what, &mut desk).await,
+        Command::Moon { verb } => moon::run(verb, &mut desk).await,
         Command::Deploy { verb } => deploy::run(verb, &mut desk).await,
         Command::Decky { verb } => decky::run(verb, &mut desk).await,
         Command::Operator { verb } => operator::run(verb, &mut desk).await,

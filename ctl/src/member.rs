@@ -2,32 +2,41 @@
 
 use std::time::Duration;
 
-use clap::{Args, Subcommand};
-use jiff::Timestamp;
+use clap::{Args, Subcommand, ValueEnum};
+use jiff::SignedDuration;
 use picket_proto::wire::admin as wire;
-use serde::Serialize;
-use tokio::time;
 
 use crate::{
     cli::{Wait, Watch, span},
     desk::Desk,
     fault::{About, Fault},
-    print::{Cell, Named, Page, Row, Tone, View},
-    progress::Progress,
-    words::filled,
+    words::count,
 };
 
-/// How often the master is asked what the controller says by now.
-const ASK_EVERY: Duration = Duration::from_millis(500);
+use self::follow::Aim;
+pub(crate) use self::view::Member;
+
+mod follow;
+mod view;
 
 /// A node on a network.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Which {
-    /// A node id (10 digits) or the name of a host
+    /// A node id (10 digits), its RFC4193 or 6PLANE address, or the name of a device or host
     node: String,
     /// The network's id
     #[arg(long, value_name = "ID")]
     network: String,
+}
+
+/// How long to wait until a change has come true.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct Patience {
+    #[command(flatten)]
+    wait: Wait,
+    /// How long to wait for the controller
+    #[arg(long, value_name = "SPAN", default_value = "30s", value_parser = span)]
+    within: Duration,
 }
 
 /// A change of who may be there.
@@ -39,16 +48,61 @@ pub(crate) struct Decide {
     #[arg(long)]
     reason: String,
     #[command(flatten)]
-    wait: Wait,
-    /// How long to wait for the controller
-    #[arg(long, value_name = "SPAN", default_value = "30s", value_parser = span)]
-    within: Duration,
+    patience: Patience,
+}
+
+/// As above, for a time.
+#[derive(Debug, Args)]
+pub(crate) struct DecideFor {
+    #[command(flatten)]
+    decide: Decide,
+    /// How long, such as `2h`
+    #[arg(long = "for", value_name = "SPAN", value_parser = span)]
+    lasts: Option<Duration>,
+}
+
+/// A step of a request, that says why.
+#[derive(Debug, Args)]
+pub(crate) struct Say {
+    #[command(flatten)]
+    which: Which,
+    /// Why
+    #[arg(long)]
+    reason: String,
+}
+
+/// A step of a request, that may say why.
+#[derive(Debug, Args)]
+pub(crate) struct MaySay {
+    #[command(flatten)]
+    which: Which,
+    /// Why
+    #[arg(long, default_value = "", hide_default_value = true)]
+    reason: String,
+}
+
+/// What an approval grants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum As {
+    /// It is a member until that is revoked
+    Stands,
+    /// It may be activated for a time
+    Activate,
+}
+
+impl From<As> for wire::GrantKind {
+    fn from(grant: As) -> Self {
+        match grant {
+            As::Stands => Self::Stands,
+            As::Activate => Self::MayActivate,
+        }
+    }
 }
 
 /// What can be done with members.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
-    /// List the members of a network: granted, revoked and unknown ones
+    /// List the members of a network: granted, requested, revoked and unknown ones
     #[command(after_help = "Example:\n  picketctl member list --network 8056c2e21c000001 --watch")]
     List {
         /// The network's id
@@ -63,9 +117,59 @@ pub(crate) enum Verb {
     /// Let a node onto a network, and wait until its controller says so
     #[command(
         after_help = "Examples:\n  picketctl member admit edge-07 --network 8056c2e21c000001 --reason 'new outpost'\n  \
+        picketctl member admit laptop --network 8056c2e21c000001 --for 2h --reason 'ticket 4711'\n  \
         picketctl member admit d3adb33f00 --network 8056c2e21c000001 --reason laptop --no-wait"
     )]
-    Admit(Decide),
+    Admit(DecideFor),
+    /// Ask that a node be let on
+    #[command(
+        after_help = "Example:\n  picketctl member request laptop --network 8056c2e21c000001 --reason 'ticket 4711'"
+    )]
+    Request(Say),
+    /// Approve a request that waits; whoever made it cannot
+    #[command(
+        after_help = "Examples:\n  picketctl member approve laptop --network 8056c2e21c000001 --as activate\n  \
+        picketctl member approve sensor --network 8056c2e21c000001 --reason 'seen the contract'"
+    )]
+    Approve {
+        #[command(flatten)]
+        say: MaySay,
+        /// What the last approval grants
+        #[arg(long = "as", value_name = "GRANT", value_enum, default_value_t = As::Stands)]
+        grant: As,
+    },
+    /// Turn a request down
+    #[command(
+        after_help = "Example:\n  picketctl member deny laptop --network 8056c2e21c000001 --reason 'no ticket'"
+    )]
+    Deny(Say),
+    /// Take one's own request back
+    #[command(after_help = "Example:\n  picketctl member cancel laptop --network 8056c2e21c000001")]
+    Cancel(MaySay),
+    /// Let a node on for a time that may be, and wait until its controller says so
+    #[command(
+        after_help = "Example:\n  picketctl member activate laptop --network 8056c2e21c000001 --for 2h --reason 'ticket 4711'"
+    )]
+    Activate(DecideFor),
+    /// Move the end of an activation that goes on, to so long from here on
+    #[command(
+        after_help = "Example:\n  picketctl member extend laptop --network 8056c2e21c000001 --for 1h --reason 'not done yet'"
+    )]
+    Extend {
+        #[command(flatten)]
+        say: Say,
+        /// How long from here on [default: the network's]
+        #[arg(long = "for", value_name = "SPAN", value_parser = span)]
+        lasts: Option<Duration>,
+    },
+    /// End an activation before its time, and wait until its controller says so
+    #[command(after_help = "Example:\n  picketctl member end laptop --network 8056c2e21c000001")]
+    End {
+        #[command(flatten)]
+        say: MaySay,
+        #[command(flatten)]
+        patience: Patience,
+    },
     /// Take a node off a network, and wait until its controller says so
     #[command(
         after_help = "Example:\n  picketctl member revoke edge-07 --network 8056c2e21c000001 --reason 'site closed'"
@@ -92,51 +196,89 @@ pub(crate) async fn run(verb: Verb, desk: &mut Desk) -> Result<(), Fault> {
             let member = show(desk, &which).await?;
             desk.print.show(&member, desk.clock.now())
         }
-        Verb::Admit(decide) => {
-            let Decide {
-                which,
+        Verb::Admit(decide) => admit(desk, decide).await,
+        Verb::Request(say) => request(desk, say).await,
+        Verb::Approve { say, grant } => approve(desk, say, grant).await,
+        Verb::Deny(Say { which, reason }) => {
+            let about = changing("deny the request for", &which);
+            let request = wire::DenyMemberRequest {
+                network_id: which.network,
+                node: which.node,
                 reason,
-                wait,
-                within,
-            } = decide;
-            let about = About::changing(format!("admit {} to {}", which.node, which.network), see(&which));
-            let request = wire::AdmitMemberRequest {
-                network_id: which.network.clone(),
-                node: which.node.clone(),
-                reason,
-                lasts: None,
             };
             let mut members = desk.members().await?;
-            let answer = desk.call(&about, members.admit_member(request)).await?;
-            let member = Member::from(answer.member.unwrap_or_default());
-            follow(desk, member, Aim::Admitted, wait, within).await
+            let answer = desk.call(&about, members.deny_member(request)).await?;
+            ended(desk, answer.member, "denied")
         }
-        Verb::Revoke(decide) => {
-            let Decide {
-                which,
+        Verb::Cancel(MaySay { which, reason }) => {
+            let about = changing("cancel the request for", &which);
+            let request = wire::CancelMemberRequest {
+                network_id: which.network,
+                node: which.node,
                 reason,
-                wait,
-                within,
-            } = decide;
+            };
+            let mut members = desk.members().await?;
+            let answer = desk.call(&about, members.cancel_member(request)).await?;
+            ended(desk, answer.member, "cancelled")
+        }
+        Verb::Activate(decide) => activate(desk, decide).await,
+        Verb::Extend { say, lasts } => extend(desk, say, lasts).await,
+        Verb::End {
+            say: MaySay { which, reason },
+            patience,
+        } => {
+            let about = changing("end the activation of", &which);
+            let request = wire::EndMemberRequest {
+                network_id: which.network,
+                node: which.node,
+                reason,
+            };
+            let mut members = desk.members().await?;
+            let answer = desk.call(&about, members.end_member(request)).await?;
+            let member = Member::from(answer.member.unwrap_or_default());
+            follow::until_true(desk, member, Aim::Ended, patience).await
+        }
+        Verb::Revoke(Decide {
+            which,
+            reason,
+            patience,
+        }) => {
             let about = About::changing(
                 format!("revoke {} from {}", which.node, which.network),
                 see(&which),
             );
             let request = wire::RevokeMemberRequest {
-                network_id: which.network.clone(),
-                node: which.node.clone(),
+                network_id: which.network,
+                node: which.node,
                 reason,
             };
             let mut members = desk.members().await?;
             let answer = desk.call(&about, members.revoke_member(request)).await?;
             let member = Member::from(answer.member.unwrap_or_default());
-            follow(desk, member, Aim::Revoked, wait, within).await
+            follow::until_true(desk, member, Aim::Revoked, patience).await
         }
     }
 }
 
 fn see(which: &Which) -> String {
     format!("picketctl member list --network {}", which.network)
+}
+
+fn changing(what: &str, which: &Which) -> About {
+    About::changing(
+        format!("{what} {} on {}", which.node, which.network),
+        format!("picketctl member show {} --network {}", which.node, which.network),
+    )
+}
+
+/// A span as it travels. What is too long for that is too long for the master.
+fn on_the_wire(lasts: Option<Duration>) -> Option<prost_types::Duration> {
+    lasts.map(|lasts| {
+        prost_types::Duration::try_from(lasts).unwrap_or(prost_types::Duration {
+            seconds: SignedDuration::MAX.as_secs(),
+            nanos: 0,
+        })
+    })
 }
 
 async fn show(desk: &mut Desk, which: &Which) -> Result<Member, Fault> {
@@ -150,300 +292,137 @@ async fn show(desk: &mut Desk, which: &Which) -> Result<Member, Fault> {
     Ok(Member::from(answer.member.unwrap_or_default()))
 }
 
-/// What a change was for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Aim {
-    Admitted,
-    Revoked,
+async fn admit(desk: &mut Desk, admit: DecideFor) -> Result<(), Fault> {
+    let DecideFor {
+        decide: Decide {
+            which,
+            reason,
+            patience,
+        },
+        lasts,
+    } = admit;
+    let about = About::changing(format!("admit {} to {}", which.node, which.network), see(&which));
+    let request = wire::AdmitMemberRequest {
+        network_id: which.network,
+        node: which.node,
+        reason,
+        lasts: on_the_wire(lasts),
+    };
+    let mut members = desk.members().await?;
+    let answer = desk.call(&about, members.admit_member(request)).await?;
+    let member = Member::from(answer.member.unwrap_or_default());
+    follow::until_true(desk, member, Aim::Admitted, patience).await
 }
 
-/// How far a change has come.
-#[derive(Debug, PartialEq, Eq)]
-enum Standing {
-    /// The controller says what was wanted.
-    True,
-    /// It does not say so yet.
-    NotYet(&'static str),
-    /// Something else decides against it, so that waiting is in vain.
-    Overruled,
-}
-
-impl Aim {
-    fn standing(self, member: &Member) -> Standing {
-        match (self, member.decision, member.observed) {
-            (Self::Admitted, Decision::Denied, _) | (Self::Revoked, Decision::Authorized, _) => {
-                Standing::Overruled
-            }
-            (Self::Admitted, _, Observation::Authorized) => Standing::True,
-            (Self::Revoked, _, Observation::Deauthorized | Observation::Absent) => Standing::True,
-            (Self::Admitted, _, Observation::Deauthorized) => {
-                Standing::NotYet("the controller still has it deauthorized")
-            }
-            (Self::Admitted, _, Observation::Absent) => {
-                Standing::NotYet("the controller has no record of it")
-            }
-            (Self::Revoked, _, Observation::Authorized) => {
-                Standing::NotYet("the controller still has it authorized")
-            }
-            (_, _, Observation::Unknown) => Standing::NotYet("the controller's agent has not reported"),
-        }
-    }
-
-    fn word(self) -> &'static str {
-        match self {
-            Self::Admitted => "admitted to",
-            Self::Revoked => "revoked from",
-        }
-    }
-}
-
-/// Waits until the controller says what was decided, and says what is confirmed and what is not.
-async fn follow(
-    desk: &mut Desk,
-    mut member: Member,
-    aim: Aim,
-    wait: Wait,
-    within: Duration,
-) -> Result<(), Fault> {
-    let (label, network, word) = (member.label(), member.network_id.clone(), aim.word());
-    if wait.no_wait {
-        let sentence = format!("{label} is {word} {network}: recorded, and not confirmed by the controller");
-        return desk.print.done(&member, &sentence);
-    }
-    let which = Which {
-        node: member.node_id.clone(),
-        network: network.clone(),
+async fn request(desk: &mut Desk, say: Say) -> Result<(), Fault> {
+    let Say { which, reason } = say;
+    let about = changing("request", &which);
+    let request = wire::RequestMemberRequest {
+        network_id: which.network,
+        node: which.node,
+        reason,
     };
-    let mut progress = Progress::begin(&desk.clock, &desk.print);
-    let waited = loop {
-        let missing = match aim.standing(&member) {
-            Standing::True => break Ok(()),
-            Standing::Overruled => {
-                break Err(Fault::NotYet(format!(
-                    "{label} was {word} {network}, and that is overruled: {}; see `picketctl member show {} --network {network}`",
-                    member.because, member.node_id
-                )));
-            }
-            Standing::NotYet(missing) => missing,
-        };
-        if progress.elapsed(&desk.clock) >= within {
-            break Err(Fault::NotYet(format!(
-                "{label} is {word} {network}: recorded, and after {within:?} {missing}; the master goes on by itself, look with `picketctl member show {} --network {network}`",
-                member.node_id
-            )));
-        }
-        progress.tell(&desk.clock, &mut desk.print, [(label.as_str(), missing)]);
-        time::sleep(ASK_EVERY).await;
-        member = match show(desk, &which).await {
-            Ok(member) => member,
-            Err(fault) => break Err(fault),
-        };
+    let mut members = desk.members().await?;
+    let answer = desk.call(&about, members.request_member(request)).await?;
+    let member = Member::from(answer.member.unwrap_or_default());
+    let sentence = match member.missing() {
+        Some(missing) => format!(
+            "{} is requested on {}: {} needed{}",
+            member.label(),
+            member.network_id,
+            count(missing, "approval is", "approvals are"),
+            member.waits_until(),
+        ),
+        None => format!(
+            "{} has no request that waits on {}: {}",
+            member.label(),
+            member.network_id,
+            member.because
+        ),
     };
-    progress.end();
-    waited?;
-    let confirmed = match aim {
-        Aim::Admitted => {
-            "the controller authorizes it; its own status shows that at its next report, which can take a minute"
-        }
-        Aim::Revoked => {
-            "the controller has deauthorized it; its own status can lag about a minute, and members it talks to directly may hear it until its credential ends"
-        }
-    };
-    let sentence = format!("{label} is {word} {network}: {confirmed}");
     desk.print.done(&member, &sentence)
 }
 
-/// A node on a network.
-#[derive(Debug, Serialize)]
-pub(crate) struct Member {
-    network_id: String,
-    node_id: String,
-    host: Option<String>,
-    decision: Decision,
-    because: String,
-    observed: Observation,
-    addresses: Vec<String>,
+async fn approve(desk: &mut Desk, say: MaySay, grant: As) -> Result<(), Fault> {
+    let MaySay { which, reason } = say;
+    let about = changing("approve the request for", &which);
+    let request = wire::ApproveMemberRequest {
+        network_id: which.network,
+        node: which.node,
+        reason,
+        grant: wire::GrantKind::from(grant).into(),
+    };
+    let mut members = desk.members().await?;
+    let answer = desk.call(&about, members.approve_member(request)).await?;
+    let member = Member::from(answer.member.unwrap_or_default());
+    let then = match member.missing() {
+        Some(missing) => format!(
+            "{} needed",
+            count(missing, "more approval is", "more approvals are")
+        ),
+        None => member.what_the_grant_allows(),
+    };
+    let sentence = format!(
+        "the request for {} on {} is approved: {then}",
+        member.label(),
+        member.network_id
+    );
+    desk.print.done(&member, &sentence)
 }
 
-/// What the grants say of a node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-enum Decision {
-    Authorized,
-    Denied,
-    Unknown,
+fn ended(desk: &mut Desk, member: Option<wire::Member>, how: &str) -> Result<(), Fault> {
+    let member = Member::from(member.unwrap_or_default());
+    let sentence = format!(
+        "the request for {} on {} is {how}: {}",
+        member.label(),
+        member.network_id,
+        member.because
+    );
+    desk.print.done(&member, &sentence)
 }
 
-impl Decision {
-    fn cell(self) -> Cell {
-        match self {
-            Self::Authorized => Cell::new("authorized", Tone::Good),
-            Self::Denied => Cell::new("denied", Tone::Bad),
-            Self::Unknown => Cell::new("unknown", Tone::Fair),
-        }
+async fn activate(desk: &mut Desk, activate: DecideFor) -> Result<(), Fault> {
+    let DecideFor {
+        decide: Decide {
+            which,
+            reason,
+            patience,
+        },
+        lasts,
+    } = activate;
+    let about = changing("activate", &which);
+    let request = wire::ActivateMemberRequest {
+        network_id: which.network,
+        node: which.node,
+        reason,
+        lasts: on_the_wire(lasts),
+    };
+    let mut members = desk.members().await?;
+    let answer = desk.call(&about, members.activate_member(request)).await?;
+    if !answer.caution.is_empty() {
+        desk.print.note(&format!("caution: {}", answer.caution));
     }
+    let member = Member::from(answer.member.unwrap_or_default());
+    follow::until_true(desk, member, Aim::Activated, patience).await
 }
 
-/// What the controller said last.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-enum Observation {
-    Authorized,
-    Deauthorized,
-    Absent,
-    Unknown,
-}
-
-impl From<wire::Member> for Member {
-    fn from(member: wire::Member) -> Self {
-        let decision = match member.decision() {
-            wire::MemberDecision::Authorized => Decision::Authorized,
-            wire::MemberDecision::Denied => Decision::Denied,
-            wire::MemberDecision::Unspecified | wire::MemberDecision::Unknown => Decision::Unknown,
-        };
-        let observed = match member.observed() {
-            wire::MemberObservation::Authorized => Observation::Authorized,
-            wire::MemberObservation::Deauthorized => Observation::Deauthorized,
-            wire::MemberObservation::Absent => Observation::Absent,
-            wire::MemberObservation::Unspecified | wire::MemberObservation::Unknown => Observation::Unknown,
-        };
-        Self {
-            decision,
-            observed,
-            network_id: member.network_id,
-            node_id: member.node_id,
-            host: filled(member.host),
-            because: member.because,
-            addresses: member.addresses,
-        }
-    }
-}
-
-impl Member {
-    /// The node, with its host where that is known.
-    fn label(&self) -> String {
-        match &self.host {
-            Some(host) => format!("{} ({host})", self.node_id),
-            None => self.node_id.clone(),
-        }
-    }
-
-    /// What the controller says, with a tone that tells whether it agrees.
-    fn observation(&self) -> Cell {
-        let word = match self.observed {
-            Observation::Authorized => "authorized",
-            Observation::Deauthorized => "deauthorized",
-            Observation::Absent => "absent",
-            Observation::Unknown => return Cell::new("unknown", Tone::Dim),
-        };
-        let authorized = self.observed == Observation::Authorized;
-        let tone = match self.decision {
-            Decision::Unknown => Tone::Fair,
-            Decision::Authorized if authorized => Tone::Good,
-            Decision::Denied if !authorized => Tone::Good,
-            Decision::Authorized | Decision::Denied => Tone::Bad,
-        };
-        Cell::new(word, tone)
-    }
-}
-
-impl Named for Member {
-    fn name(&self) -> String {
-        self.node_id.clone()
-    }
-}
-
-impl Row for Member {
-    const NOUNS: &'static str = "members";
-    const HEADERS: &'static [&'static str] = &[
-        "NODE",
-        "HOST",
-        "DECISION",
-        "CONTROLLER SAYS",
-        "ADDRESSES",
-        "BECAUSE",
-    ];
-
-    fn cells(&self, _: Timestamp) -> Vec<Cell> {
-        vec![
-            self.node_id.as_str().into(),
-            Cell::or_dash(self.host.as_ref()),
-            self.decision.cell(),
-            self.observation(),
-            Cell::or_dash(Some(self.addresses.join(","))),
-            self.because.as_str().into(),
-        ]
-    }
-}
-
-impl View for Member {
-    fn page(&self, _: Timestamp) -> Page {
-        let mut page = Page::default();
-        page.facts([
-            ("Network", self.network_id.as_str().into()),
-            ("Node", self.node_id.as_str().into()),
-            ("Host", Cell::or_dash(self.host.as_ref())),
-            ("Decision", self.decision.cell()),
-            ("Because", self.because.as_str().into()),
-            ("Controller says", self.observation()),
-            ("Addresses", Cell::or_dash(Some(self.addresses.join(", ")))),
-        ]);
-        page
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn member(decision: Decision, observed: Observation) -> Member {
-        Member {
-            network_id: "8056c2e21c000001".into(),
-            node_id: "d3adb33f00".into(),
-            host: None,
-            decision,
-            because: String::new(),
-            observed,
-            addresses: vec![],
-        }
-    }
-
-    #[test]
-    fn nothing_is_true_until_the_controller_says_so() {
-        for (aim, decision) in [
-            (Aim::Admitted, Decision::Authorized),
-            (Aim::Revoked, Decision::Denied),
-        ] {
-            let standing = aim.standing(&member(decision, Observation::Unknown));
-            assert!(matches!(standing, Standing::NotYet(_)), "{aim:?}: {standing:?}");
-        }
-        assert_eq!(
-            Aim::Admitted.standing(&member(Decision::Authorized, Observation::Authorized)),
-            Standing::True
-        );
-        for gone in [Observation::Deauthorized, Observation::Absent] {
-            assert_eq!(
-                Aim::Revoked.standing(&member(Decision::Denied, gone)),
-                Standing::True
-            );
-        }
-    }
-
-    #[test]
-    fn a_decision_that_somebody_else_turned_round_is_not_waited_for() {
-        for observed in [
-            Observation::Authorized,
-            Observation::Deauthorized,
-            Observation::Unknown,
-        ] {
-            assert_eq!(
-                Aim::Admitted.standing(&member(Decision::Denied, observed)),
-                Standing::Overruled
-            );
-            assert_eq!(
-                Aim::Revoked.standing(&member(Decision::Authorized, observed)),
-                Standing::Overruled
-            );
-        }
-    }
+async fn extend(desk: &mut Desk, say: Say, lasts: Option<Duration>) -> Result<(), Fault> {
+    let Say { which, reason } = say;
+    let about = changing("extend the activation of", &which);
+    let request = wire::ExtendMemberRequest {
+        network_id: which.network,
+        node: which.node,
+        reason,
+        lasts: on_the_wire(lasts),
+    };
+    let mut members = desk.members().await?;
+    let answer = desk.call(&about, members.extend_member(request)).await?;
+    let member = Member::from(answer.member.unwrap_or_default());
+    let sentence = format!(
+        "the activation of {} on {} goes on{}",
+        member.label(),
+        member.network_id,
+        member.until_when()
+    );
+    desk.print.done(&member, &sentence)
 }

@@ -80,9 +80,14 @@ enum Part {
 }
 
 impl Page {
-    /// Names with values, one per line, the values below each other.
+    /// Names with values, one per line, the values below each other. Facts that follow facts stand below them.
     pub(crate) fn facts(&mut self, facts: impl IntoIterator<Item = (&'static str, Cell)>) -> &mut Self {
-        self.parts.push(Part::Facts(facts.into_iter().collect()));
+        match self.parts.last_mut() {
+            Some(Part::Facts(before)) => before.extend(facts),
+            Some(Part::Title(_) | Part::Table(..) | Part::Line(_)) | None => {
+                self.parts.push(Part::Facts(facts.into_iter().collect()));
+            }
+        }
         self
     }
 

@@ -175,7 +175,7 @@ async fn every_key_that_a_script_can_see_is_documented() {
                         missing.push(key.clone());
                     }
                     // What is in these is the operator's own.
-                    if !["labels", "site", "before", "after"].contains(&key.as_str()) {
+                    if !["labels", "site", "form", "before", "after"].contains(&key.as_str()) {
                         walk(value, missing);
                     }
                 }
@@ -197,6 +197,8 @@ async fn every_key_that_a_script_can_see_is_documented() {
     office.master.did("operator/ada", "host.note", "edge-07", "");
     let out = office.path("new").display().to_string();
     let ana = office.path("ana").display().to_string();
+    office.file("network.yaml", "settings: {mtu: 1400}\n");
+    let network = office.path("network.yaml").display().to_string();
     let mut missing = Vec::new();
     for line in [
         format!("host enroll new --out {out}"),
@@ -204,7 +206,22 @@ async fn every_key_that_a_script_can_see_is_documented() {
         "host show edge-07".into(),
         "network adopt 8056c2e21c000001".into(),
         "network show 8056c2e21c000001".into(),
+        "network enforce 8056c2e21c000001".into(),
+        format!("network plan 8056c2e21c000001 -f {network}"),
+        format!("network apply 8056c2e21c000001 -f {network}"),
+        "network reconcile 8056c2e21c000001 --dry-run".into(),
+        "network resume 8056c2e21c000001 --reason tests".into(),
+        "device register 39966434ba --name laptop --owner ana".into(),
+        "device list".into(),
+        "member request laptop --network 8056c2e21c000001 --reason tests".into(),
+        "member admit edge-07 --network 8056c2e21c000001 --for 1h --reason tests".into(),
         "member list --network 8056c2e21c000001".into(),
+        "kill host edge-07 --reason tests --no-wait".into(),
+        "kill list".into(),
+        "moon create edge-07 --endpoint 192.0.2.1/9993".into(),
+        "moon list".into(),
+        "moon remove edge-07 --reason tests".into(),
+        "network delete 8056c2e21c000001 --reason tests --yes".into(),
         format!("deploy plan -f {file}"),
         format!("deploy apply -f {file}"),
         "deploy list".into(),

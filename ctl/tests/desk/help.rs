@@ -13,6 +13,14 @@ async fn the_help_shows_how_to_begin() {
     assert_snapshot!("host_enroll", office.types_all("host enroll --help").await);
     assert_snapshot!("host_retire", office.types_all("host retire -h").await);
     assert_snapshot!("member_admit", office.types_all("member admit -h").await);
+    assert_snapshot!("network_apply", office.types_all("network apply --help").await);
+    assert_snapshot!("kill", office.types_all("kill --help").await);
+    assert_snapshot!("kill_all", office.types_all("kill all -h").await);
+    assert_snapshot!("unkill", office.types_all("unkill --help").await);
+    assert_snapshot!(
+        "device_register",
+        office.types_all("device register --help").await
+    );
     assert_snapshot!("audit_verify", office.types_all("audit verify --help").await);
     assert_snapshot!("deploy_apply", office.types_all("deploy apply --help").await);
 }
@@ -21,13 +29,15 @@ async fn the_help_shows_how_to_begin() {
 async fn every_verb_has_an_example_that_the_program_understands() {
     let office = Office::open();
     for noun in [
-        "host", "network", "member", "deploy", "decky", "operator", "event", "audit", "clock",
+        "host", "network", "member", "device", "kill", "unkill", "moon", "deploy", "decky", "operator",
+        "event", "audit", "clock",
     ] {
         let help = office.types_all(&format!("{noun} -h")).await.done().out;
         let verbs = help
-            .split("Verbs:\n")
-            .nth(1)
+            .split_once("Verbs:\n")
+            .or_else(|| help.split_once("What:\n"))
             .unwrap()
+            .1
             .split("\n\n")
             .next()
             .unwrap();
@@ -80,7 +90,8 @@ async fn completions_know_every_noun() {
     for shell in ["bash", "zsh", "fish"] {
         let said = office.types_all(&format!("completions {shell}")).await.done();
         for noun in [
-            "host", "network", "member", "deploy", "decky", "event", "audit", "enroll",
+            "host", "network", "member", "device", "kill", "unkill", "moon", "deploy", "decky", "event",
+            "audit", "enroll",
         ] {
             assert!(said.out.contains(noun), "{shell} does not complete {noun}");
         }

@@ -9,11 +9,14 @@
 mod audit;
 mod clocks;
 mod deployments;
+mod devices;
 mod events;
 mod help;
 mod hosts;
+mod kills;
 mod master;
 mod members;
+mod networks;
 mod office;
 mod operators;
 mod process;

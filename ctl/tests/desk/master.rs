@@ -16,7 +16,8 @@ use picket_proto::{
     wire::admin::{
         self as wire, audit_service_server as audit, clock_service_server as clock,
         decky_service_server as decky, deployment_service_server as deployment,
-        event_service_server as event, host_service_server as host, member_service_server as member,
+        device_service_server as device, event_service_server as event, host_service_server as host,
+        kill_service_server as kill, member_service_server as member, moon_service_server as moon,
         network_service_server as network, operator_service_server as operator,
     },
 };
@@ -29,9 +30,16 @@ use crate::office::MASTER;
 
 mod auditing;
 mod deploying;
-mod governing;
+mod devices;
+mod hosts;
 mod keeping_time;
+mod kills;
+mod members;
+mod moons;
+mod networks;
 mod operating;
+
+use self::{kills::Case, members::Seat, moons::Wanted};
 
 /// How many hosts are on a page.
 const PAGE: usize = 2;
@@ -51,6 +59,11 @@ pub(crate) struct State {
     pub(crate) hosts: BTreeMap<String, wire::Host>,
     pub(crate) networks: BTreeMap<String, wire::Network>,
     pub(crate) members: BTreeMap<(String, String), Seat>,
+    /// Devices of persons, by node.
+    pub(crate) devices: BTreeMap<String, wire::Device>,
+    /// In the order in which they were made.
+    pub(crate) kills: Vec<Case>,
+    pub(crate) moons: BTreeMap<String, Wanted>,
     pub(crate) deployments: BTreeMap<String, Applied>,
     pub(crate) operators: BTreeMap<String, wire::Operator>,
     pub(crate) events: Vec<wire::Event>,
@@ -60,6 +73,12 @@ pub(crate) struct State {
     pub(crate) jumped: i64,
     /// How long the controller takes; never when absent.
     pub(crate) controller_takes: Option<Duration>,
+    /// Whose calls these are; `admin` when empty.
+    pub(crate) caller: String,
+    /// Other members listen whether a killed one is silent.
+    pub(crate) witnesses: bool,
+    /// By network, the hosts that reach the master through it.
+    pub(crate) own_path: BTreeMap<String, Vec<String>>,
     /// Deckies that will not start.
     pub(crate) broken: BTreeSet<String>,
     /// What hosts say they cannot do.
@@ -72,22 +91,6 @@ pub(crate) struct State {
     pub(crate) refuses_with: Option<(tonic::Code, String)>,
     /// After how many events a watcher is told that it cannot keep up.
     pub(crate) watchers_lag_after: Option<usize>,
-}
-
-pub(crate) struct Seat {
-    pub(crate) member: wire::Member,
-    decided: Option<Instant>,
-    before: i32,
-}
-
-impl From<wire::Member> for Seat {
-    fn from(member: wire::Member) -> Self {
-        Self {
-            before: member.observed,
-            member,
-            decided: None,
-        }
-    }
 }
 
 pub(crate) struct Applied {
@@ -112,6 +115,9 @@ pub(crate) async fn serve(master: FakeMaster, mut incoming: Incoming, config: Ar
         .add_service(host::HostServiceServer::new(master.clone()))
         .add_service(network::NetworkServiceServer::new(master.clone()))
         .add_service(member::MemberServiceServer::new(master.clone()))
+        .add_service(device::DeviceServiceServer::new(master.clone()))
+        .add_service(kill::KillServiceServer::new(master.clone()))
+        .add_service(moon::MoonServiceServer::new(master.clone()))
         .add_service(deployment::DeploymentServiceServer::new(master.clone()))
         .add_service(decky::DeckyServiceServer::new(master.clone()))
         .add_service(operator::OperatorServiceServer::new(master.clone()))
@@ -121,6 +127,14 @@ pub(crate) async fn serve(master: FakeMaster, mut incoming: Incoming, config: Ar
         .serve_with_incoming(tokio_stream::wrappers::ReceiverStream::new(connections));
     let ((), served) = tokio::join!(accepting, serving);
     served.unwrap();
+}
+
+fn reason(reason: &str) -> Result<(), Status> {
+    if reason.is_empty() {
+        Err(Status::invalid_argument("reason: is empty, say why"))
+    } else {
+        Ok(())
+    }
 }
 
 impl FakeMaster {
@@ -182,78 +196,6 @@ impl State {
         self.networks
             .get_mut(id)
             .ok_or_else(|| Status::not_found(format!("the network {id} is not adopted")))
-    }
-
-    fn member(&self, network: &str, node: &str) -> Result<wire::Member, Status> {
-        let seat = self
-            .members
-            .get(&(network.to_owned(), self.node(node)))
-            .ok_or_else(|| Status::not_found(format!("there is no node `{node}` on {network}")))?;
-        let mut member = seat.member.clone();
-        if let Some(decided) = seat.decided
-            && self
-                .controller_takes
-                .is_none_or(|takes| decided.elapsed() < takes)
-        {
-            member.observed = seat.before;
-        }
-        Ok(member)
-    }
-
-    fn node(&self, node: &str) -> String {
-        self.hosts
-            .get(node)
-            .map_or_else(|| node.to_owned(), |host| host.node_id.clone())
-    }
-
-    fn decide(
-        &mut self,
-        network: &str,
-        node: &str,
-        authorized: bool,
-        because: String,
-    ) -> Result<wire::Member, Status> {
-        if self.network(network)?.mode() != wire::NetworkMode::Enforce {
-            return Err(Status::failed_precondition(format!(
-                "the network {network} is only observed; run `picketctl network enforce {network}` first"
-            )));
-        }
-        let node_id = self.node(node);
-        let host = if node_id == node {
-            String::new()
-        } else {
-            node.to_owned()
-        };
-        let (decision, observed) = if authorized {
-            (
-                wire::MemberDecision::Authorized,
-                wire::MemberObservation::Authorized,
-            )
-        } else {
-            (
-                wire::MemberDecision::Denied,
-                wire::MemberObservation::Deauthorized,
-            )
-        };
-        let before = self
-            .member(network, node)
-            .map_or(wire::MemberObservation::Absent.into(), |member| member.observed);
-        let member = wire::Member {
-            network_id: network.to_owned(),
-            node_id: node_id.clone(),
-            host,
-            decision: decision.into(),
-            because,
-            observed: observed.into(),
-            addresses: vec![],
-        };
-        let seat = Seat {
-            member,
-            decided: Some(Instant::now()),
-            before,
-        };
-        self.members.insert((network.to_owned(), node_id), seat);
-        self.member(network, node)
     }
 
     fn deckies(&self, of: &Applied) -> Vec<wire::Decky> {

@@ -1,64 +1,22 @@
-//! `picketctl network` and `picketctl member`.
+//! `picketctl member`.
 
 use std::time::Duration;
 
 use insta::assert_snapshot;
 use picketctl::Exit;
 
-use crate::{hosts::with_hosts, office::Office};
+use crate::{
+    hosts::with_hosts,
+    office::{Office, Said},
+};
 
-const NETWORK: &str = "8056c2e21c000001";
+pub(crate) const NETWORK: &str = "8056c2e21c000001";
 
-async fn with_network() -> Office {
+pub(crate) async fn with_network() -> Office {
     let office = with_hosts().await;
     office.types(&format!("network adopt {NETWORK}")).await.done();
     office.types(&format!("network enforce {NETWORK}")).await.done();
     office
-}
-
-#[tokio::test(start_paused = true)]
-async fn adopting_changes_nothing_and_says_what_would() {
-    let office = with_hosts().await;
-    assert_snapshot!(
-        "adopted",
-        office
-            .types(&format!("network adopt {NETWORK} --controller hub-01"))
-            .await
-    );
-    assert_snapshot!("listed", office.types("network list").await);
-    assert_snapshot!("shown", office.types(&format!("network show {NETWORK}")).await);
-    assert_snapshot!(
-        "shown_in_json",
-        office.types(&format!("network show {NETWORK} -o json")).await
-    );
-    assert_snapshot!(
-        "enforced",
-        office.types(&format!("network enforce {NETWORK}")).await
-    );
-    assert_snapshot!(
-        "adopted_again",
-        office.types(&format!("network adopt {NETWORK}")).await
-    );
-}
-
-#[tokio::test(start_paused = true)]
-async fn an_id_that_is_none_is_named_by_the_master_and_is_a_mistake_of_the_caller() {
-    let office = with_hosts().await;
-    assert_snapshot!("short", office.types("network adopt 8056c2e21c").await);
-    assert_snapshot!(
-        "letters",
-        office.types("member list --network 8056c2e21c00000g").await
-    );
-    assert_snapshot!(
-        "not_adopted",
-        office.types("member list --network 8056c2e21c000009").await
-    );
-    assert_snapshot!(
-        "approvals",
-        office
-            .types(&format!("network adopt {NETWORK} --approvals 2"))
-            .await
-    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -151,4 +109,121 @@ async fn a_decision_without_a_reason_is_not_sent() {
         .await;
     assert_eq!(said.exit, Exit::Usage, "{said}");
     assert!(said.err.contains("--reason"), "{said}");
+}
+
+/// A network that needs approvals, and a device of ana's, who asks.
+async fn with_approvals(approvals: u32) -> Office {
+    let office = with_hosts().await;
+    office
+        .types(&format!("network adopt {NETWORK} --approvals {approvals}"))
+        .await
+        .done();
+    office.types(&format!("network enforce {NETWORK}")).await.done();
+    office.master.state().caller = "ana".into();
+    office
+        .types("device register 39966434ba --name ana-laptop")
+        .await
+        .done();
+    office
+}
+
+async fn types_as(office: &Office, who: &str, line: &str) -> Said {
+    office.master.state().caller = who.into();
+    office.types(&format!("member {line} --network {NETWORK}")).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_says_what_it_waits_for_until_it_may_be_activated() {
+    let office = with_approvals(2).await;
+    let ask = "request ana-laptop --reason 'ticket 4711'";
+    assert_snapshot!("requested", types_as(&office, "ana", ask).await);
+    let approve = "approve ana-laptop --as activate";
+    assert_snapshot!("own_request", types_as(&office, "ana", approve).await);
+    assert_snapshot!("approved_once", types_as(&office, "bo", approve).await);
+    assert_snapshot!("pending_shown", types_as(&office, "bo", "show ana-laptop").await);
+    assert_snapshot!(
+        "pending_in_the_network",
+        office.types(&format!("network show {NETWORK}")).await
+    );
+    let seen = "approve ana-laptop --as activate --reason 'seen the ticket'";
+    assert_snapshot!("approved_twice", types_as(&office, "eve", seen).await);
+    let activate = "activate ana-laptop --for 2h --reason 'ticket 4711'";
+    assert_snapshot!("activated", types_as(&office, "ana", activate).await);
+    assert_snapshot!(
+        "activated_shown",
+        types_as(&office, "ana", "show ana-laptop").await
+    );
+    assert_snapshot!(
+        "activated_in_json",
+        types_as(&office, "ana", "show ana-laptop -o json").await
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_activation_is_extended_ended_and_comes_to_its_end() {
+    let office = with_approvals(1).await;
+    types_as(&office, "ana", "request ana-laptop --reason tests")
+        .await
+        .done();
+    types_as(&office, "bo", "approve ana-laptop --as activate")
+        .await
+        .done();
+    let activate = "activate ana-laptop --reason tests";
+    types_as(&office, "ana", activate).await.done();
+    let extend = "extend ana-laptop --for 3h --reason 'not done yet'";
+    assert_snapshot!("extended", types_as(&office, "bo", extend).await);
+    let end = "end ana-laptop --reason done";
+    assert_snapshot!("ended", types_as(&office, "ana", end).await);
+    assert_snapshot!("ended_shown", types_as(&office, "ana", "show ana-laptop").await);
+    assert_snapshot!("nothing_to_extend", types_as(&office, "bo", extend).await);
+    let long = "activate ana-laptop --for 2d --reason tests";
+    assert_snapshot!("too_long", types_as(&office, "ana", long).await);
+    types_as(&office, "ana", activate).await.done();
+    office.wait(3600).await;
+    let shown = types_as(&office, "ana", "show ana-laptop -o json").await.done();
+    assert_eq!(shown.json()["decision"], "denied");
+    assert_eq!(shown.json()["activation"]["ended_because"], "it came to its end");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_approval_may_stand_and_a_request_may_be_turned_down_or_taken_back() {
+    let office = with_approvals(1).await;
+    let ask = "request ana-laptop --reason tests";
+    types_as(&office, "ana", ask).await.done();
+    let deny = "deny ana-laptop --reason 'no ticket'";
+    assert_snapshot!("denied", types_as(&office, "bo", deny).await);
+    assert_snapshot!("denied_shown", types_as(&office, "bo", "show ana-laptop").await);
+    assert_snapshot!("nothing_pending", types_as(&office, "bo", deny).await);
+    types_as(&office, "ana", ask).await.done();
+    assert_snapshot!("cancelled", types_as(&office, "ana", "cancel ana-laptop").await);
+    types_as(&office, "ana", ask).await.done();
+    assert_snapshot!("stands", types_as(&office, "bo", "approve ana-laptop").await);
+    assert_snapshot!(
+        "needs_approvals",
+        types_as(&office, "bo", "admit edge-07 --reason new").await
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn admitting_for_a_time_says_until_when() {
+    let office = with_network().await;
+    let admit = format!("member admit edge-07 --network {NETWORK} --for 90m --reason 'a look'");
+    assert_snapshot!(office.types(&admit).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_activation_that_cannot_end_without_the_master_says_so() {
+    let office = with_hosts().await;
+    office
+        .types(&format!("network create --central --id {NETWORK} --name decoys"))
+        .await
+        .done();
+    types_as(&office, "ana", "request edge-07 --reason tests")
+        .await
+        .done();
+    types_as(&office, "bo", "approve edge-07 --as activate")
+        .await
+        .done();
+    let said = types_as(&office, "ana", "activate edge-07 --reason tests").await;
+    assert_snapshot!(said);
 }
