@@ -16,7 +16,7 @@ use picket_proto::{
     witness::Witness,
 };
 use picket_zerotier::{
-    NetworkId, NodeId,
+    NodeId,
     home::{Home, HomeError},
     node::{Joined, Node},
     service::{Error, Service},

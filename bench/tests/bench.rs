@@ -89,6 +89,7 @@ async fn a_real_master_lets_the_fleet_in_and_keeps_what_it_was_told() {
         name: "master".to_owned(),
         data_dir: dir,
         ca: CaKey::Plain,
+        central: None,
         advertise: Vec::new(),
         beat_interval: Duration::from_secs(30),
         agents: address,

@@ -88,7 +88,7 @@ async fn two_approvals_come_from_two_people_and_the_stricter_word_is_granted() {
     ana.request(network, laptop).await.unwrap();
     for _ in 0..2 {
         let member = bo.approve(network, laptop, MayActivate).await.unwrap();
-        assert_eq!(member.request.unwrap().missing, 1);
+        assert_eq!(member.request.as_ref().unwrap().missing, 1);
         assert_eq!(member.decision(), MemberDecision::Denied);
     }
     let member = cy.approve(network, laptop, Stands).await.unwrap();
@@ -222,7 +222,7 @@ async fn revoking_closes_what_waits_and_ends_what_goes_on() {
     let bo = site.person("bo", Operator).await;
     bo.request(network, laptop).await.unwrap();
     let revoked = bo.revoke(network, laptop).await.unwrap();
-    assert_eq!(revoked.request.unwrap().state(), RequestState::Denied);
+    assert_eq!(revoked.request.as_ref().unwrap().state(), RequestState::Denied);
     assert_eq!(revoked.decision(), MemberDecision::Denied);
 
     let active = bo
