@@ -244,12 +244,7 @@ pub(crate) async fn watch(reach: Reach, known: Known, observed: Observed, stop: 
 }
 
 /// Reads everything into its sections, and returns the networks as they were seen.
-async fn read(
-    reach: &Reach,
-    known: &Known,
-    observed: &Observed,
-    last: &mut LastSeen,
-) -> Vec<JoinedNetwork> {
+async fn read(reach: &Reach, known: &Known, observed: &Observed, last: &mut LastSeen) -> Vec<JoinedNetwork> {
     let governance = &known.governance;
     let status = match node(reach, known).await {
         Ok((status, service)) => {

@@ -242,8 +242,12 @@ impl Warning {
     #[must_use]
     pub fn left(&self, now: Timestamp) -> String {
         let left = Duration::try_from(self.until.duration_since(now)).unwrap_or_default();
-        let seconds = left.as_secs() + u64::from(left.subsec_millis() >= 500);
-        shown(&Duration::from_secs(seconds))
+        // A warning comes a moment late, and nobody plans by seconds.
+        let minutes = (left.as_secs() + 30) / 60;
+        if minutes == 0 {
+            return shown(&Duration::from_secs(left.as_secs().max(1)));
+        }
+        shown(&Duration::from_secs(minutes * 60))
     }
 }
 

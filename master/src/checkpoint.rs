@@ -14,7 +14,8 @@ use picket_proto::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    central::Kept, desk::Desk, kill::progress::Saved, liveness::Presence, network_watch::Told, observed::Taken,
+    central::Kept, desk::Desk, kill::progress::Saved, liveness::Presence, network_watch::Told,
+    observed::Taken,
 };
 
 /// How often it is written.

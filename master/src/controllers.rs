@@ -9,11 +9,20 @@ use picket_zerotier::ids::NetworkId;
 use crate::{desk::Desk, record::network::Governor};
 
 impl Desk {
-    /// What a controller said last; none when it has not said anything.
+    /// What a controller said last; none when it has not said anything. While the service that it is part of does not
+    /// answer, that is what it says.
     #[must_use]
     pub fn controller(&self, governor: Governor) -> Option<ControllerStatus> {
         match governor {
-            Governor::Host(host) => self.observed.get(host).and_then(|seen| seen.controller()),
+            Governor::Host(host) => {
+                let seen = self.observed.get(host)?;
+                let mut status = seen.controller()?;
+                let service = seen.zerotier().map(|zerotier| zerotier.service);
+                if let Some(away) = service.filter(|service| service.problem().is_some()) {
+                    status.service = away;
+                }
+                Some(status)
+            }
             Governor::Central(_) => self.central.seen(),
         }
     }

@@ -349,11 +349,18 @@ impl Networks {
             roster.formerly(node),
             roster.retired_with(node).map(|(host, _)| host),
         ];
-        let hosts = hosts.into_iter().flatten().map(|host| KillScope::Host(host.record.id));
+        let hosts = hosts
+            .into_iter()
+            .flatten()
+            .map(|host| KillScope::Host(host.record.id));
         let device = self.devices.get(&node);
         let owner = device.map(|device| KillScope::Owner(device.record.owner.clone()));
         let whole = [KillScope::All, KillScope::Network(network)].into_iter();
-        whole.chain(owner).chain(hosts).chain([KillScope::Node(node)]).collect()
+        whole
+            .chain(owner)
+            .chain(hosts)
+            .chain([KillScope::Node(node)])
+            .collect()
     }
 
     /// Since when everybody who is told is told that a node is killed on a network; none when it is not.

@@ -37,8 +37,8 @@ pub use crate::{
     transit::Transit,
 };
 pub use picket_proto::wire::admin::{
-    DeckyState, GrantKind, HostNodeStanding, HostState, Kill, KillScope, MemberDecision, MemberObservation, Moon,
-    NetworkMode, OperatorRole, Proof, ProofState, RequestState,
+    DeckyState, GrantKind, HostNodeStanding, HostState, Kill, KillScope, MemberDecision, MemberObservation,
+    Moon, NetworkMode, OperatorRole, Proof, ProofState, RequestState,
 };
 
 /// An error and its causes in one line, for the message of a story that fails.

@@ -93,7 +93,6 @@ pub(super) fn node_on(desk: &Desk, network: NetworkId, text: &str) -> Result<Nod
 /// As [`node_on`], and not a host that says it is another node than the one that is believed: a permission for either may
 /// be for the wrong machine.
 pub(super) fn settled_node_on(desk: &Desk, network: NetworkId, text: &str) -> Result<NodeId, Refused> {
-    let node = node_on(desk, network, text)?;
     let host = match read(text, Some(network)) {
         Ok(Named::Name(name)) => desk.host_named(&name).ok(),
         Ok(Named::Node(_)) | Err(_) => None,
@@ -104,7 +103,7 @@ pub(super) fn settled_node_on(desk: &Desk, network: NetworkId, text: &str) -> Re
             "host {text} {sentence}; or admit a node by its id"
         )));
     }
-    Ok(node)
+    node_on(desk, network, text)
 }
 
 /// One of the caller's own nodes on a network. Of what is not its own it is not told whether that is there.

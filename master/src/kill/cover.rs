@@ -44,8 +44,8 @@ pub(crate) fn seen(state: &State, reports: &Reports, scope: &KillScope) -> BTree
     let mut found = BTreeSet::new();
     for network in in_scope(state, scope) {
         let covers = |node: NodeId| state.networks.covers(&state.roster, scope, network.id, node);
-        let controller = network.controller.host().and_then(|host| reports.of(host));
-        let records = controller
+        let records = reports
+            .of_controller(network.controller)
             .and_then(|report| report.controller.as_ref())
             .and_then(|controlled| controlled.networks.get(&network.id));
         let authorized = records.into_iter().flat_map(|records| &records.authorized);

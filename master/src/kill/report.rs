@@ -11,7 +11,7 @@ use picket_proto::{
 };
 use picket_zerotier::ids::{NetworkId, NodeId};
 
-use crate::{desk::Desk, observed::Seen, store::Revision};
+use crate::{desk::Desk, observed::Seen, record::network::Governor, store::Revision};
 
 /// What one host said, as far as kills are about it.
 #[derive(Debug, Default)]
@@ -101,31 +101,52 @@ impl From<ZeroTierStatus> for Joined {
     }
 }
 
-/// What hosts said, by host.
+/// What hosts said, by host, and what ZeroTier Central did.
 #[derive(Debug, Default)]
-pub(crate) struct Reports(HashMap<HostId, Report>);
+pub(crate) struct Reports {
+    hosts: HashMap<HostId, Report>,
+    central: Option<Report>,
+}
 
 impl Reports {
     /// What a host said; none when it was never heard.
     pub(crate) fn of(&self, host: HostId) -> Option<&Report> {
-        self.0.get(&host)
+        self.hosts.get(&host)
+    }
+
+    /// What was said by whoever runs a controller; none when it was never heard.
+    pub(crate) fn of_controller(&self, governor: Governor) -> Option<&Report> {
+        match governor {
+            Governor::Host(host) => self.of(host),
+            Governor::Central(_) => self.central.as_ref(),
+        }
     }
 
     /// Takes in what every host says by now.
     pub(crate) fn refresh(&mut self, desk: &Desk) {
         let all = desk.observed.all();
-        if all.len() < self.0.len() {
+        if all.len() < self.hosts.len() {
             let there: std::collections::HashSet<_> = all.iter().map(|(id, _)| *id).collect();
-            self.0.retain(|host, _| there.contains(host));
+            self.hosts.retain(|host, _| there.contains(host));
         }
         for (id, seen) in all {
-            self.0.entry(id).or_default().refresh(desk, id, &seen);
+            self.hosts.entry(id).or_default().refresh(desk, id, &seen);
         }
+        self.central = desk.central.seen().map(|status| {
+            let decided = desk.views.read().networks.newest();
+            let followed = desk.central.has_followed(decided);
+            Report {
+                session: true,
+                tried_members: if followed { decided } else { Revision(0) },
+                controller: Some(status.into()),
+                ..Report::default()
+            }
+        });
     }
 
     #[cfg(test)]
     pub(crate) fn said(mut self, host: HostId, report: Report) -> Self {
-        self.0.insert(host, report);
+        self.hosts.insert(host, report);
         self
     }
 }

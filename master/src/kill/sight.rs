@@ -81,9 +81,38 @@ impl<'a> Eyes<'a> {
         &self,
         network: &NetworkRecord,
     ) -> Result<(&'a Report, &'a BTreeMap<NodeId, bool>), String> {
-        let Governor::Host(id) = network.controller else {
-            return Err("ZeroTier Central has not said yet who is on it".to_owned());
+        let report = match network.controller {
+            Governor::Host(id) => self.controllers_host(id)?,
+            Governor::Central(_) => self
+                .reports
+                .of_controller(network.controller)
+                .ok_or("ZeroTier Central has not said yet who is on it")?,
         };
+        let whose = match network.controller {
+            Governor::Host(id) => format!("the controller on {}", self.name(id)),
+            Governor::Central(_) => "ZeroTier Central".to_owned(),
+        };
+        let controlled = report.controller.as_ref();
+        let controlled = controlled.ok_or_else(|| format!("{whose} has not been reported"))?;
+        // A service that does not answer has no controller that would.
+        let away = report
+            .zerotier
+            .as_ref()
+            .and_then(|joined| joined.problem.as_ref());
+        if let Some(problem) = controlled.problem.as_ref().or(away) {
+            return Err(format!("{whose}: {problem}; done when it is back"));
+        }
+        let records = controlled.networks.get(&network.id);
+        let records = records.ok_or_else(|| format!("{whose} does not run the network"))?;
+        if records.frozen.is_empty() {
+            Ok((report, &records.authorized))
+        } else {
+            Err(format!("{whose}: {}", records.frozen))
+        }
+    }
+
+    /// What a host said that runs a controller, while it can carry out there what is decided.
+    fn controllers_host(&self, id: HostId) -> Result<&'a Report, String> {
         let name = self.name(id);
         if self.is_cut(id) {
             return Err(format!(
@@ -91,23 +120,9 @@ impl<'a> Eyes<'a> {
             ));
         }
         let report = self.reports.of(id).filter(|report| report.session);
-        let report = report.ok_or_else(|| {
+        report.ok_or_else(|| {
             format!("{name}, whose controller runs the network, is not connected; done when it is back")
-        })?;
-        let controlled = report.controller.as_ref();
-        let controlled = controlled.ok_or_else(|| format!("{name} has not reported its controller"))?;
-        if let Some(problem) = &controlled.problem {
-            return Err(format!(
-                "the controller on {name}: {problem}; done when it is back"
-            ));
-        }
-        let records = controlled.networks.get(&network.id);
-        let records = records.ok_or_else(|| format!("the controller on {name} does not run the network"))?;
-        if records.frozen.is_empty() {
-            Ok((report, &records.authorized))
-        } else {
-            Err(format!("the controller on {name}: {}", records.frozen))
-        }
+        })
     }
 
     fn controller(&self, network: &NetworkRecord, node: NodeId, since: Option<Revision>) -> Controller {

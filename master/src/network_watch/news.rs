@@ -175,7 +175,7 @@ fn kind(why: Why, member: Option<()>) -> &'static str {
         (Why::Drift, None) => "network.repaired",
         (Why::Decided, Some(())) => "member.changed",
         (Why::Decided, None) => "network.changed",
-        (Why::Ended, _) => "member.ended",
+        (Why::Ended, _) => "member.deauthorized",
         (Why::Repeated, _) => "member.repeated",
     }
 }
