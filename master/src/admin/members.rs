@@ -24,10 +24,10 @@ use super::{
 };
 use crate::{
     caller::operator,
+    central,
     desk::{Actor, Desk},
     gate,
     owner::{Caller, Owner},
-    record::network::Governor,
     refused::Refused,
     request::Permission,
     status::not_any_more,
@@ -294,13 +294,7 @@ impl Members {
     fn caution(&self, network: NetworkId) -> String {
         let views = self.0.views.read();
         let governor = views.networks.network(network).map(|kept| kept.record.controller);
-        match governor {
-            Some(Governor::Central(_)) => format!(
-                "ZeroTier Central runs network {network}, so nothing ends this activation while the master is away; it ends as \
-                 soon as the master is back"
-            ),
-            Some(Governor::Host(_)) | None => String::new(),
-        }
+        governor.and_then(central::caution).unwrap_or_default().to_owned()
     }
 }
 

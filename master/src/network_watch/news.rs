@@ -99,7 +99,7 @@ pub fn news(
         standing(told, network, &mut news);
         // A frozen network's members are what they were when it could be read last, or nothing.
         if network.frozen.is_empty() {
-            members(told, network, &decide, &mut news);
+            members(told, network, &status.repairs, &decide, &mut news);
         }
     }
     news
@@ -245,6 +245,7 @@ fn standing(told: &mut Told, network: &ControlledNetwork, news: &mut Vec<News>) 
 fn members(
     told: &mut Told,
     network: &ControlledNetwork,
+    repairs: &[Repair],
     decide: &impl Fn(NetworkId, NodeId) -> Decision,
     news: &mut Vec<News>,
 ) {
@@ -261,7 +262,11 @@ fn members(
         match decide(id, member.node) {
             Decision::Unknown => strangers.push(member),
             // At the first look nobody is known to have been away.
-            Decision::Denied(because) if !first && is_gone(&because) => returned.push((member, because)),
+            Decision::Denied(because)
+                if !first && is_gone(&because) && !let_on_by_us(repairs, id, member.node) =>
+            {
+                returned.push((member, because));
+            }
             Decision::Denied(_) | Decision::Authorized { .. } => drop(here.settled.insert(member.node)),
         }
     }
@@ -299,6 +304,13 @@ fn members(
             mark: Mark::Settled(id, rest.iter().map(|member| member.node).collect()),
         });
     }
+}
+
+/// Whether what we did last with a node was to let it on. A revocation that came meanwhile is still on its way then.
+fn let_on_by_us(repairs: &[Repair], network: NetworkId, node: NodeId) -> bool {
+    let mut ours = repairs.iter().rev();
+    let last = ours.find(|repair| repair.network == network && repair.node == Some(node));
+    last.is_some_and(|last| last.after.starts_with("authorized"))
 }
 
 fn state(member: &ControlledMember) -> &'static str {

@@ -274,7 +274,7 @@ async fn whoever_was_revoked_and_turns_up_again_is_told_with_who_revoked_it() {
     left.unwrap();
     oslo.controller().delete_member(network, friend).await.unwrap();
     site.wait(2 * MINUTE).await;
-    assert_eq!(site.events("member.returned").await.len(), 0);
+    assert_eq!(site.events("member.returned").await, []);
     join(&site, friend, network).await;
     let event = site.until_event("member.returned").await;
     assert!(event.message.contains("revoked by admin"), "{}", event.message);
