@@ -1,5 +1,10 @@
 //! Stories over a whole site: each says in its name what Picket promises.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a story may fail at any line, the words that several of them share too"
+)]
+
 mod access;
 mod activations;
 mod audit;

@@ -82,17 +82,26 @@ async fn a_node_of_nobody_named_by_its_address_is_let_on_and_off_again_when_it_i
     let (oslo, friend) = (site.enroll("oslo").await, site.lab().grow());
     let network = site.governed_network_on(&oslo).await;
     let named = address::rfc4193(network, friend).to_string();
-    let plan = site.plan_network(network, naming(&[named.clone()])).await;
+    let plan = site
+        .plan_network(network, naming(std::slice::from_ref(&named)))
+        .await;
     let whats: Vec<_> = plan.changes.iter().map(|change| change.what.clone()).collect();
     assert_eq!(whats, [format!("allow {friend}"), format!("member {friend}")]);
     assert_eq!(
-        site.apply(network, naming(&[named.clone()])).await.changes,
+        site.apply(network, naming(std::slice::from_ref(&named)))
+            .await
+            .changes,
         plan.changes
     );
     join(&site, friend, network).await;
     let member = site.until_member(network, friend, Authorized).await;
     assert!(member.because.contains("settings"), "{}", member.because);
-    assert_eq!(site.apply(network, naming(&[named.clone()])).await.changes, []);
+    assert_eq!(
+        site.apply(network, naming(std::slice::from_ref(&named)))
+            .await
+            .changes,
+        []
+    );
     site.apply(network, NetworkForm::default()).await;
     let member = site.until_member(network, friend, Deauthorized).await;
     assert!(

@@ -77,6 +77,10 @@ fn remove(state: &mut State, by: &Caller, text: &str) {
     state.networks.put_device(record.expect("it stands"), Revision(3));
 }
 
+#[allow(
+    clippy::wildcard_enum_match_arm,
+    reason = "the others are no answers to a registration"
+)]
 fn code(refused: &Refused) -> &'static str {
     match refused {
         Refused::Exists(_) => "exists",
