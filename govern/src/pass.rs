@@ -145,9 +145,10 @@ async fn observe(controller: &impl Controller, want: &Members) -> BTreeMap<Netwo
             if is_away(&error) {
                 away = Some(sentence.clone());
             }
-            match error {
-                Error::Foreign { .. } => Have::Foreign(sentence),
-                _ => Have::Unreadable(sentence),
+            if matches!(error, Error::Foreign { .. }) {
+                Have::Foreign(sentence)
+            } else {
+                Have::Unreadable(sentence)
             }
         });
         have.insert(network, read);
@@ -331,9 +332,10 @@ impl<C: Controller> Acting<'_, C> {
             Act::Settings(_) | Act::Delete => Left::Failed,
         };
         self.left(left);
-        let lasts = match error {
-            Error::Foreign { .. } | Error::Unsupported { .. } => Lasts::UntilChanged,
-            _ => Lasts::ForNow,
+        let lasts = if matches!(error, Error::Foreign { .. } | Error::Unsupported { .. }) {
+            Lasts::UntilChanged
+        } else {
+            Lasts::ForNow
         };
         self.trouble(subject, sentence(error), lasts);
     }
@@ -378,10 +380,6 @@ async fn take(controller: &impl Controller, step: &Step) -> Result<(), Error> {
 }
 
 /// Whether nobody can be asked anything at present.
-#[allow(
-    clippy::wildcard_enum_match_arm,
-    reason = "what is none of these is about one request"
-)]
 fn is_away(error: &Error) -> bool {
     matches!(
         error,
