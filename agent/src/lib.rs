@@ -25,6 +25,7 @@ mod beat;
 mod desired;
 mod managed;
 mod master;
+mod master_time;
 mod node;
 mod observed;
 mod reconcile;
@@ -35,7 +36,7 @@ mod version;
 
 use std::{
     error::Error,
-    fmt,
+    fmt, fs, io,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -58,13 +59,18 @@ use crate::{
     identity::{IdentityError, IdentityStore},
     machine::Machine,
     managed::Managed,
+    master_time::MasterTime,
     node::LocalNode,
     observed::Observed,
-    reconcile::{members::MemberReconciler, networks::NetworkReconciler, shard},
+    reconcile::{
+        members::{Due, Kept, MemberReconciler},
+        networks::NetworkReconciler,
+        shard,
+    },
     session::{Session, Which},
     state::{StateDir, StateError},
     status::{Connection, State},
-    zerotier::Reach,
+    zerotier::{Reach, governance::Governance},
 };
 pub use crate::{master::MasterError, session::Farewell, version::VersionError};
 
@@ -142,6 +148,11 @@ pub async fn run(config: Config, parts: Parts, stop: CancellationToken) -> Resul
     let managed = Managed::open(state.managed())?;
     let observed = Observed::new(parts.machine.clone());
     observed.complain("kept documents", problems);
+    let (time, problems) = MasterTime::open(state.time(), parts.clock.clone());
+    observed.complain("kept time", problems);
+    let (kept, problems) = Kept::open(state.governed(), parts.clock.now());
+    observed.complain("kept members", problems);
+    let governance = Governance::new(parts.clock.clone());
     let reports = watch::Sender::new(Reports::new());
     let connection = watch::Sender::new(Connection {
         state: State::Connecting,
@@ -158,6 +169,7 @@ pub async fn run(config: Config, parts: Parts, stop: CancellationToken) -> Resul
             reach,
             managed.clone(),
             observed.clone(),
+            governance.clone(),
             changed.clone(),
             house.stop.clone(),
         );
@@ -177,7 +189,12 @@ pub async fn run(config: Config, parts: Parts, stop: CancellationToken) -> Resul
     );
     let members = MemberReconciler {
         reach: parts.zerotier.clone(),
+        clock: parts.clock.clone(),
+        time: time.clone(),
+        governance,
+        kept,
         changed,
+        due: Due::Never,
     };
     let (wanted, out, end) = reconcile(Kind::Members);
     house.spawn("reconciler of members", reconcile::run(members, wanted, out, end));
@@ -260,6 +277,7 @@ pub async fn run(config: Config, parts: Parts, stop: CancellationToken) -> Resul
         ),
         machine: parts.machine,
         observed: observed.clone(),
+        time,
         desired,
         reports: reports.subscribe(),
         connection,
@@ -277,7 +295,19 @@ pub async fn run(config: Config, parts: Parts, stop: CancellationToken) -> Resul
     };
     let result = sessions.await;
     house.end().await?;
-    Ok(result?)
+    let farewell = result?;
+    if farewell == Farewell::Retired {
+        // Another master's rules, and its time, have nothing to do with these.
+        for path in [state.governed(), state.time()] {
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    tracing::warn!(%error, path = %path.display(), "could not be removed");
+                }
+                Ok(()) | Err(_) => {}
+            }
+        }
+    }
+    Ok(farewell)
 }
 
 /// The tasks of an agent. One that ends before it is told to ends them all.

@@ -41,6 +41,11 @@ pub(crate) enum Trouble {
 pub(crate) struct Newer(watch::Receiver<Option<Arc<Wanted>>>);
 
 impl Newer {
+    /// Whether it has.
+    pub(crate) fn has_come(&self) -> bool {
+        self.0.has_changed().unwrap_or(false)
+    }
+
     /// Returns when it has.
     pub(crate) async fn comes(mut self) {
         if self.0.changed().await.is_err() {
@@ -62,6 +67,11 @@ pub(crate) trait Reconciler: Send {
     /// Looks, while nothing is wanted.
     fn look(&mut self) -> impl Future<Output = ()> + Send {
         std::future::ready(())
+    }
+
+    /// Returns when something has to be done at this very time, however short ago the last pass was.
+    fn due(&self) -> impl Future<Output = ()> + Send {
+        std::future::pending()
     }
 
     /// Returns when the world has changed and a pass is due before its time.
@@ -122,6 +132,7 @@ pub(crate) async fn run(
             () = stop.cancelled() => return,
             seen = wanted.changed() => if seen.is_err() { return },
             () = time::sleep(wait) => {}
+            () = reconciler.due() => {}
             () = woken(&reconciler, floor) => {}
         }
     }

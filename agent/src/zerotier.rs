@@ -4,18 +4,13 @@
 //! changes by itself. Its list of networks is asked for every second, since that is where changes matter, and all of it
 //! every 30 s and after each action of ours; members that someone else changed are seen within those 30 s.
 
-use std::{collections::BTreeMap, io, net::IpAddr, path::PathBuf, time::Duration};
+mod controller;
+pub(crate) mod governance;
 
-use picket_proto::{
-    document::Problem,
-    status::{
-        ControlledMember, ControlledNetwork, ControllerStatus, JoinedNetwork, Peer, ServiceState,
-        ZeroTierStatus,
-    },
-};
+use std::{fs, io, net::IpAddr, path::PathBuf, time::Duration};
+
+use picket_proto::status::{JoinedNetwork, Peer, ServiceState, ZeroTierStatus};
 use picket_zerotier::{
-    NetworkId,
-    controller::{Controller as _, LocalController, Readiness},
     home::{Home, HomeError},
     node::{Joined, Node},
     service::{Error, Service},
@@ -26,12 +21,16 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+use self::{controller::LastSeen, governance::Governance};
 use crate::{managed::Managed, observed::Observed};
 
 /// How often the list of networks is looked at.
 const GLANCE: Duration = Duration::from_secs(1);
 /// How often everything is read, before jitter.
 const READ: Duration = Duration::from_secs(30);
+/// What a service writes when it starts, and how much of it there can be.
+const PID: &str = "zerotier-one.pid";
+const LONGEST_PID: u64 = 32;
 
 /// Where the local service is.
 #[derive(Debug, Clone)]
@@ -67,6 +66,23 @@ impl Reach {
             Self::Home(home) => Ok(home.service()?),
             Self::Service(service) => Ok(service.clone()),
         }
+    }
+
+    /// What tells one start of the service from another: its process id, and when it wrote that down.
+    pub(crate) fn mark(&self) -> Option<String> {
+        let path = match self {
+            Self::Home(home) => home.directory().join(PID),
+            Self::Service(_) => return None,
+        };
+        let text = picket_durable::read_bounded(&path, LONGEST_PID).ok()?;
+        let written = fs::metadata(&path).and_then(|about| about.modified()).ok()?;
+        let written = written.duration_since(std::time::UNIX_EPOCH).ok()?;
+        let pid = String::from_utf8_lossy(&text).trim().to_owned();
+        Some(format!(
+            "{pid} {}.{:09}",
+            written.as_secs(),
+            written.subsec_nanos()
+        ))
     }
 }
 
@@ -149,15 +165,17 @@ pub(crate) async fn watch(
     reach: Reach,
     managed: Managed,
     observed: Observed,
+    governance: Governance,
     poke: std::sync::Arc<Notify>,
     stop: CancellationToken,
 ) {
     let mut seen = Vec::new();
+    let mut last = LastSeen::new();
     let mut due = Instant::now();
     loop {
         if Instant::now() >= due {
             tokio::select! {
-                networks = read(&reach, &managed, &observed) => seen = networks,
+                networks = read(&reach, &managed, &observed, &governance, &mut last) => seen = networks,
                 () = stop.cancelled() => return,
             }
             due = Instant::now() + READ.mul_f64(0.9 + 0.2 * fastrand::f64());
@@ -167,11 +185,16 @@ pub(crate) async fn watch(
             () = poke.notified() => due = Instant::now(),
             () = time::sleep(GLANCE.min(due.saturating_duration_since(Instant::now()))) => {
                 // A service that is gone shows at the next whole reading; so does its return.
-                if let Ok(service) = reach.service()
-                    && let Ok(Ok(networks)) = time::timeout(READ, service.node().networks()).await
-                    && joined(networks, &managed) != seen
-                {
-                    due = Instant::now();
+                let asked = async { Ok(reach.service()?.node().networks().await?) };
+                match time::timeout(READ, asked).await {
+                    Ok(Ok::<_, ZeroTierError>(networks)) => {
+                        governance.answered();
+                        if joined(networks, &managed) != seen {
+                            due = Instant::now();
+                        }
+                    }
+                    Ok(Err(error)) if !error.is_away() => governance.answered(),
+                    Ok(Err(_)) | Err(_) => governance.missed(),
                 }
             }
         }
@@ -179,17 +202,27 @@ pub(crate) async fn watch(
 }
 
 /// Reads everything into its sections, and returns the networks as they were seen.
-async fn read(reach: &Reach, managed: &Managed, observed: &Observed) -> Vec<JoinedNetwork> {
+async fn read(
+    reach: &Reach,
+    managed: &Managed,
+    observed: &Observed,
+    governance: &Governance,
+    last: &mut LastSeen,
+) -> Vec<JoinedNetwork> {
     let status = match node(reach, managed).await {
         Ok((status, service)) => {
+            governance.answered();
             let controller = match status.node {
-                Some(id) => controller(&service.controller(id), observed).await,
+                Some(id) => controller::read(&service.controller(id), governance, last, observed).await,
                 None => None,
             };
             observed.put_controller(controller.as_ref());
             status
         }
         Err(error) => {
+            if error.is_away() {
+                governance.missed();
+            }
             // What the controller last said is left in place: nobody was authorized or cut off by its silence.
             ZeroTierStatus {
                 service: error.state(),
@@ -246,77 +279,6 @@ fn peers(peers: Vec<picket_zerotier::node::Peer>) -> Vec<Peer> {
         .collect();
     peers.sort_by_key(|peer| peer.node);
     peers
-}
-
-/// The controller's section; none where it hosts no networks.
-async fn controller(controller: &LocalController, observed: &Observed) -> Option<ControllerStatus> {
-    let status = |service, networks| ControllerStatus {
-        service,
-        node: Some(controller.address()),
-        networks,
-        repairs: Vec::new(),
-    };
-    match controller.ready().await {
-        Ok(Readiness::Ready) => {}
-        Ok(Readiness::Absent) => return None,
-        Ok(Readiness::Loading) => {
-            let state = ServiceState::Broken("the controller is still reading its records".to_owned());
-            return Some(status(state, Vec::new()));
-        }
-        Err(error) => return Some(status(ZeroTierError::from(error).state(), Vec::new())),
-    }
-    match networks(controller).await {
-        Ok((networks, skipped)) => {
-            observed.complain("controller", skipped);
-            (!networks.is_empty()).then(|| status(ServiceState::Answers, networks))
-        }
-        Err(error) => Some(status(ZeroTierError::from(error).state(), Vec::new())),
-    }
-}
-
-async fn networks(controller: &LocalController) -> Result<(Vec<ControlledNetwork>, Vec<Problem>), Error> {
-    let mut ids = controller.networks().await?;
-    ids.sort_unstable();
-    let mut networks = Vec::with_capacity(ids.len());
-    let mut problems = Vec::new();
-    for id in ids {
-        let network = match controller.network(id).await {
-            Ok(network) => network,
-            // Deleted since it was listed.
-            Err(Error::NotFound { .. }) => continue,
-            Err(error) => return Err(error),
-        };
-        let (members, skipped) = members(controller, id).await?;
-        problems.extend(skipped.into_iter().map(|sentence| Problem::new(id, sentence)));
-        networks.push(ControlledNetwork {
-            id,
-            name: network.name,
-            private: network.private,
-            members,
-            held_back: 0,
-            frozen: String::new(),
-            differences: Vec::new(),
-        });
-    }
-    Ok((networks, problems))
-}
-
-async fn members(
-    controller: &LocalController,
-    network: NetworkId,
-) -> Result<(Vec<ControlledMember>, Vec<String>), Error> {
-    let read = controller.members(network).await?;
-    let by_node: BTreeMap<_, _> = read.by_node.into_iter().collect();
-    let members = by_node
-        .into_iter()
-        .map(|(node, member)| ControlledMember {
-            node,
-            name: member.name.unwrap_or_default(),
-            authorized: member.authorized,
-            addresses: member.addresses,
-        })
-        .collect();
-    Ok((members, read.skipped))
 }
 
 #[cfg(test)]

@@ -8,7 +8,11 @@
 
 mod site;
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use picket_agent::{Farewell, deckies::fake::FakeEngine, identity::IdentityStore, status::State};
 use picket_pki::{Authority, Standing};

@@ -1,76 +1,57 @@
-//! Authorizes and deauthorizes members on the networks of the local controller.
+//! Makes the networks of the local controller follow the rules: what to change is for `picket-govern` to say.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+mod kept;
 
-use picket_proto::document::{Contents, Kind, Problem};
-use picket_zerotier::{
-    NetworkId, NodeId,
-    controller::{Controller as _, LocalController},
-    service::Error,
+use std::{borrow::Cow, sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+use picket_clock::Clock;
+use picket_govern::{Lasts, Left, Moment, Report, Sighting, pass};
+use picket_proto::{
+    document::{Contents, Kind, Problem},
+    rules::Members,
 };
-use tokio::sync::Notify;
+use picket_zerotier::controller::LocalController;
+use tokio::{sync::Notify, time};
+
+pub(crate) use kept::Kept;
 
 use super::{Newer, Reconciler, Trouble};
 use crate::{
     desired::Wanted,
+    master_time::{MasterTime, Told},
     sentence,
-    zerotier::{Reach, ZeroTierError, is_away},
+    zerotier::{
+        Reach, ZeroTierError,
+        governance::{Governance, Shown},
+    },
 };
 
-/// Whether each node with a record is authorized, by network. A network without an entry is not there.
-pub(crate) type Records = BTreeMap<NetworkId, BTreeMap<NodeId, bool>>;
-
-/// Whether each node is let on.
-pub(crate) type Rules = BTreeMap<(NetworkId, NodeId), bool>;
-
-/// One change of one member.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Step {
-    pub(crate) network: NetworkId,
-    pub(crate) node: NodeId,
-    pub(crate) authorized: bool,
-}
-
-/// What follows from a document.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Plan {
-    pub(crate) steps: Vec<Step>,
-    /// Networks that are ruled and not on this controller.
-    pub(crate) missing: BTreeSet<NetworkId>,
-}
-
-/// Returns the steps that make `have` follow `rules`: only records that differ, deauthorizations first.
-///
-/// A node without a rule is nobody's business. One without a record is not authorized already.
-pub(crate) fn plan(rules: &Rules, have: &Records) -> Plan {
-    let mut plan = Plan::default();
-    for ((network, node), authorized) in rules {
-        let Some(records) = have.get(network) else {
-            plan.missing.insert(*network);
-            continue;
-        };
-        if records.get(node).copied().unwrap_or(false) != *authorized {
-            plan.steps.push(Step {
-                network: *network,
-                node: *node,
-                authorized: *authorized,
-            });
-        }
-    }
-    // Stable, and false sorts before true.
-    plan.steps.sort_by_key(|step| step.authorized);
-    plan
-}
+/// How soon to try again while somebody who has to go could not be cut off.
+const SOON: Duration = Duration::from_secs(2);
 
 /// Makes the members document true.
 #[derive(Debug)]
 pub(crate) struct MemberReconciler {
     pub(crate) reach: Option<Reach>,
+    pub(crate) clock: Clock,
+    pub(crate) time: MasterTime,
+    pub(crate) governance: Governance,
+    pub(crate) kept: Kept,
     /// Told after every change.
     pub(crate) changed: Arc<Notify>,
+    pub(crate) due: Due,
+}
+
+/// When a pass is due by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Due {
+    /// There is nothing to wait for.
+    Never,
+    /// At this time of the master's.
+    At(Timestamp),
+    /// [`SOON`].
+    Soon,
 }
 
 impl Reconciler for MemberReconciler {
@@ -78,157 +59,157 @@ impl Reconciler for MemberReconciler {
         Kind::Members
     }
 
-    async fn pass(&mut self, wanted: &Wanted, _newer: Newer) -> Vec<Trouble> {
+    async fn pass(&mut self, wanted: &Wanted, newer: Newer) -> Vec<Trouble> {
         let Contents::Members(members) = &wanted.contents else {
             return Vec::new();
         };
-        let rules: Rules = members
-            .rules
-            .iter()
-            .map(|(at, rule)| (*at, rule.authorized))
-            .collect();
-        let rules = &rules;
-        if rules.is_empty() {
+        self.due = Due::Never;
+        if members.networks.is_empty() {
+            self.show(None);
             return Vec::new();
         }
-        let Some(reach) = &self.reach else {
+        let Some(reach) = self.reach.clone() else {
             let message = "ZeroTier is switched off here (zerotier.enabled in agent.toml)";
             return vec![Trouble::Refused(Problem::new("zerotier", message))];
         };
-        let (controller, have) = match observe(reach, rules).await {
-            Ok(observed) => observed,
-            Err(error) => return vec![Trouble::InTheWay(Problem::new("zerotier", sentence(&error)))],
-        };
-        let plan = plan(rules, &have);
-        let mut troubles = Vec::new();
-        for network in plan.missing {
-            // The wrong controller stays the wrong one. A network of ours that is missing may be restored.
-            troubles.push(if network.controller() == controller.address() {
-                let message = "the controller on this host has no such network; create it or restore the controller's records";
-                Trouble::InTheWay(Problem::new(network, message))
-            } else {
-                let message = format!("node {} governs it, and this host's is {}", network.controller(), controller.address());
-                Trouble::Refused(Problem::new(network, message))
-            });
-        }
-        let changes = !plan.steps.is_empty();
-        for step in plan.steps {
-            if let Err(error) = take(&controller, step).await {
-                let ends = is_away(&error);
-                troubles.push(trouble(step, &error));
-                if ends {
-                    break;
+        let controller = match controller(&reach).await {
+            Ok(controller) => controller,
+            Err(error) => {
+                if error.is_away() {
+                    self.governance.missed();
                 }
+                // Somebody may have to be cut off as soon as it answers.
+                self.due = Due::Soon;
+                return vec![Trouble::InTheWay(Problem::new("zerotier", sentence(&error)))];
+            }
+        };
+        self.governance.answered();
+        let sighting = Sighting {
+            mark: reach.mark(),
+            watched: self.governance.watched(),
+        };
+        self.kept.memory.saw(&sighting, self.time.now().at());
+        loop {
+            let report = self.once(&controller, members).await;
+            // A kill that came meanwhile waits for no more of this.
+            if report.left != Left::More || newer.has_come() {
+                return troubles(report);
             }
         }
-        if changes {
+    }
+
+    async fn due(&self) {
+        match self.due {
+            Due::Never => std::future::pending().await,
+            Due::At(at) => self.time.reaches(at).await,
+            Due::Soon => time::sleep(SOON).await,
+        }
+    }
+}
+
+impl MemberReconciler {
+    async fn once(&mut self, controller: &LocalController, members: &Members) -> Report {
+        self.time.look().await;
+        let told = self.time.now();
+        let want = as_of(told, members);
+        let moment = Moment {
+            now: told.at(),
+            here: self.clock.now(),
+        };
+        let report = pass(controller, &want, &mut self.kept.memory, moment).await;
+        if matches!(told, Told::Known(_)) && report.ended > 0 {
+            self.time.passed(told.at()).await;
+        }
+        self.kept.keep().await;
+        self.show(Some(&report));
+        self.due = if report.left == Left::Departures {
+            Due::Soon
+        } else {
+            picket_govern::next(&want, &self.kept.memory, told.at()).map_or(Due::Never, Due::At)
+        };
+        report
+    }
+
+    /// Shows what was done, and has the controller read at once when that is news.
+    fn show(&self, report: Option<&Report>) {
+        let networks = report.into_iter().flat_map(|report| &report.networks);
+        let shown = Shown {
+            repairs: self.kept.memory.repairs(),
+            networks: networks.map(|(id, standing)| (*id, standing.into())).collect(),
+        };
+        if self.governance.show(shown) {
             self.changed.notify_one();
         }
-        troubles
     }
 }
 
-async fn take(controller: &LocalController, step: Step) -> Result<(), Error> {
-    let Step {
-        network,
-        node,
-        authorized,
-    } = step;
-    tracing::info!(%network, %node, authorized, "changes a member");
-    controller.authorize(network, node, authorized).await.map(drop)
-}
-
-fn trouble(step: Step, error: &Error) -> Trouble {
-    let problem = Problem::new(format_args!("{}/{}", step.network, step.node), sentence(error));
-    if matches!(error, Error::Foreign { .. }) {
-        Trouble::Refused(problem)
-    } else {
-        Trouble::InTheWay(problem)
-    }
-}
-
-/// The records of every network that has a rule and that this controller governs.
-async fn observe(reach: &Reach, rules: &Rules) -> Result<(LocalController, Records), ZeroTierError> {
-    let service = reach.service()?;
-    let controller = service.controller(service.node().status().await?.address);
-    let ruled: BTreeSet<_> = rules.keys().map(|(network, _)| *network).collect();
-    let mut records = Records::new();
-    for network in ruled
-        .into_iter()
-        .filter(|network| network.controller() == controller.address())
-    {
-        match controller.members(network).await {
-            Ok(members) => {
-                let authorized = members
-                    .by_node
-                    .into_iter()
-                    .map(|(node, member)| (node, member.authorized));
-                records.insert(network, authorized.collect());
+/// The rules as they hold at a time. While nobody knows how late it is, no activation goes on.
+fn as_of(told: Told, members: &Members) -> Cow<'_, Members> {
+    match told {
+        Told::Known(_) => Cow::Borrowed(members),
+        Told::Doubtful(_) => {
+            let mut members = members.clone();
+            for rule in members.rules.values_mut() {
+                rule.until = rule.until.map(|_| Timestamp::MIN);
             }
-            Err(Error::NotFound { .. }) => {}
-            Err(error) => return Err(error.into()),
+            Cow::Owned(members)
         }
     }
-    Ok((controller, records))
+}
+
+async fn controller(reach: &Reach) -> Result<LocalController, ZeroTierError> {
+    let service = reach.service()?;
+    let address = service.node().status().await?.address;
+    Ok(service.controller(address))
+}
+
+fn troubles(report: Report) -> Vec<Trouble> {
+    let mut troubles: Vec<_> = report
+        .troubles
+        .into_iter()
+        .map(|trouble| {
+            let problem = Problem::new(trouble.subject, trouble.sentence);
+            match trouble.lasts {
+                Lasts::UntilChanged => Trouble::Refused(problem),
+                Lasts::ForNow => Trouble::InTheWay(problem),
+            }
+        })
+        .collect();
+    if troubles.is_empty() && report.left != Left::Nothing {
+        troubles.push(Trouble::InTheWay(Problem::new(
+            "members",
+            "not everything is done yet",
+        )));
+    }
+    troubles
 }
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
+    use picket_proto::rules::{Governed, Rule};
+    use picket_zerotier::{NetworkId, NodeId};
 
     use super::*;
 
-    fn network(number: u32) -> NetworkId {
-        NetworkId::at(NodeId::new(0x53_50d8_7547).unwrap(), number)
-    }
-
-    fn node(number: u64) -> NodeId {
-        NodeId::new(number + 1).unwrap()
-    }
-
-    fn rules() -> impl Strategy<Value = Rules> {
-        let key = (0_u32..3, 0_u64..6).prop_map(|(n, m)| (network(n), node(m)));
-        prop::collection::btree_map(key, any::<bool>(), 0..12)
-    }
-
-    fn records() -> impl Strategy<Value = Records> {
-        let members = prop::collection::btree_map((0_u64..6).prop_map(node), any::<bool>(), 0..6);
-        prop::collection::btree_map((0_u32..3).prop_map(network), members, 0..3)
-    }
-
     #[test]
-    fn deauthorizations_come_first() {
-        let have = Records::from([(network(1), BTreeMap::from([(node(2), true)]))]);
-        let rules = Rules::from([((network(1), node(1)), true), ((network(1), node(2)), false)]);
-        let steps: Vec<_> = plan(&rules, &have)
-            .steps
-            .iter()
-            .map(|step| (step.node, step.authorized))
-            .collect();
-        assert_eq!(steps, [(node(2), false), (node(1), true)]);
-    }
-
-    #[test]
-    fn a_network_that_is_not_here_is_named_and_nothing_is_tried_on_it() {
-        let rules = Rules::from([((network(1), node(1)), true), ((network(1), node(2)), true)]);
-        let plan = plan(&rules, &Records::new());
-        assert_eq!((plan.steps, plan.missing), (vec![], BTreeSet::from([network(1)])));
-    }
-
-    proptest! {
-        #[test]
-        fn a_second_pass_has_nothing_to_do(rules in rules(), mut have in records()) {
-            for step in plan(&rules, &have).steps {
-                have.get_mut(&step.network).unwrap().insert(step.node, step.authorized);
-            }
-            prop_assert_eq!(plan(&rules, &have).steps, vec![]);
-        }
-
-        #[test]
-        fn a_node_without_a_rule_is_left_alone(rules in rules(), have in records()) {
-            for step in plan(&rules, &have).steps {
-                prop_assert!(rules.contains_key(&(step.network, step.node)));
-            }
-        }
+    fn while_nobody_knows_how_late_it_is_no_activation_goes_on_and_what_stands_does() {
+        let network: NetworkId = "5350d87547c880cb".parse().unwrap();
+        let at = |number| (network, NodeId::new(number).unwrap());
+        let noon = Timestamp::from_second(1_795_000_000).unwrap();
+        let activated = Rule {
+            until: Some(Timestamp::MAX),
+            ..Rule::plain(true)
+        };
+        let members = Members {
+            networks: [(network, Governed::default())].into(),
+            rules: [(at(1), activated), (at(2), Rule::plain(true))].into(),
+            ..Members::default()
+        };
+        let holds = |told| -> Vec<bool> {
+            let members = as_of(told, &members);
+            members.rules.values().map(|rule| rule.holds(noon)).collect()
+        };
+        assert_eq!(holds(Told::Known(noon)), [true, true]);
+        assert_eq!(holds(Told::Doubtful(noon)), [false, true]);
     }
 }

@@ -204,7 +204,9 @@ impl Talk {
             authorities: identity.authority_digests(),
             ..hello(&session.machine, clock.now(), session.desired.held())
         };
+        let asked = clock.boot();
         let (streams, welcome) = Streams::open(connected.channel.clone(), hello).await?;
+        session.time.said(welcome.time, asked).await;
         tracing::info!(host = %identity.name, address = %connected.address, master = %welcome.version, "session open");
         let mut skew = Skew::new(welcome.time, clock);
         // What an earlier session complained of is withdrawn when there is nothing.

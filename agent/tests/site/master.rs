@@ -21,7 +21,7 @@ use picket_proto::{
     beat::{Beat, Digest, MOST_INLINE_BYTES, SectionKind, section_kind},
     document::{Contents, Document, Kind, Lineage, Outcome, Stamp},
     session::{BeatAck, FromAgent, FromMaster, Hello, Leave, LeaveReason, Limits, Trust, Welcome},
-    status::{DeckiesStatus, HostStatus, ZeroTierStatus},
+    status::{ControllerStatus, DeckiesStatus, HostStatus, ZeroTierStatus},
     wire::agent::{
         FetchRequest, FetchResponse, RenewRequest, RenewResponse, ReportRequest, ReportResponse,
         SessionRequest, SessionResponse,
@@ -293,6 +293,17 @@ impl Master {
         let section = state.log.beats.last()?.section(SectionKind::ZeroTier)?;
         Some(
             ZeroTierStatus::decode(state.bodies.get(&section.digest)?)
+                .unwrap()
+                .status,
+        )
+    }
+
+    /// The last section about the controller that came, decoded.
+    pub fn controller(&self) -> Option<ControllerStatus> {
+        let state = self.state();
+        let section = state.log.beats.last()?.section(SectionKind::Controller)?;
+        Some(
+            ControllerStatus::decode(state.bodies.get(&section.digest)?)
                 .unwrap()
                 .status,
         )
