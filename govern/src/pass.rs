@@ -380,10 +380,6 @@ async fn take(controller: &impl Controller, step: &Step) -> Result<(), Error> {
 }
 
 /// Whether nobody can be asked anything at present.
-#[allow(
-    clippy::wildcard_enum_match_arm,
-    reason = "what is none of these is about one request"
-)]
 fn is_away(error: &Error) -> bool {
     matches!(
         error,
