@@ -309,7 +309,10 @@ mod tests {
             reason: "lost".into(),
         };
         let seen = of("DeviceService/RemoveDevice", remove.encode_to_vec());
-        assert_eq!((seen.subject.as_str(), seen.why.as_str()), ("anas-laptop", "lost"));
+        assert_eq!(
+            (seen.subject.as_str(), seen.why.as_str()),
+            ("anas-laptop", "lost")
+        );
         let register = RegisterDeviceRequest {
             node: "39966434ba".into(),
             name: "anas-laptop".into(),
