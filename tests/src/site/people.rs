@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use picket_link::Connected;
 use picket_master::{
-    record::{Record as _, key, network::NetworkRecord},
+    record::{
+        Record, key,
+        network::{KillRecord, KillScope, NetworkRecord},
+    },
     store::{Audit, Commit, Guard},
 };
 use picket_proto::wire::admin::{
@@ -14,7 +17,7 @@ use picket_proto::wire::admin::{
     RequestMemberRequest, RevokeMemberRequest, device_service_client::DeviceServiceClient,
     member_service_client::MemberServiceClient,
 };
-use picket_zerotier::NetworkId;
+use picket_zerotier::{NetworkId, NodeId};
 use tonic::{Response, Status, transport::Channel};
 
 use super::Site;
@@ -49,19 +52,37 @@ impl Site {
         let entry = store.get(&at).expect("the store reads").expect("it is adopted");
         let mut record = NetworkRecord::of(&entry).expect("that is one");
         change(&mut record);
+        self.put(&record, vec![Guard::At(at, entry.revision)]).await;
+    }
+
+    /// Kills a node on every network, behind everybody's back.
+    pub async fn kill_node(&self, node: NodeId) {
+        let kill = KillRecord {
+            id: "k3v9x2mq".to_owned(),
+            scope: KillScope::Node(node),
+            by: "ada".to_owned(),
+            reason: "a leak".to_owned(),
+            at: self.clock.now(),
+            banned: false,
+            lifted: None,
+        };
+        self.put(&kill, Vec::new()).await;
+    }
+
+    async fn put(&self, record: &impl Record, guards: Vec<Guard>) {
         let audit = Audit {
             who: "story".to_owned(),
             from: "here".to_owned(),
-            what: "network.apply".to_owned(),
-            subject: network.to_string(),
+            what: "story.put".to_owned(),
+            subject: record.key().to_string(),
             ..Audit::default()
         };
         let commit = Commit {
-            guards: vec![Guard::At(at, entry.revision)],
+            guards,
             writes: vec![record.put()],
             audit,
         };
-        store.commit(commit).await.expect("the store takes it");
+        self.store().commit(commit).await.expect("the store takes it");
     }
 }
 

@@ -218,3 +218,39 @@ async fn a_hundred_that_end_in_one_moment_end_within_five_seconds() {
     }
     assert_eq!(site.events("member.ended").await.len(), 100);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_kill_beats_what_goes_on_and_nothing_is_granted_until_it_is_lifted() {
+    let (site, _oslo, network, laptop, ana, bo) = site().await;
+    ana.activate(network, laptop, None).await.unwrap();
+    site.until_member(network, laptop, Authorized).await;
+    site.kill_node(laptop).await;
+    let member = site.until_member(network, laptop, Deauthorized).await;
+    assert!(member.because.contains("killed by ada"), "{}", member.because);
+    ana.end(network, laptop).await.unwrap();
+    ana.request(network, laptop).await.unwrap();
+    for refused in [
+        ana.activate(network, laptop, None).await,
+        bo.approve(network, laptop, MayActivate).await,
+        bo.admit(network, laptop, None).await,
+        bo.extend(network, laptop, HOUR).await,
+    ] {
+        let refused = refused.unwrap_err();
+        assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
+        assert!(refused.message().contains("picketctl unkill"), "{refused}");
+    }
+    bo.revoke(network, laptop).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_frozen_master_ends_nothing_until_what_was_restored_is_accepted() {
+    let (site, _oslo, network, laptop, ana, _bo) = site().await;
+    ana.activate(network, laptop, Some(HOUR)).await.unwrap();
+    let snapshot = site.snapshot().await;
+    site.stop_master().await;
+    site.lose_journal_and_restore(&snapshot);
+    site.start_master().await;
+    site.wait(HOUR).await;
+    site.wait(MINUTE).await;
+    assert_eq!(site.events("member.end").await.len(), 0);
+}
