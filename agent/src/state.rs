@@ -148,18 +148,6 @@ impl StateDir {
         self.path.join("time.json")
     }
 
-    /// What is remembered of the controller.
-    #[must_use]
-    pub fn governed(&self) -> PathBuf {
-        self.path.join("governed.json")
-    }
-
-    /// What is known of the master's time.
-    #[must_use]
-    pub fn time(&self) -> PathBuf {
-        self.path.join("time.json")
-    }
-
     /// What `picket-agent status` reads.
     #[must_use]
     pub fn status(&self) -> PathBuf {
