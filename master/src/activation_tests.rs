@@ -179,5 +179,6 @@ fn a_warning_says_what_is_left() {
         lead: LEADS[0],
     };
     assert_eq!(warning.left(at(3000)), "10 min");
-    assert_eq!(warning.left(at(3055)), "545 s");
+    assert_eq!(warning.left(at(3002)), "10 min", "a moment late");
+    assert_eq!(warning.left(at(3590)), "10 s");
 }

@@ -32,7 +32,7 @@ const MOST_TEXT: usize = 256;
 /// A frame of gRPC: whether it is compressed, and its length.
 const FRAME: usize = 5;
 /// The fields that say what a call is about.
-const SUBJECTS: [&str; 9] = [
+const SUBJECTS: [&str; 10] = [
     "name",
     "id",
     "network_id",
@@ -42,6 +42,7 @@ const SUBJECTS: [&str; 9] = [
     "owner",
     "device",
     "deployment",
+    "subject",
 ];
 
 /// Service and method of a call that asks for a change; of any other, nothing. What is in no line of the table changes
