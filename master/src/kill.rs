@@ -2,7 +2,7 @@
 //!
 //! A kill makes decisions at once (`membership`), and the documents carry them out, also when an offline host or
 //! controller comes back. This room decides from what hosts say what is proven of it, and when. In: the times that were
-//! proven before, one [`Sight`] of a member, the time. Out: the times, and a [`Standing`] to show.
+//! proven before, one `Sight` of a member, the time. Out: the times, and a `Standing` to show.
 
 pub(crate) mod cover;
 pub mod progress;
