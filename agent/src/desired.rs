@@ -177,7 +177,8 @@ impl Desired {
             Contents::decode(kind, body).map_err(|error| AcceptError::Nonsense(kind, error))?;
         let contents = match (document.since, same_lineage, before) {
             (0, _, _) => contents,
-            (since, Some(held), Some(before)) if since == held.generation => {
+            // What changed since an earlier one is all that changed since this one, and more that is known already.
+            (since, Some(held), Some(before)) if since <= held.generation => {
                 // Changes on changes could outgrow what can be read again; the whole document cannot.
                 merged(&before.contents, contents)
                     .filter(|merged| merged.encode().len() <= MOST_DOCUMENT_BYTES)
@@ -394,7 +395,7 @@ mod tests {
     }
 
     #[test]
-    fn changes_are_laid_over_exactly_the_generation_they_follow() {
+    fn changes_are_laid_over_no_earlier_generation_than_they_follow() {
         let root = tempfile::tempdir().unwrap();
         let desired = open(&root);
         accept(&desired, document(&rules(&[(1, true), (2, true)]), 1, 4, 0)).unwrap();
@@ -409,6 +410,19 @@ mod tests {
             assert!(matches!(gap, Err(AcceptError::Gap(Kind::Members))));
         }
         assert_eq!(contents(&open(&root), Kind::Members), want);
+    }
+
+    #[test]
+    fn changes_that_were_sent_before_the_master_heard_how_far_we_are_are_laid_over_too() {
+        let root = tempfile::tempdir().unwrap();
+        let desired = open(&root);
+        accept(&desired, document(&rules(&[(1, true)]), 1, 9, 0)).unwrap();
+        accept(&desired, document(&rules(&[(2, true)]), 1, 10, 9)).unwrap();
+        accept(&desired, document(&rules(&[(2, false), (3, true)]), 1, 11, 9)).unwrap();
+        assert_eq!(
+            contents(&desired, Kind::Members),
+            rules(&[(1, true), (2, false), (3, true)])
+        );
     }
 
     #[test]
