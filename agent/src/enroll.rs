@@ -15,8 +15,11 @@ use picket_clock::Clock;
 use picket_durable::FileError;
 use picket_failpoint::{Point, pending};
 use picket_link::Dial;
-use picket_pki::{Bundle, BundleError, Carried, Certificate, Fingerprint, Keyless, Refusal, bundle};
+use picket_pki::{
+    Bundle, BundleError, Carried, Certificate, Fingerprint, Keyless, NodeSecret, Refusal, bundle,
+};
 use picket_proto::host::HostId;
+use picket_zerotier::identity as zerotier;
 
 use crate::{
     config::Config,
@@ -29,7 +32,7 @@ use crate::{
 };
 
 /// A machine that is enrolled.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Enrolled {
     /// Its id.
     pub host: HostId,
@@ -41,6 +44,8 @@ pub struct Enrolled {
     pub authority: Option<Fingerprint>,
     /// Whether it was enrolled before this call.
     pub before: bool,
+    /// The ZeroTier identity that its bundle carried, for [`node::provide`].
+    pub brought: Option<zerotier::Identity>,
 }
 
 /// Why a machine could not be enrolled. Each says what to do.
@@ -64,6 +69,31 @@ pub enum EnrollError {
     /// The bundle is an operator's.
     #[error("{} is an operator's bundle; a machine is enrolled with one that `picketctl host enroll NAME` wrote", .0.display())]
     Operator(PathBuf),
+    /// The bundle carries a ZeroTier identity whose halves do not belong together.
+    #[error(
+        "the ZeroTier identity of node {node} in {} is of no use; get a bundle without one by `picketctl host bundle NAME`: this machine then makes its own", path.display()
+    )]
+    NodeSecret {
+        /// The bundle.
+        path: PathBuf,
+        /// The node that it says it is.
+        node: String,
+        /// Why.
+        #[source]
+        cause: zerotier::IdentityError,
+    },
+    /// The bundle carries a ZeroTier identity, and there is no place for it.
+    #[error(
+        "{} carries the identity of ZeroTier node {node}, and this machine has no place for it: {why}. The bundle was not used", path.display()
+    )]
+    NoPlace {
+        /// The bundle.
+        path: PathBuf,
+        /// The node.
+        node: String,
+        /// What is missing, and what to do.
+        why: String,
+    },
     /// The bundle is of another CA than the operator was shown.
     #[error(
         "{} trusts the CA {seen}, which was not expected; nothing was sent anywhere: somebody may have exchanged the bundle, compare with what `picketctl host enroll` showed", path.display()
@@ -136,12 +166,58 @@ pub async fn enroll(
         path: file.to_owned(),
         cause,
     };
-    let bundle = match Carried::parse(&bytes).map_err(failed)? {
-        Carried::Whole(bundle) => bundle,
-        Carried::Keyless(bundle) => complete(bundle, file, config)?,
+    let (bundle, node) = match Carried::parse(&bytes).map_err(failed)? {
+        Carried::Whole(bundle) => (bundle, None),
+        Carried::WithNode(bundle, node) => (bundle, Some(node)),
+        Carried::Keyless(bundle) => (complete(bundle, file, config)?, None),
     };
     check_authorities(&bundle, authorities, file)?;
-    let Some(carried) = Identity::from_bundle(&bundle)? else {
+    let brought = node.map(|node| brought(&node, file, config)).transpose()?;
+    let enrolled = enroll_with(&bundle, file, config, tools).await?;
+    Ok(Enrolled { brought, ..enrolled })
+}
+
+/// The identity that a bundle carries, once it is sure that there is a place for it: its bundle is used but once.
+fn brought(node: &NodeSecret, file: &Path, config: &Config) -> Result<zerotier::Identity, EnrollError> {
+    let identity = node
+        .as_secret_text()
+        .parse()
+        .map_err(|cause| EnrollError::NodeSecret {
+            path: file.to_owned(),
+            node: node.node().to_owned(),
+            cause,
+        })?;
+    let no_place = |why: String| EnrollError::NoPlace {
+        path: file.to_owned(),
+        node: node.node().to_owned(),
+        why,
+    };
+    let Some(service) = &config.zerotier else {
+        return Err(no_place(
+            "zerotier.enabled is false in agent.toml; set it, or get a bundle without the identity by `picketctl host bundle NAME`"
+                .to_owned(),
+        ));
+    };
+    if service.home.is_dir() {
+        return Ok(identity);
+    }
+    Err(no_place(format!(
+        "{} is not there; install zerotier-one first, or make that directory",
+        service.home.display()
+    )))
+}
+
+async fn enroll_with(
+    bundle: &Bundle,
+    file: &Path,
+    config: &Config,
+    tools: &Tools,
+) -> Result<Enrolled, EnrollError> {
+    let failed = |cause| EnrollError::Bundle {
+        path: file.to_owned(),
+        cause,
+    };
+    let Some(carried) = Identity::from_bundle(bundle)? else {
         return Err(EnrollError::Operator(file.to_owned()));
     };
     let checked = bundle.check(tools.clock.now()).map_err(failed);
@@ -341,6 +417,7 @@ impl<'a> Enrolment<'a> {
             master: connected.address,
             authority: identity.authorities.first().map(|der| Fingerprint::of(der)),
             before,
+            brought: None,
         })
     }
 }

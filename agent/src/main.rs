@@ -30,7 +30,7 @@ use picket_agent::{
 use picket_clock::Clock;
 use picket_link::Tcp;
 use picket_pki::Fingerprint;
-use picket_zerotier::{NetworkId, home::Home};
+use picket_zerotier::{NetworkId, home::Home, identity as zerotier};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -55,8 +55,8 @@ enum Command {
         /// when in groups). Given several times it names all that the bundle may trust, while a CA is being replaced.
         #[arg(long, value_name = "FINGERPRINT", value_parser = fingerprint)]
         expect_ca: Vec<Fingerprint>,
-        /// Do not make a ZeroTier identity. Otherwise one is made where the service's home is and no identity in it, so that
-        /// the node's id is known before the service first runs; one that is there is never replaced.
+        /// Make no ZeroTier identity, and use none that the bundle carries. Otherwise there will be one where the service's
+        /// home is, so that the node's id is known before the service first runs; one that is there is never replaced.
         #[arg(long)]
         no_zerotier_identity: bool,
     },
@@ -235,19 +235,56 @@ async fn enrolls(
     if let Some(authority) = &enrolled.authority {
         println!("CA fingerprint: {}", authority.grouped());
     }
-    match node.map(|home| node::make(&home)) {
-        Some(Ok(NodeIdentity::Made(node))) => println!(
-            "made a ZeroTier identity: this machine is node {node} once zerotier-one runs, and can be admitted before"
-        ),
-        Some(Ok(NodeIdentity::There(node))) => println!("this machine is ZeroTier node {node}"),
-        Some(Ok(NodeIdentity::NoHome)) | None => {}
-        // The machine is enrolled all the same, and its service makes one when it first runs.
-        Some(Err(error)) => eprintln!("made no ZeroTier identity: {}", sentence(&error)),
-    }
+    let brought = enrolled.brought.as_ref();
+    provide(node.as_ref(), brought)?;
     println!(
         "the bundle opens nothing any more; delete it: rm {}",
         file.display()
     );
+    if let Some(brought) = brought {
+        println!(
+            "it holds the identity of ZeroTier node {}, which stays good: destroy every copy of it",
+            brought.public().node()
+        );
+    }
+    Ok(())
+}
+
+/// Gives the machine a ZeroTier identity if it has none.
+fn provide(home: Option<&Home>, brought: Option<&zerotier::Identity>) -> anyhow::Result<()> {
+    let Some(home) = home else {
+        if let Some(brought) = brought {
+            println!(
+                "the identity of ZeroTier node {} in the bundle was left where it is",
+                brought.public().node()
+            );
+        }
+        return Ok(());
+    };
+    match (node::provide(home, brought), brought) {
+        (Ok(NodeIdentity::Made(node)), _) => println!(
+            "made a ZeroTier identity: this machine is node {node} once zerotier-one runs, and can be admitted before"
+        ),
+        (Ok(NodeIdentity::Placed(node)), _) => println!(
+            "this machine is ZeroTier node {node} once zerotier-one runs: the identity in the bundle is in place"
+        ),
+        (Ok(NodeIdentity::There(node)), Some(brought)) if brought.public().node() != node => println!(
+            "this machine is ZeroTier node {node} and stays it: the identity of node {} in the bundle was not used",
+            brought.public().node()
+        ),
+        (Ok(NodeIdentity::There(node)), _) => println!("this machine is ZeroTier node {node}"),
+        (Ok(NodeIdentity::NoHome), None) => {}
+        (Ok(NodeIdentity::NoHome), Some(_)) => anyhow::bail!(
+            "the machine is enrolled, and {} went away meanwhile: make it, and run this again for the identity in the bundle",
+            home.directory().display()
+        ),
+        // The machine is enrolled all the same, and its service makes one when it first runs.
+        (Err(error), None) => eprintln!("made no ZeroTier identity: {}", sentence(&error)),
+        (Err(error), Some(_)) => anyhow::bail!(
+            "the machine is enrolled, and the ZeroTier identity in the bundle is not in place: {}; run this again before zerotier-one runs",
+            sentence(&error)
+        ),
+    }
     Ok(())
 }
 

@@ -10,9 +10,13 @@ mod site;
 
 use std::fs;
 
-use picket_agent::enroll::EnrollError;
-use picket_pki::Standing;
-use site::Site;
+use picket_agent::enroll::{
+    EnrollError,
+    node::{self, NodeIdentity},
+};
+use picket_pki::{Bundle, NodeSecret, Standing};
+use picket_zerotier::{home::Home, identity as zerotier};
+use site::{Site, Worker};
 
 fn sentence(error: &EnrollError) -> String {
     picket_agent::sentence(error)
@@ -179,4 +183,53 @@ async fn an_agent_without_a_good_identity_ends_and_says_that_starting_it_again_i
     picket_durable::write_private(worker.state.join("identity/current.json"), b"{").unwrap();
     worker.start();
     assert!(worker.ends().await.unwrap_err().needs_enrolment());
+}
+
+/// Puts an identity into the machine's bundle, as `--lasting-secret` does.
+fn carry(worker: &Worker, secret: &str) {
+    let bundle = Bundle::parse(&fs::read(&worker.bundle).unwrap()).unwrap();
+    let text = bundle.encode_with(&NodeSecret::new(secret).unwrap()).unwrap();
+    fs::write(&worker.bundle, text.as_bytes()).unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_identity_in_the_bundle_is_used_where_there_is_a_place_for_it_and_else_the_bundle_is_kept() {
+    let site = Site::new();
+    let mut worker = site.machine("edge-07");
+    let identity = zerotier::Identity::generate().unwrap();
+    carry(&worker, &identity.to_secret_text());
+    let nowhere = worker.state.with_file_name("zerotier");
+    worker.settings += &format!("zerotier.home = {nowhere:?}\n");
+    let error = worker.enroll().await.unwrap_err();
+    assert!(sentence(&error).contains("install zerotier-one first"), "{error}");
+    assert_eq!(site.master.keys_signed(), 0, "the bundle was not used");
+
+    fs::create_dir(&nowhere).unwrap();
+    let enrolled = worker.enroll().await.unwrap();
+    let brought = enrolled.brought.unwrap();
+    let home = Home::new(&nowhere);
+    assert_eq!(
+        node::provide(&home, Some(&brought)).unwrap(),
+        NodeIdentity::Placed(identity.public().node())
+    );
+    let again = worker.enroll().await.unwrap();
+    assert!(
+        again.before && again.brought.is_some(),
+        "it can be put into place late"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_identity_whose_halves_do_not_belong_together_is_refused_before_anything_is_sent() {
+    let site = Site::new();
+    let mut worker = site.machine("edge-07");
+    worker.home();
+    let [one, other] = [(); 2].map(|()| zerotier::Identity::generate().unwrap().to_secret_text());
+    let (public, _) = one.rsplit_once(':').unwrap();
+    let (_, private) = other.rsplit_once(':').unwrap();
+    carry(&worker, &format!("{public}:{private}"));
+    let error = worker.enroll().await.unwrap_err();
+    assert!(matches!(error, EnrollError::NodeSecret { .. }), "{error}");
+    assert!(!sentence(&error).contains(private), "{error}");
+    assert_eq!(site.master.keys_signed(), 0);
 }

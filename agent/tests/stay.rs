@@ -490,7 +490,7 @@ async fn an_identity_made_before_the_service_ever_ran_is_proven_in_the_first_ses
     let site = Site::new();
     let mut worker = site.machine("edge-07");
     let home = worker.home();
-    let NodeIdentity::Made(node) = node::make(&Home::new(&home)).unwrap() else {
+    let NodeIdentity::Made(node) = node::provide(&Home::new(&home), None).unwrap() else {
         panic!("there was one")
     };
     worker.reach = Some(Reach::home(home, None));

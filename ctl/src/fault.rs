@@ -323,6 +323,7 @@ fn bundle(path: &Path, cause: &BundleError) -> String {
         BundleError::Certificate(_)
         | BundleError::Authorities(_)
         | BundleError::Key(_)
+        | BundleError::Node
         | BundleError::Value { .. } => format!("{path}: what it contains is of no use; {NEW_BUNDLE}"),
     }
 }

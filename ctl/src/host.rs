@@ -33,10 +33,14 @@ pub(crate) enum Verb {
             The bundle holds the master's addresses, its CA, and a certificate with its key that is good for 72 hours \
             and for one use. Copy it to the worker, run `picket-agent enroll FILE` there, and delete it.\n\n\
             Where no key may travel: `picket-agent request --out FILE` on the worker, and `--csr FILE` here. The bundle \
-            then holds no key, and is of use on that worker alone.",
+            then holds no key, and is of use on that worker alone.\n\n\
+            The worker makes its own ZeroTier identity when it is enrolled and has none. Where its node id must be known \
+            before that, `--lasting-secret` makes one here and puts it into the bundle, which then stays a secret after \
+            its use: whoever has a copy can be that node.",
         after_help = "Examples:\n  picketctl host enroll edge-07 --label site=oslo --out edge-07.bundle\n  \
             picketctl host enroll edge-07 --out edge-07.bundle --if-absent    # in a playbook\n  \
-            picketctl host enroll edge-07 --csr edge-07.csr --out edge-07.bundle    # its key stays there"
+            picketctl host enroll edge-07 --csr edge-07.csr --out edge-07.bundle    # its key stays there\n  \
+            picketctl host enroll edge-07 --lasting-secret --out edge-07.bundle    # its node id is known from here on"
     )]
     Enroll {
         /// The host's name
@@ -47,6 +51,9 @@ pub(crate) enum Verb {
         /// A certificate request that `picket-agent request` wrote on the worker: the bundle then holds no key
         #[arg(long, value_name = "FILE")]
         csr: Option<PathBuf>,
+        /// Put a ZeroTier identity into the bundle, which then stays a secret for as long as the node is let on anywhere
+        #[arg(long, conflicts_with = "csr")]
+        lasting_secret: bool,
         /// Where the bundle goes; a file that is there already is not replaced
         #[arg(long, value_name = "FILE")]
         out: PathBuf,
@@ -196,23 +203,21 @@ pub(crate) async fn run(verb: Verb, desk: &mut Desk) -> Result<(), Fault> {
             name,
             labels,
             csr,
+            lasting_secret,
             out,
             if_absent,
         } => {
+            let carries = match (csr, lasting_secret) {
+                (Some(request), _) => enroll::Carries::NoKey(request),
+                (None, true) => enroll::Carries::KeyAndNode,
+                (None, false) => enroll::Carries::Key,
+            };
             let when = if if_absent {
                 enroll::When::Absent
             } else {
                 enroll::When::Asked
             };
-            enroll::enroll(
-                desk,
-                name,
-                labels.into_iter().collect(),
-                csr.as_deref(),
-                &out,
-                when,
-            )
-            .await
+            enroll::enroll(desk, name, labels.into_iter().collect(), carries, &out, when).await
         }
         Verb::List { labels, watch } => {
             let labels: BTreeMap<String, String> = labels.into_iter().collect();
@@ -271,7 +276,10 @@ pub(crate) async fn run(verb: Verb, desk: &mut Desk) -> Result<(), Fault> {
             );
             desk.print.done(&host, &sentence)
         }
-        Verb::Bundle { name, csr, out, cut } => enroll::bundle(desk, name, cut, csr.as_deref(), &out).await,
+        Verb::Bundle { name, csr, out, cut } => {
+            let carries = csr.map_or(enroll::Carries::Key, enroll::Carries::NoKey);
+            enroll::bundle(desk, name, cut, carries, &out).await
+        }
         Verb::Node {
             name,
             accept,

@@ -3,7 +3,7 @@
 
 use data_encoding::HEXLOWER;
 use libfuzzer_sys::fuzz_target;
-use picket_pki::Bundle;
+use picket_pki::Carried;
 use sha2::{Digest, Sha256};
 
 fuzz_target!(|data: &[u8]| {
@@ -20,8 +20,13 @@ fuzz_target!(|data: &[u8]| {
 
 /// What is taken for a bundle is byte for byte what would be written.
 fn read(bytes: &[u8]) {
-    if let Ok(bundle) = Bundle::parse(bytes) {
-        let again = bundle.encode().expect("what was read can be written");
+    if let Ok(carried) = Carried::parse(bytes) {
+        let again = match carried {
+            Carried::Whole(bundle) => bundle.encode(),
+            Carried::WithNode(bundle, node) => bundle.encode_with(&node),
+            Carried::Keyless(bundle) => bundle.encode(),
+        };
+        let again = again.expect("what was read can be written");
         assert_eq!(again.as_bytes(), bytes);
     }
 }

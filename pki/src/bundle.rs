@@ -18,15 +18,22 @@ use crate::{
 };
 
 mod keyless;
+mod node;
 mod seal;
 
 pub use keyless::{Carried, Keyless};
+pub use node::NodeSecret;
 
 /// The longest bundle that is read. One has about 4 KiB.
 pub const LONGEST: usize = 64 * 1024;
 
-/// The newest version of the format that this program reads, and the one that it writes.
-pub const VERSION: u32 = 1;
+/// The newest version of the format that this program reads.
+pub const VERSION: u32 = 2;
+
+/// The version of a bundle that carries a [`NodeSecret`]. Any other has the first, which older programs read.
+const WITH_NODE: u32 = 2;
+
+const PLAIN: u32 = 1;
 
 const MOST_ADDRESSES: usize = 16;
 const LONGEST_NAME: usize = 253;
@@ -97,6 +104,11 @@ pub enum BundleError {
     /// The key cannot be read.
     #[error("the key in the bundle is of no use; get a new one with `picketctl host bundle NAME`")]
     Key(#[source] KeyError),
+    /// What is to be, or is, carried as a ZeroTier identity is none.
+    #[error(
+        "the ZeroTier identity in the bundle is none; make another bundle, with `picketctl host bundle NAME`: the machine then makes an identity of its own"
+    )]
+    Node,
     /// A value of a bundle to be written cannot stand in one.
     #[error("{what} {value:?} cannot stand in a bundle; use {wanted}")]
     Value {
@@ -166,11 +178,14 @@ struct Data {
     certificate: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     key: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    node: Option<String>,
 }
 
 impl Drop for Data {
     fn drop(&mut self) {
         self.key.zeroize();
+        self.node.zeroize();
     }
 }
 
@@ -190,7 +205,16 @@ impl Bundle {
     ///
     /// [`BundleError::Value`] for a name or address that cannot stand in a bundle, [`BundleError::Certificate`].
     pub fn encode(&self) -> Result<Zeroizing<String>, BundleError> {
-        self.said().write(Some(&self.key))
+        self.said().write(Some(&self.key), None)
+    }
+
+    /// Writes the text of a file that carries a node's identity beside all that. It stays secret after its use.
+    ///
+    /// # Errors
+    ///
+    /// As [`encode`](Self::encode).
+    pub fn encode_with(&self, node: &NodeSecret) -> Result<Zeroizing<String>, BundleError> {
+        self.said().write(Some(&self.key), Some(node))
     }
 
     fn said(&self) -> Said<'_> {
@@ -211,7 +235,7 @@ impl Bundle {
     /// [`BundleError`], [`BundleError::NoKey`] when it is for a machine that made its own.
     pub fn parse(bytes: &[u8]) -> Result<Self, BundleError> {
         match Carried::parse(bytes)? {
-            Carried::Whole(bundle) => Ok(bundle),
+            Carried::Whole(bundle) | Carried::WithNode(bundle, _) => Ok(bundle),
             Carried::Keyless(_) => Err(BundleError::NoKey),
         }
     }
@@ -255,7 +279,7 @@ impl Bundle {
 }
 
 impl Said<'_> {
-    fn write(&self, key: Option<&Key>) -> Result<Zeroizing<String>, BundleError> {
+    fn write(&self, key: Option<&Key>, node: Option<&NodeSecret>) -> Result<Zeroizing<String>, BundleError> {
         self.check_values()?;
         let certificate = Certificate::parse(self.certificate).map_err(BundleError::Certificate)?;
         let data = Data {
@@ -265,12 +289,13 @@ impl Said<'_> {
             authorities: self.authorities.iter().map(|der| BASE64.encode(der)).collect(),
             certificate: BASE64.encode(self.certificate),
             key: key.map(|key| BASE64.encode(key.as_pkcs8())),
+            node: node.map(|node| node.as_secret_text().to_owned()),
         };
         // A text that grows would leave copies of the key behind.
         let mut text = Zeroizing::new(String::with_capacity(LONGEST));
         let mut json = Zeroizing::new(Vec::with_capacity(LONGEST));
         serde_json::to_writer_pretty(&mut *json, &data).expect("plain strings are written to memory");
-        self.describe(&mut text, certificate.not_after, key.is_some())
+        self.describe(&mut text, certificate.not_after, key.is_some(), node)
             .expect("a string takes all text");
         text.push_str(str::from_utf8(&json).expect("JSON is text"));
         text.push('\n');
@@ -278,8 +303,15 @@ impl Said<'_> {
         Ok(text)
     }
 
-    fn describe(&self, text: &mut String, expires: Timestamp, has_key: bool) -> fmt::Result {
-        writeln!(text, "{}{VERSION}", seal::MAGIC)?;
+    fn describe(
+        &self,
+        text: &mut String,
+        expires: Timestamp,
+        has_key: bool,
+        node: Option<&NodeSecret>,
+    ) -> fmt::Result {
+        let version = if node.is_some() { WITH_NODE } else { PLAIN };
+        writeln!(text, "{}{version}", seal::MAGIC)?;
         text.push_str(if has_key {
             "# It holds a private key: keep it secret (chmod 600) and do not edit it.\n"
         } else {
@@ -288,6 +320,13 @@ impl Said<'_> {
         match self.holder {
             Holder::Host { id, name } => writeln!(text, "# for host:      {name} ({id})")?,
             Holder::Operator { name } => writeln!(text, "# for operator:  {name}")?,
+        }
+        if let Some(node) = node {
+            writeln!(
+                text,
+                "# ZeroTier node: {}, whose identity is in here and stays a secret: destroy every copy once it is used",
+                node.node()
+            )?;
         }
         writeln!(text, "# trust domain:  {}", self.trust_domain)?;
         writeln!(text, "# master:        {}", self.masters.join(", "))?;
@@ -457,10 +496,10 @@ mod tests {
 
     #[test]
     fn a_newer_version_and_another_file_are_told_apart() {
-        let text = bundle().encode().unwrap().replace("version 1\n", "version 2\n");
+        let text = bundle().encode().unwrap().replace("version 1\n", "version 3\n");
         assert!(matches!(
             Bundle::parse(text.as_bytes()).unwrap_err(),
-            BundleError::NewerVersion(2)
+            BundleError::NewerVersion(3)
         ));
         assert!(matches!(
             Bundle::parse(b"[Unit]\n").unwrap_err(),

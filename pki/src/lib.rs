@@ -23,7 +23,7 @@ mod vouch;
 
 pub use authorities::{Authorities, AuthoritiesError};
 pub use authority::{Authority, AuthorityError, IssuedCertificate, Root};
-pub use bundle::{Bundle, BundleError, Carried, Holder, Keyless};
+pub use bundle::{Bundle, BundleError, Carried, Holder, Keyless, NodeSecret};
 pub use certificate::{Certificate, CertificateError, Issuer, Purpose};
 pub use csr::{Csr, CsrError};
 pub use fingerprint::{Fingerprint, FingerprintError};

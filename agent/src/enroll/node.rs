@@ -1,4 +1,5 @@
-//! The ZeroTier identity of a machine that has none: made here, before its service has run for the first time.
+//! The ZeroTier identity of a machine that has none: made here, or brought in its bundle, before its service has run for
+//! the first time.
 //!
 //! The node's id is known from then on and can be put on networks ahead. An identity that is there is never replaced.
 
@@ -24,6 +25,8 @@ pub enum NodeIdentity {
     There(NodeId),
     /// One was made, for this node.
     Made(NodeId),
+    /// The one that was brought was put into place, for this node.
+    Placed(NodeId),
 }
 
 /// Why the machine has no ZeroTier identity.
@@ -45,11 +48,12 @@ pub enum NodeIdentityError {
     File(#[from] FileError),
 }
 
-/// Makes an identity in `home` when there is none. Takes some hundred milliseconds, and blocks on the disk.
+/// Puts the identity that was brought into `home` when there is none, or makes one. Takes some hundred milliseconds, and
+/// blocks on the disk.
 ///
 /// # Errors
 /// [`NodeIdentityError`].
-pub fn make(home: &Home) -> Result<NodeIdentity, NodeIdentityError> {
+pub fn provide(home: &Home, brought: Option<&Identity>) -> Result<NodeIdentity, NodeIdentityError> {
     match home.identity() {
         Ok(identity) => return Ok(NodeIdentity::There(identity.public().node())),
         Err(HomeError::NoDirectory { .. }) => return Ok(NodeIdentity::NoHome),
@@ -61,7 +65,14 @@ pub fn make(home: &Home) -> Result<NodeIdentity, NodeIdentityError> {
         return Err(NodeIdentityError::Half(public));
     }
     let owner = Owner::of(home.directory())?;
-    let identity = Identity::generate().map_err(NodeIdentityError::Make)?;
+    let made;
+    let identity = match brought {
+        Some(identity) => identity,
+        None => {
+            made = Identity::generate().map_err(NodeIdentityError::Make)?;
+            &made
+        }
+    };
     match picket_durable::create_for(
         owner,
         &secret,
@@ -80,7 +91,11 @@ pub fn make(home: &Home) -> Result<NodeIdentity, NodeIdentityError> {
         Err(FileError::Write { cause, .. }) if cause.kind() == io::ErrorKind::AlreadyExists => {}
         made => made?,
     }
-    Ok(NodeIdentity::Made(identity.public().node()))
+    let node = identity.public().node();
+    Ok(match brought {
+        Some(_) => NodeIdentity::Placed(node),
+        None => NodeIdentity::Made(node),
+    })
 }
 
 #[cfg(test)]
@@ -93,7 +108,7 @@ mod tests {
     fn an_identity_is_made_where_there_is_none_and_never_replaced() {
         let root = tempfile::tempdir().unwrap();
         let home = Home::new(root.path());
-        let NodeIdentity::Made(node) = make(&home).unwrap() else {
+        let NodeIdentity::Made(node) = provide(&home, None).unwrap() else {
             panic!("there was one")
         };
         let secret = root.path().join(SECRET);
@@ -102,18 +117,36 @@ mod tests {
         assert_eq!((mode(SECRET), mode(PUBLIC)), (0o600, 0o644));
         let public = fs::read_to_string(root.path().join(PUBLIC)).unwrap();
         assert!(public.starts_with(&node.to_string()), "{public}");
-        assert_eq!(make(&home).unwrap(), NodeIdentity::There(node));
+        assert_eq!(provide(&home, None).unwrap(), NodeIdentity::There(node));
         assert_eq!(fs::read(&secret).unwrap(), before);
+    }
+
+    #[test]
+    fn an_identity_that_was_brought_is_put_into_place_once_and_never_over_another() {
+        let root = tempfile::tempdir().unwrap();
+        let home = Home::new(root.path());
+        let [brought, other] = [(); 2].map(|()| Identity::generate().unwrap());
+        let node = brought.public().node();
+        assert_eq!(
+            provide(&home, Some(&brought)).unwrap(),
+            NodeIdentity::Placed(node)
+        );
+        let secret = fs::read(root.path().join(SECRET)).unwrap();
+        assert_eq!(secret, brought.to_secret_text().as_bytes());
+        for identity in [&brought, &other] {
+            assert_eq!(provide(&home, Some(identity)).unwrap(), NodeIdentity::There(node));
+        }
+        assert_eq!(fs::read(root.path().join(SECRET)).unwrap(), secret);
     }
 
     #[test]
     fn a_machine_without_zerotier_gets_none_and_half_an_identity_is_left_alone() {
         let root = tempfile::tempdir().unwrap();
         let nowhere = Home::new(root.path().join("nowhere"));
-        assert_eq!(make(&nowhere).unwrap(), NodeIdentity::NoHome);
+        assert_eq!(provide(&nowhere, None).unwrap(), NodeIdentity::NoHome);
         assert!(!nowhere.directory().exists());
         fs::write(root.path().join(PUBLIC), "half").unwrap();
-        let error = make(&Home::new(root.path())).unwrap_err();
+        let error = provide(&Home::new(root.path()), None).unwrap_err();
         assert!(error.to_string().contains("without identity.secret"), "{error}");
         assert!(!root.path().join(SECRET).exists());
     }
@@ -123,7 +156,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         fs::write(root.path().join(SECRET), "nonsense").unwrap();
         assert!(matches!(
-            make(&Home::new(root.path())),
+            provide(&Home::new(root.path()), None),
             Err(NodeIdentityError::Home(HomeError::Identity { .. }))
         ));
         assert_eq!(fs::read(root.path().join(SECRET)).unwrap(), b"nonsense");

@@ -11,8 +11,9 @@ use std::{
 use bytes::Bytes;
 use jiff::Timestamp;
 use picket_durable::FileError;
-use picket_pki::{Csr, pem};
+use picket_pki::{Bundle, Csr, NodeSecret, pem};
 use picket_proto::{from_wire_time, wire::admin as wire};
+use picket_zerotier::identity::Identity;
 use serde::Serialize;
 
 use super::{SEE, view::Host};
@@ -35,6 +36,35 @@ pub(super) enum When {
     Absent,
 }
 
+/// What of the machine's secrets travels in its bundle.
+#[derive(Debug)]
+pub(super) enum Carries {
+    /// A key that is used up by the machine's first act.
+    Key,
+    /// That, and the identity of its ZeroTier node, which stays good.
+    KeyAndNode,
+    /// None: the machine made its own, and this file is its request.
+    NoKey(PathBuf),
+}
+
+impl Carries {
+    /// The request that the master signs; empty when it makes the key.
+    fn request(&self) -> Result<Bytes, Fault> {
+        match self {
+            Self::Key | Self::KeyAndNode => Ok(Bytes::new()),
+            Self::NoKey(file) => requested(file),
+        }
+    }
+
+    fn worth(&self) -> &'static str {
+        match self {
+            Self::Key => "secret, for one use",
+            Self::KeyAndNode => "secret, also after its one use",
+            Self::NoKey(_) => "without a key, for one use on the machine that made the request",
+        }
+    }
+}
+
 /// What came of it, without the secret.
 #[derive(Debug, Serialize)]
 struct Enrolled {
@@ -43,6 +73,8 @@ struct Enrolled {
     bundle_file: Option<PathBuf>,
     authority_fingerprint: Option<String>,
     bundle_expires_at: Option<Timestamp>,
+    /// The ZeroTier node whose identity the bundle carries.
+    node: Option<String>,
 }
 
 impl Named for Enrolled {
@@ -55,7 +87,7 @@ pub(super) async fn enroll(
     desk: &mut Desk,
     name: String,
     labels: BTreeMap<String, String>,
-    csr: Option<&Path>,
+    carries: Carries,
     out: &Path,
     when: When,
 ) -> Result<(), Fault> {
@@ -65,8 +97,11 @@ pub(super) async fn enroll(
     {
         return absent_is_done(desk, host);
     }
-    let csr = requested(csr)?;
-    let made = Made::with(&csr);
+    let csr = carries.request()?;
+    let node = match carries {
+        Carries::KeyAndNode => Some(node()?),
+        Carries::Key | Carries::NoKey(_) => None,
+    };
     // The key is made for this one answer and cannot be asked for again: the place for it is taken first.
     let place = Place::take(out)?;
     let mut hosts = desk.hosts().await?;
@@ -85,14 +120,18 @@ pub(super) async fn enroll(
         }
         answer => answer?,
     };
-    keep(place, &name, &answer.bundle)?;
+    match &node {
+        Some(node) => keep(place, &name, with_node(&answer.bundle, node, &name)?.as_bytes())?,
+        None => keep(place, &name, &answer.bundle)?,
+    }
     let enrolled = Enrolled {
         host: Host::from(answer.host.unwrap_or_default()),
         bundle_file: Some(out.to_owned()),
         authority_fingerprint: filled(answer.authority_fingerprint),
         bundle_expires_at: answer.bundle_expires_at.as_ref().and_then(from_wire_time),
+        node: node.map(|node| node.node().to_owned()),
     };
-    let sentence = told(&enrolled, out, "is enrolled; its bundle is", made);
+    let sentence = told(&enrolled, out, "is enrolled; its bundle is", carries.worth());
     desk.print.done(&enrolled, &sentence)
 }
 
@@ -101,12 +140,11 @@ pub(super) async fn bundle(
     desk: &mut Desk,
     name: String,
     cut: bool,
-    csr: Option<&Path>,
+    carries: Carries,
     out: &Path,
 ) -> Result<(), Fault> {
     let about = super::changing(format!("make another bundle for the host {name}"), &name);
-    let csr = requested(csr)?;
-    let made = Made::with(&csr);
+    let csr = carries.request()?;
     let place = Place::take(out)?;
     let mut hosts = desk.hosts().await?;
     let request = wire::BundleHostRequest {
@@ -121,13 +159,14 @@ pub(super) async fn bundle(
         bundle_file: Some(out.to_owned()),
         authority_fingerprint: filled(answer.authority_fingerprint),
         bundle_expires_at: answer.bundle_expires_at.as_ref().and_then(from_wire_time),
+        node: None,
     };
     let what = if cut {
         "is cut off until it is enrolled with its new bundle"
     } else {
         "has another bundle, and the one before it opens nothing; it is"
     };
-    let sentence = told(&enrolled, out, what, made);
+    let sentence = told(&enrolled, out, what, carries.worth());
     desk.print.done(&enrolled, &sentence)
 }
 
@@ -168,34 +207,13 @@ fn absent_is_done(desk: &mut Desk, host: Host) -> Result<(), Fault> {
         bundle_file: None,
         authority_fingerprint: None,
         bundle_expires_at: None,
+        node: None,
     };
     desk.print.done(&enrolled, &sentence)
 }
 
-/// Where the key is that a bundle is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Made {
-    /// In it.
-    WithKey,
-    /// On the machine that made a request.
-    ForRequest,
-}
-
-impl Made {
-    fn with(csr: &Bytes) -> Self {
-        if csr.is_empty() {
-            Self::WithKey
-        } else {
-            Self::ForRequest
-        }
-    }
-}
-
-/// The request in a file, in PEM or DER, as the master takes it; empty when there is no file.
-fn requested(file: Option<&Path>) -> Result<Bytes, Fault> {
-    let Some(path) = file else {
-        return Ok(Bytes::new());
-    };
+/// The request in a file, in PEM or DER, as the master takes it.
+fn requested(path: &Path) -> Result<Bytes, Fault> {
     let unusable = |why: &dyn std::fmt::Display| {
         Fault::Usage(format!(
             "{}: {why}; `picket-agent request --out FILE`, run on the worker, makes one. Nothing was enrolled",
@@ -210,7 +228,28 @@ fn requested(file: Option<&Path>) -> Result<Bytes, Fault> {
     Ok(der.into())
 }
 
-fn told(enrolled: &Enrolled, out: &Path, what: &str, made: Made) -> String {
+/// Makes the identity of a node. It takes some hundred milliseconds, and nothing else goes on meanwhile.
+fn node() -> Result<NodeSecret, Fault> {
+    let unmade = |cause: &dyn std::fmt::Display| {
+        Fault::Failed(format!(
+            "no ZeroTier identity could be made: {cause}. Nothing was enrolled"
+        ))
+    };
+    let identity = Identity::generate().map_err(|cause| unmade(&cause))?;
+    NodeSecret::new(&identity.to_secret_text()).map_err(|cause| unmade(&cause))
+}
+
+/// The master's bundle with the identity of a node in it, which the master never sees.
+fn with_node(bundle: &[u8], node: &NodeSecret, name: &str) -> Result<zeroize::Zeroizing<String>, Fault> {
+    let bundle = Bundle::parse(bundle).and_then(|bundle| bundle.encode_with(node));
+    bundle.map_err(|cause| {
+        Fault::Failed(format!(
+            "the master enrolled the host {name}, and its answer is no bundle that a ZeroTier identity can be put into: {cause}; get another with `picketctl host bundle {name} --out FILE`, whose machine then makes an identity of its own"
+        ))
+    })
+}
+
+fn told(enrolled: &Enrolled, out: &Path, what: &str, worth: &str) -> String {
     let name = &enrolled.host.name;
     let file = quoted(&out.display().to_string());
     let fingerprint = enrolled
@@ -218,13 +257,14 @@ fn told(enrolled: &Enrolled, out: &Path, what: &str, made: Made) -> String {
         .as_deref()
         .unwrap_or("(the master did not say)");
     let expires = enrolled.bundle_expires_at;
-    let worth = match made {
-        Made::WithKey => "secret, for one use",
-        Made::ForRequest => "without a key, for one use on the machine that made the request",
-    };
     let expires = expires.map_or_else(|| "at a time the master did not say".to_owned(), to_the_second);
+    let node = enrolled.node.as_deref().map_or_else(String::new, |node| {
+        format!(
+            "it carries the identity of ZeroTier node {node}: whoever has a copy can be that node, for as long as it is let on anywhere\n"
+        )
+    });
     format!(
-        "host {name} {what} {file}: {worth}, until {expires}\n\
+        "host {name} {what} {file}: {worth}, until {expires}\n{node}\
          CA fingerprint (compare it with what `picket-agent enroll` shows):\n  {}\n\
          next:\n  scp -p {file} root@{name}:{name}.bundle\n  \
          ssh root@{name} picket-agent enroll {name}.bundle\n  rm {file}\n  picketctl host show {name}",

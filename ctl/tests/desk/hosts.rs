@@ -3,6 +3,7 @@
 use insta::assert_snapshot;
 use picket_pki::{Bundle, Carried, Holder, Key, pem};
 use picket_proto::wire::admin as wire;
+use picket_zerotier::identity::Identity as ZeroTierIdentity;
 use picketctl::Exit;
 
 use crate::office::{Office, before};
@@ -101,6 +102,55 @@ async fn enrolling_in_json_shows_everything_but_the_secret() {
         .await;
     assert_snapshot!(said);
     assert!(!said.out.contains(office.read("b").lines().last().unwrap()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_zerotier_identity_travels_in_a_bundle_only_when_that_is_said_and_the_master_never_sees_it() {
+    let office = Office::open();
+    let out = office.path("edge-07.bundle");
+    let said = office
+        .types(&format!(
+            "host enroll edge-07 --lasting-secret --out {} -o json",
+            out.display()
+        ))
+        .await;
+    let enrolled = said.json();
+    let Carried::WithNode(bundle, node) = Carried::parse(office.read("edge-07.bundle").as_bytes()).unwrap()
+    else {
+        panic!("it carries no node")
+    };
+    bundle.check(office.clock.now()).unwrap();
+    let identity: ZeroTierIdentity = node.as_secret_text().parse().unwrap();
+    assert_eq!(identity.public().node().to_string(), node.node());
+    assert_eq!(enrolled["node"], node.node());
+    assert!(!said.out.contains(node.as_secret_text()));
+    assert_eq!(office.mode("edge-07.bundle"), 0o600);
+
+    let told = office
+        .types(&format!(
+            "host enroll edge-08 --lasting-secret --out {}",
+            office.path("edge-08.bundle").display()
+        ))
+        .await;
+    assert!(
+        told.out.contains("secret, also after its one use"),
+        "{}",
+        told.out
+    );
+    assert!(
+        told.out.contains("whoever has a copy can be that node"),
+        "{}",
+        told.out
+    );
+
+    let both = office
+        .types("host enroll edge-09 --lasting-secret --csr edge-09.csr --out edge-09.bundle")
+        .await;
+    assert_eq!(
+        both.exit,
+        Exit::Usage,
+        "where no key may travel, no identity does"
+    );
 }
 
 #[tokio::test(start_paused = true)]

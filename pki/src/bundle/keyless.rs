@@ -3,7 +3,7 @@
 use data_encoding::BASE64;
 use zeroize::Zeroizing;
 
-use super::{Bundle, BundleError, Data, Holder, LONGEST, Said, VERSION, seal};
+use super::{Bundle, BundleError, Data, Holder, LONGEST, NodeSecret, PLAIN, Said, VERSION, seal};
 use crate::{Key, TrustDomain};
 
 /// What was carried to a machine.
@@ -11,6 +11,8 @@ use crate::{Key, TrustDomain};
 pub enum Carried {
     /// A bundle with everything in it.
     Whole(Bundle),
+    /// One that carries the identity of the machine's ZeroTier node, too.
+    WithNode(Bundle, NodeSecret),
     /// One whose key is where it was made.
     Keyless(Keyless),
 }
@@ -42,7 +44,7 @@ impl Carried {
         if version > u64::from(VERSION) {
             return Err(BundleError::NewerVersion(version));
         }
-        if version != u64::from(VERSION) || bytes.len() > LONGEST {
+        if version < u64::from(PLAIN) || bytes.len() > LONGEST {
             return Err(BundleError::NotABundle);
         }
         let text = seal::open(bytes)?;
@@ -67,14 +69,18 @@ impl Carried {
             }
             None => None,
         };
+        let node = data.node.as_deref().map(NodeSecret::new).transpose()?;
         // The lines for people must say what the data says, or comparing fingerprints would be for show.
-        if keyless.said().write(key.as_ref())?.as_bytes() != bytes {
+        if keyless.said().write(key.as_ref(), node.as_ref())?.as_bytes() != bytes {
             return Err(BundleError::Edited);
         }
-        Ok(match key {
-            Some(key) => Self::Whole(keyless.with_key(key)),
-            None => Self::Keyless(keyless),
-        })
+        match (key, node) {
+            (Some(key), Some(node)) => Ok(Self::WithNode(keyless.with_key(key), node)),
+            (Some(key), None) => Ok(Self::Whole(keyless.with_key(key))),
+            (None, None) => Ok(Self::Keyless(keyless)),
+            // Where no key may travel, no identity does.
+            (None, Some(_)) => Err(BundleError::Edited),
+        }
     }
 }
 
@@ -85,7 +91,7 @@ impl Keyless {
     ///
     /// As [`Bundle::encode`].
     pub fn encode(&self) -> Result<Zeroizing<String>, BundleError> {
-        self.said().write(None)
+        self.said().write(None, None)
     }
 
     /// The whole bundle, with the key that its machine has. Whether that is the right one is for [`Bundle::check`] to
