@@ -1,9 +1,11 @@
 //! Beats: which sections travel with their bodies, which by digest alone, and which by Report.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::Duration,
+};
 
-use jiff::Timestamp;
-use picket_clock::Instant;
+use picket_clock::{Instant, Reading};
 use picket_proto::{
     beat::{Beat, Digest, Section, SectionKind},
     session::{BeatAck, Limits},
@@ -30,6 +32,8 @@ pub(crate) struct Beats {
 struct Sent {
     sequence: u64,
     at: Instant,
+    /// The same by the boot clock.
+    boot: Duration,
     carried: Vec<(SectionKind, Digest)>,
 }
 
@@ -43,10 +47,10 @@ impl Beats {
         }
     }
 
-    /// The next beat, taken as sent at `at`.
+    /// The next beat, taken as sent at `at`, which is `now` by the wall and boot clocks.
     ///
     /// A section that must travel by Report keeps the digest the master has until the report has arrived.
-    pub(crate) fn compose(&mut self, now: Timestamp, at: Instant, sections: &Sections) -> Beat {
+    pub(crate) fn compose(&mut self, now: Reading, at: Instant, sections: &Sections) -> Beat {
         let inline = self.inline(sections);
         let mut carried = Vec::new();
         let mut section = |kind: SectionKind, body: &Body| {
@@ -69,11 +73,12 @@ impl Beats {
         self.unanswered.push_back(Sent {
             sequence: self.sequence,
             at,
+            boot: now.boot,
             carried,
         });
         Beat {
             sequence: self.sequence,
-            time: now,
+            time: now.wall,
             sections,
         }
     }
@@ -126,10 +131,10 @@ impl Beats {
         self.unanswered.front().map(|sent| sent.at)
     }
 
-    /// When a beat was sent that has no acknowledgement so far.
-    pub(crate) fn sent_at(&self, sequence: u64) -> Option<Instant> {
+    /// When a beat was sent that has no acknowledgement so far, by the boot clock too.
+    pub(crate) fn sent_at(&self, sequence: u64) -> Option<(Instant, Duration)> {
         let sent = self.unanswered.iter().find(|sent| sent.sequence == sequence)?;
-        Some(sent.at)
+        Some((sent.at, sent.boot))
     }
 
     /// The sections whose bodies fit into one beat together, the short ones first.
@@ -161,6 +166,11 @@ mod tests {
 
     use super::*;
 
+    const NEVER: Reading = Reading {
+        wall: jiff::Timestamp::UNIX_EPOCH,
+        boot: Duration::ZERO,
+    };
+
     fn sections(lengths: [usize; 4]) -> Sections {
         let body = |(kind, length): (SectionKind, usize)| (kind, Body::from(Bytes::from(vec![7; length])));
         SectionKind::ALL.into_iter().zip(lengths).map(body).collect()
@@ -171,11 +181,12 @@ mod tests {
             sequence,
             beat_interval: None,
             unknown: unknown.to_vec(),
+            time: None,
         }
     }
 
     fn compose(beats: &mut Beats, sections: &Sections) -> Beat {
-        beats.compose(Timestamp::UNIX_EPOCH, Instant::now(), sections)
+        beats.compose(NEVER, Instant::now(), sections)
     }
 
     fn bodies(beat: &Beat) -> Vec<SectionKind> {
@@ -238,9 +249,9 @@ mod tests {
     fn the_wait_for_an_acknowledgement_counts_from_the_oldest_beat() {
         let mut beats = Beats::new(Limits::OURS);
         let first = Instant::now();
-        beats.compose(Timestamp::UNIX_EPOCH, first, &Sections::new());
+        beats.compose(NEVER, first, &Sections::new());
         let second = first + std::time::Duration::from_secs(30);
-        beats.compose(Timestamp::UNIX_EPOCH, second, &Sections::new());
+        beats.compose(NEVER, second, &Sections::new());
         assert_eq!(beats.waiting_since(), Some(first));
         beats.acknowledged(&ack(1, &[]));
         assert_eq!(beats.waiting_since(), Some(second));

@@ -23,6 +23,9 @@ use crate::sentence;
 const LONGEST: u64 = 4096;
 /// Less than this is no news: it is not written down.
 const NEWS: SignedDuration = SignedDuration::from_secs(1);
+/// How old what is written down of how late it certainly is may become: after a restart of the machine nothing else tells
+/// that its clock is behind.
+const FLOOR: SignedDuration = SignedDuration::from_secs(60);
 /// A wall clock may be behind what was told by so much.
 const BEHIND: SignedDuration = SignedDuration::from_secs(60);
 /// The longest wait before the time is looked at again: a machine that slept does not know how long.
@@ -98,7 +101,8 @@ impl MasterTime {
     }
 
     /// Takes the time that the master said when it was asked, at `asked` by the boot clock. It was said later than that:
-    /// rather an activation ends by that much too early.
+    /// rather an activation ends by that much too early. What fits what is known already is no news, however long the
+    /// answer took.
     pub(crate) async fn said(&self, master: Timestamp, asked: Duration) {
         let now = self.0.clock.reading();
         let waited = signed(now.boot.saturating_sub(asked));
@@ -111,7 +115,7 @@ impl MasterTime {
             known
                 .as_ref()
                 .is_none_or(|known| match tell(Some(known), now, &self.0.boot_id) {
-                    Told::Known(at) => known.boot_id != self.0.boot_id || !close(at, later(master, waited)),
+                    Told::Known(at) => known.boot_id != self.0.boot_id || !fits(master, at, waited),
                     Told::Doubtful(_) => true,
                 })
         };
@@ -126,7 +130,7 @@ impl MasterTime {
         }
     }
 
-    /// Looks how far the wall clock is from the master's time by now, for the next start of the machine.
+    /// Looks how late it certainly is by now, and how far the wall clock is from that, for the next start of the machine.
     pub(crate) async fn look(&self) {
         let now = self.0.clock.reading();
         let next = {
@@ -136,12 +140,14 @@ impl MasterTime {
             };
             let at = tell(Some(known), now, &self.0.boot_id).at();
             let ahead = now.wall.duration_since(at);
-            if (ahead - known.here.wall.duration_since(known.master)).abs() <= NEWS {
+            let is_as_before = (ahead - known.here.wall.duration_since(known.master)).abs() <= NEWS;
+            if is_as_before && at.duration_since(known.told) < FLOOR {
                 return;
             }
             Known {
                 master: at,
                 here: now,
+                told: known.told.max(at),
                 ..known.clone()
             }
         };
@@ -218,8 +224,10 @@ fn tell(known: Option<&Known>, now: Reading, boot_id: &str) -> Told {
     Told::Known(corrected.max(floor))
 }
 
-fn close(one: Timestamp, other: Timestamp) -> bool {
-    one.duration_since(other).abs() <= NEWS
+/// Whether the master can have said that while it was waited for an answer that came at `at`.
+fn fits(master: Timestamp, at: Timestamp, waited: SignedDuration) -> bool {
+    let ago = at.duration_since(master);
+    -NEWS <= ago && ago <= waited + NEWS
 }
 
 fn later(at: Timestamp, by: SignedDuration) -> Timestamp {
@@ -319,7 +327,7 @@ mod tests {
     async fn a_clock_that_went_back_over_a_reboot_is_not_believed() {
         let mut machine = Machine::welcomed(0).await;
         time::sleep(Duration::from_secs(3600)).await;
-        machine.time.passed(NOON + SignedDuration::from_secs(3600)).await;
+        machine.time.look().await;
         machine.clock.reboot();
         machine.clock.jump(-1800);
         machine.restart();
@@ -338,6 +346,28 @@ mod tests {
             .said(NOON + SignedDuration::from_secs(100), asked)
             .await;
         assert_eq!(machine.told(), (120, true));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_took_long_moves_nothing_and_a_master_whose_time_was_set_does() {
+        let machine = Machine::welcomed(0).await;
+        let asked = machine.clock.boot();
+        time::sleep(Duration::from_secs(8)).await;
+        for said_at in [0, 4, 8] {
+            machine
+                .time
+                .said(NOON + SignedDuration::from_secs(said_at), asked)
+                .await;
+            assert_eq!(machine.told(), (8, true));
+        }
+        for set in [-7200, 7200] {
+            let asked = machine.clock.boot();
+            machine
+                .time
+                .said(NOON + SignedDuration::from_secs(set), asked)
+                .await;
+            assert_eq!(machine.told(), (set, true));
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -98,17 +98,19 @@ fn answer(request: wire::SessionRequest, clock: &Clock) -> Option<wire::SessionR
     use wire::session_request::Message as Asked;
     match request.message? {
         Asked::Hello(_) => Some((&say::FromMaster::Welcome(welcome(clock))).into()),
-        Asked::Beat(wire::Beat { sequence, .. }) => Some((&say::FromMaster::BeatAck(ack(sequence))).into()),
+        Asked::Beat(wire::Beat { sequence, .. }) => {
+            Some((&say::FromMaster::BeatAck(ack(sequence, clock))).into())
+        }
         Asked::Outcome(_) | Asked::Goodbye(_) | Asked::Pong(_) | Asked::TrustAck(_) => None,
     }
 }
 
-fn ack(sequence: u64) -> say::BeatAck {
-    let (beat_interval, unknown) = (None, Vec::new());
+fn ack(sequence: u64, clock: &Clock) -> say::BeatAck {
     say::BeatAck {
         sequence,
-        beat_interval,
-        unknown,
+        beat_interval: None,
+        unknown: Vec::new(),
+        time: Some(clock.now()),
     }
 }
 

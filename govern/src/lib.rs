@@ -7,6 +7,7 @@
 //! - [`pass()`] reads, plans, acts and remembers, once.
 //! - [`Memory`] is what was seen to be true before, so that a change of the rules and a change by somebody else can be
 //!   told apart. It is kept across restarts by whoever calls.
+//! - [`shown()`] is how a network that was read looks to people.
 //! - `process` says when the controller may have been started anew, and `again` what it may have forgotten by that.
 
 mod again;
@@ -16,9 +17,11 @@ mod memory;
 mod pass;
 mod plan;
 mod process;
+mod shown;
 
 pub use again::{CREDENTIALS, SETTLING};
 pub use memory::Memory;
 pub use pass::{Lasts, Left, Moment, Report, Trouble, pass};
 pub use plan::{Act, Have, Plan, Standing, State, Step, There, Told, next, plan};
 pub use process::{Sighting, Watched};
+pub use shown::{shown, unseen};

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use jiff::Timestamp;
 use picket_proto::{
-    repair::{MOST_REPAIRS, Repair, Why},
+    repair::{MOST_DRIFT, MOST_OTHERS, Repair, Why},
     rules::{Governed, Members, Presence},
 };
 use picket_zerotier::{
@@ -28,6 +28,9 @@ use crate::{
 pub struct Memory {
     networks: BTreeMap<NetworkId, Remembered>,
     repairs: VecDeque<Repair>,
+    /// How many repairs of drift fell off.
+    #[serde(default)]
+    forgotten: u64,
     /// The number of the next repair.
     next: u64,
     process: Option<Process>,
@@ -66,6 +69,7 @@ impl Memory {
         Self {
             networks: BTreeMap::new(),
             repairs: VecDeque::new(),
+            forgotten: 0,
             next: u64::try_from(now.as_millisecond()).unwrap_or(1),
             process: None,
             changed: false,
@@ -76,6 +80,12 @@ impl Memory {
     #[must_use]
     pub fn repairs(&self) -> Vec<Repair> {
         self.repairs.iter().cloned().collect()
+    }
+
+    /// How many repairs of drift fell off, ever.
+    #[must_use]
+    pub fn forgotten(&self) -> u64 {
+        self.forgotten
     }
 
     /// Whether anything in it changed since this was last asked: then it has to be kept.
@@ -190,9 +200,16 @@ impl Memory {
             tracing::info!(network = %repair.network, node = ?repair.node, why = ?repair.why, before = repair.before,
                 after = repair.after, "changes a controller's record");
         }
+        let is_drift = repair.why == Why::Drift;
         self.repairs.push_back(Repair { sequence, ..repair });
-        while self.repairs.len() > MOST_REPAIRS {
-            self.repairs.pop_front();
+        // What was decided is known without this, and pushes out nothing that somebody else did.
+        let most = if is_drift { MOST_DRIFT } else { MOST_OTHERS };
+        let alike = |repair: &&Repair| (repair.why == Why::Drift) == is_drift;
+        if self.repairs.iter().filter(alike).count() > most
+            && let Some(oldest) = self.repairs.iter().position(|repair| alike(&repair))
+        {
+            self.repairs.remove(oldest);
+            self.forgotten += u64::from(is_drift);
         }
     }
 }

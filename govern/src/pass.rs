@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use picket_proto::{repair::Why, rules::Members};
 use picket_zerotier::{
     controller::{Controller, MemberChange},
-    ids::NetworkId,
+    ids::{NetworkId, NodeId},
     service::{self, Error},
 };
 use tokio::time;
@@ -25,6 +25,8 @@ use crate::{
 const READ_AT_ONCE: usize = 2;
 /// Changes in one pass. A kill that comes meanwhile waits for no more of them.
 const MOST_STEPS: usize = 1000;
+/// Members that are changed in one go. A controller that stops answering is noticed in between.
+const BATCH: usize = 100;
 /// The most troubles that are told of one pass.
 const MOST_TROUBLES: usize = 64;
 
@@ -38,7 +40,7 @@ pub struct Moment {
 }
 
 /// How a pass went.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Report {
     /// How each governed network is.
     pub networks: BTreeMap<NetworkId, Standing>,
@@ -50,6 +52,8 @@ pub struct Report {
     pub ended: usize,
     /// Whether something is left to do.
     pub left: Left,
+    /// The networks that were read and not touched: they need not be read again to be shown.
+    pub untouched: BTreeMap<NetworkId, There>,
 }
 
 /// Whether something is left to do after a pass.
@@ -98,7 +102,7 @@ pub async fn pass(
 ) -> Report {
     let have = observe(controller, want).await;
     let plan = plan(want, &have, memory, moment.now);
-    drop(have);
+    let untouched = untouched(have, &plan);
     memory.settle(want, &plan);
     let mut acting = Acting {
         controller,
@@ -109,6 +113,7 @@ pub async fn pass(
         away: Away::Here,
         report: Report {
             networks: plan.networks.clone(),
+            untouched,
             ..Report::default()
         },
     };
@@ -122,6 +127,17 @@ pub async fn pass(
     }
     memory.use_releases(want, &plan, &waits);
     report
+}
+
+/// The networks that stay as they were read; those that are changed now are dropped before that.
+fn untouched(have: BTreeMap<NetworkId, Have>, plan: &Plan) -> BTreeMap<NetworkId, There> {
+    let touched: BTreeSet<_> = plan.steps.iter().map(|step| step.network).collect();
+    have.into_iter()
+        .filter_map(|(id, have)| match have {
+            Have::There(there) if !touched.contains(&id) => Some((id, *there)),
+            Have::There(_) | Have::Missing | Have::Unreadable(_) | Have::Foreign(_) => None,
+        })
+        .collect()
 }
 
 /// Reads every governed network.
@@ -223,10 +239,49 @@ impl<C: Controller> Acting<'_, C> {
         }
     }
 
-    /// Takes steps, some at once.
+    /// Takes steps of one rank: those of members as many at once as the controller takes.
     async fn take(&mut self, steps: &[Step]) {
+        let mut members = BTreeMap::<_, Vec<_>>::new();
+        let mut others = Vec::new();
+        for step in steps {
+            match &step.act {
+                Act::Member { node, change, .. } => {
+                    members
+                        .entry(step.network)
+                        .or_default()
+                        .push((step, *node, change));
+                }
+                Act::Make(_) | Act::Settings(_) | Act::Delete | Act::Again(_) => others.push(step),
+            }
+        }
+        self.one_by_one(others).await;
+        for (network, steps) in members {
+            for batch in steps.chunks(BATCH) {
+                self.together(network, batch).await;
+            }
+        }
+    }
+
+    /// Changes members of one network.
+    async fn together(&mut self, network: NetworkId, steps: &[(&Step, NodeId, &MemberChange)]) {
+        let mut answers = BTreeMap::new();
+        if self.away == Away::Here && !self.failed.contains(&network) {
+            let changes = steps.iter().map(|(_, node, change)| (*node, (*change).clone()));
+            answers = self.controller.change_members(network, &changes.collect()).await;
+        }
+        for (step, node, _) in steps {
+            match answers.remove(node) {
+                Some(Ok(_)) => self.took(step),
+                Some(Err(error)) => self.failed(step, &error),
+                None => self.wait(step, Left::Failed),
+            }
+        }
+    }
+
+    /// Takes steps, some at once.
+    async fn one_by_one(&mut self, steps: Vec<&Step>) {
         let controller = self.controller;
-        let mut queue = steps.iter();
+        let mut queue = steps.into_iter();
         let mut under_way = FuturesUnordered::new();
         loop {
             while under_way.len() < service::AT_ONCE
@@ -309,6 +364,9 @@ impl<C: Controller> Acting<'_, C> {
     }
 
     fn failed(&mut self, step: &Step, error: &Error) {
+        if step.is_drift() {
+            self.waits.insert(step.network);
+        }
         if is_away(error) || matches!(error, Error::TimedOut { .. }) {
             self.away = Away::Gone;
         }

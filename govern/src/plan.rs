@@ -274,13 +274,23 @@ impl Asked<'_> {
             Have::There(there) => match self.unread(&there.members.skipped) {
                 Some(sentence) => self.freeze(sentence, &mut standing, plan),
                 None => {
-                    self.settings(&there.network, &mut standing, &mut seen, plan);
+                    if self.is_managed(&there.members.by_node) {
+                        self.settings(&there.network, &mut standing, &mut seen, plan);
+                    }
                     self.members(&there.members.by_node, &mut standing, &mut seen, plan);
                 }
             },
         }
         plan.networks.insert(self.id, standing);
         plan.seen.insert(self.id, seen);
+    }
+
+    /// Whether its settings are anybody's business here. Of a network that is watched they are when it is public and has
+    /// somebody who has to go: it would let them on again.
+    fn is_managed(&self, have: &BTreeMap<NodeId, Member>) -> bool {
+        !self.governed.watched
+            || self.governed.closed
+            || self.rules().any(|(node, _)| have.contains_key(&node))
     }
 
     fn rules(&self) -> impl Iterator<Item = (NodeId, &Rule)> {

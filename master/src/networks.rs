@@ -433,6 +433,7 @@ impl Networks {
             return Governed {
                 closed,
                 resumed: record.resumed,
+                watched: true,
                 ..Governed::default()
             };
         }
@@ -448,6 +449,7 @@ impl Networks {
             closed,
             settings: record.settings.clone(),
             resumed: record.resumed,
+            watched: false,
         }
     }
 

@@ -530,6 +530,7 @@ impl Session {
             sequence,
             beat_interval: None,
             unknown,
+            time: Some(desk.now()),
         }))
         .await
     }

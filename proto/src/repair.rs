@@ -10,8 +10,10 @@ use crate::{
     wire::agent as wire,
 };
 
-/// The most repairs that are told: the newest.
-pub const MOST_REPAIRS: usize = 64;
+/// The most repairs that are told of what somebody else changed: the newest. Each is an event.
+pub const MOST_DRIFT: usize = 256;
+/// The most of the others.
+pub const MOST_OTHERS: usize = 64;
 /// The longest `before` and `after`.
 const MOST_VALUE: usize = 256;
 

@@ -101,6 +101,8 @@ pub struct Governed {
     pub settings: NetworkSettings,
     /// Counts the times that held-back repairs were let through.
     pub resumed: u64,
+    /// It is only watched: the rules are of those who are killed, and nothing else of it is changed.
+    pub watched: bool,
 }
 
 /// The whole document, or what changed of its rules; its networks are always all of them.
@@ -223,6 +225,7 @@ fn governed_to_wire((id, network): (&NetworkId, &Governed)) -> wire::GovernedNet
         closed: network.closed,
         settings: Some((&network.settings).into()),
         resumed: network.resumed,
+        watched: network.watched,
     }
 }
 
@@ -243,6 +246,7 @@ fn governed_from_wire(network: wire::GovernedNetwork) -> Result<(NetworkId, Gove
         closed: network.closed,
         settings: settings.unwrap_or_default(),
         resumed: network.resumed,
+        watched: network.watched,
     };
     Ok((id, read))
 }
@@ -310,6 +314,7 @@ mod tests {
             unknown: Unknown::Deauthorize,
             closed: true,
             resumed: 3,
+            watched: true,
             ..Governed::default()
         };
         let members = Members {

@@ -110,6 +110,8 @@ pub struct BeatAck {
     pub beat_interval: Option<Duration>,
     /// The sections whose bodies the next beat carries.
     pub unknown: Vec<SectionKind>,
+    /// The master's time; older masters say it in Welcome alone.
+    pub time: Option<Timestamp>,
 }
 
 /// The last message of a session.
@@ -403,6 +405,7 @@ impl From<&BeatAck> for wire::BeatAck {
                 .iter()
                 .map(|kind| wire::SectionKind::from(*kind).into())
                 .collect(),
+            time: ack.time.map(to_wire_time),
         }
     }
 }
@@ -422,6 +425,7 @@ impl TryFrom<wire::BeatAck> for BeatAck {
                 .into_iter()
                 .map(section_kind)
                 .collect::<Result<_, _>>()?,
+            time: ack.time.map(|at| time("beat_ack.time", Some(at))).transpose()?,
         })
     }
 }

@@ -128,6 +128,8 @@ pub struct ControllerStatus {
     pub networks: Vec<ControlledNetwork>,
     /// What was changed to make them follow the rules, newest last.
     pub repairs: Vec<Repair>,
+    /// How many repairs of what somebody else changed fell off that list, ever.
+    pub repairs_forgotten: u64,
 }
 
 /// One network of a controller.
@@ -472,6 +474,7 @@ impl ControllerStatus {
                 })
                 .collect(),
             repairs: self.repairs.iter().map(Into::into).collect(),
+            repairs_forgotten: self.repairs_forgotten,
         }
         .encode_to_vec()
         .into()
@@ -516,6 +519,7 @@ impl ControllerStatus {
             node: node("controller.node_id", &message.node_id)?,
             networks,
             repairs,
+            repairs_forgotten: message.repairs_forgotten,
         };
         Ok(skipped.read(status))
     }
@@ -932,6 +936,7 @@ mod tests {
                 frozen: String::new(),
                 differences: vec!["mtu is 2800, and is to be 1400".into()],
             }],
+            repairs_forgotten: 3,
             repairs: vec![Repair {
                 sequence: 3,
                 at: jiff::Timestamp::UNIX_EPOCH,

@@ -7,11 +7,13 @@ mod local;
 
 use std::{collections::BTreeMap, future::Future};
 
+use futures::{StreamExt as _, stream::FuturesUnordered};
+
 pub use local::LocalController;
 
 use crate::{
     ids::{NetworkId, NodeId},
-    service::{Error, Place},
+    service::{AT_ONCE, Error, Place},
     settings::{Difference, NetworkSettings},
 };
 pub use crate::{
@@ -77,16 +79,23 @@ pub trait Controller: Send + Sync {
         changes: &BTreeMap<NodeId, MemberChange>,
     ) -> impl Future<Output = BTreeMap<NodeId, Result<Member, Error>>> + Send {
         async move {
+            let mut queue = changes.iter();
+            let mut under_way = FuturesUnordered::new();
             let mut answers = BTreeMap::new();
-            for (node, change) in changes {
-                let answer = self.change_member(network, *node, change).await;
-                let ends = answer.as_ref().is_err_and(Error::is_away);
-                answers.insert(*node, answer);
-                if ends {
-                    break;
+            let mut goes_on = true;
+            loop {
+                while goes_on
+                    && under_way.len() < AT_ONCE
+                    && let Some((node, change)) = queue.next()
+                {
+                    under_way.push(async move { (*node, self.change_member(network, *node, change).await) });
                 }
+                let Some((node, answer)) = under_way.next().await else {
+                    break answers;
+                };
+                goes_on &= !answer.as_ref().is_err_and(Error::is_away);
+                answers.insert(node, answer);
             }
-            answers
         }
     }
 

@@ -2,7 +2,7 @@
 
 mod kept;
 
-use std::{borrow::Cow, sync::Arc, time::Duration};
+use std::{borrow::Cow, collections::BTreeMap, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use picket_clock::Clock;
@@ -65,6 +65,7 @@ impl Reconciler for MemberReconciler {
         };
         self.due = Due::Never;
         if members.networks.is_empty() {
+            self.governance.found(BTreeMap::new());
             self.show(None);
             return Vec::new();
         }
@@ -116,12 +117,18 @@ impl MemberReconciler {
             now: told.at(),
             here: self.clock.now(),
         };
-        let report = pass(controller, &want, &mut self.kept.memory, moment).await;
+        let mut report = pass(controller, &want, &mut self.kept.memory, moment).await;
+        let found = std::mem::take(&mut report.untouched);
+        let found = found.into_iter().map(|(id, there)| (id, there.into()));
+        let news = self.governance.found(found.collect());
         if matches!(told, Told::Known(_)) && report.ended > 0 {
             self.time.passed(told.at()).await;
         }
         self.kept.keep().await;
         self.show(Some(&report));
+        if news {
+            self.changed.notify_one();
+        }
         self.due = if report.left == Left::Departures {
             Due::Soon
         } else {
@@ -135,6 +142,7 @@ impl MemberReconciler {
         let networks = report.into_iter().flat_map(|report| &report.networks);
         let shown = Shown {
             repairs: self.kept.memory.repairs(),
+            forgotten: self.kept.memory.forgotten(),
             networks: networks.map(|(id, standing)| (*id, standing.into())).collect(),
         };
         if self.governance.show(shown) {

@@ -157,6 +157,8 @@ enum Aside {
     /// The local node whose identity can be read.
     Looked(Option<NodeId>),
     Trusted(Result<Identity, IdentityError>),
+    /// The master's time is kept.
+    Timed,
 }
 
 /// One open session.
@@ -322,7 +324,7 @@ impl Talk {
             session.observed.complain("clock", problems);
         }
         let sections = self.sections.borrow_and_update().clone();
-        let beat = self.beats.compose(session.reach.clock.now(), now, &sections);
+        let beat = self.beats.compose(session.reach.clock.reading(), now, &sections);
         self.streams.send(&FromAgent::Beat(beat))?;
         self.last_beat = Some(now);
         self.due = now + self.interval.mul_f64(0.9 + 0.2 * fastrand::f64());
@@ -342,8 +344,16 @@ impl Talk {
             self.interval = interval;
             self.due = Instant::now() + interval;
         }
-        if let Some(said) = self.beats.sent_at(ack.sequence) {
+        if let Some((said, asked)) = self.beats.sent_at(ack.sequence) {
             session.path.answered(said);
+            if let Some(at) = ack.time {
+                let time = session.time.clone();
+                // It is in force at once, and the disk may take its time.
+                self.asides.spawn(async move {
+                    time.said(at, asked).await;
+                    Aside::Timed
+                });
+            }
         }
         if self.beats.acknowledged(ack) {
             self.soon();
@@ -531,6 +541,7 @@ impl Talk {
                 self.look_at = next_look(self.proven, self.said);
                 Ok(None)
             }
+            Aside::Timed => Ok(None),
             Aside::Trusted(kept) => self.trusted(session, kept, renewal).map(|()| None),
             Aside::Renewed(Ok(())) => Ok(Some(End::Renewed)),
             Aside::Renewed(Err(error)) => {

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use picket_govern::{There, unseen};
 use picket_proto::{
     document::{MOST_PROBLEM_TEXT, Problem},
     plain,
-    status::{ControlledMember, ControlledNetwork, ControllerStatus, ServiceState},
+    status::{ControlledNetwork, ControllerStatus, ServiceState},
 };
 use picket_zerotier::{
     NetworkId,
@@ -13,7 +14,11 @@ use picket_zerotier::{
     service::Error,
 };
 
-use super::{ZeroTierError, governance::Governance, is_away};
+use super::{
+    ZeroTierError,
+    governance::{Found, Governance},
+    is_away,
+};
 use crate::{observed::Observed, sentence};
 
 /// What networks were like when they could last be read.
@@ -30,10 +35,10 @@ pub(super) async fn read(
         service,
         node: Some(controller.address()),
         networks,
-        repairs: Vec::new(),
+        ..ControllerStatus::default()
     };
     let mut status = match controller.ready().await {
-        Ok(Readiness::Ready) => match networks(controller, last).await {
+        Ok(Readiness::Ready) => match networks(controller, governance, last).await {
             Ok((networks, skipped)) => {
                 observed.complain("controller", skipped);
                 status(ServiceState::Answers, networks)
@@ -53,9 +58,10 @@ pub(super) async fn read(
     (!is_idle).then_some(status)
 }
 
-/// One network that makes no sense hides no other: it is shown as it was last seen, and why it is not seen now.
+/// What a pass read just now is not read again. One network that makes no sense hides no other: it is shown as it was last seen, and why it is not seen now.
 async fn networks(
     controller: &LocalController,
+    governance: &Governance,
     last: &mut LastSeen,
 ) -> Result<(Vec<ControlledNetwork>, Vec<Problem>), Error> {
     let mut ids = controller.networks().await?;
@@ -64,8 +70,12 @@ async fn networks(
     let mut networks = Vec::with_capacity(ids.len());
     let mut problems = Vec::new();
     for id in ids {
-        match network(controller, id).await {
-            Ok((network, skipped)) => {
+        let found = match governance.recent(id) {
+            Some(found) => Ok(found),
+            None => network(controller, id).await,
+        };
+        match found {
+            Ok(Found { network, skipped }) => {
                 problems.extend(skipped.into_iter().map(|sentence| Problem::new(id, sentence)));
                 last.insert(id, network.clone());
                 networks.push(network);
@@ -77,7 +87,7 @@ async fn networks(
                 let seen = last.get(&id).cloned();
                 networks.push(ControlledNetwork {
                     frozen: plain(&sentence(&error), MOST_PROBLEM_TEXT),
-                    ..seen.unwrap_or_else(|| unseen(id))
+                    ..seen.unwrap_or_else(|| unseen(id, String::new()))
                 });
             }
         }
@@ -85,39 +95,8 @@ async fn networks(
     Ok((networks, problems))
 }
 
-fn unseen(id: NetworkId) -> ControlledNetwork {
-    ControlledNetwork {
-        id,
-        name: String::new(),
-        private: true,
-        members: Vec::new(),
-        held_back: 0,
-        frozen: String::new(),
-        differences: Vec::new(),
-    }
-}
-
-async fn network(
-    controller: &LocalController,
-    id: NetworkId,
-) -> Result<(ControlledNetwork, Vec<String>), Error> {
+async fn network(controller: &LocalController, id: NetworkId) -> Result<Found, Error> {
     let network = controller.network(id).await?;
-    let read = controller.members(id).await?;
-    let members = read
-        .by_node
-        .into_iter()
-        .map(|(node, member)| ControlledMember {
-            node,
-            name: member.name.unwrap_or_default(),
-            authorized: member.authorized,
-            addresses: member.addresses,
-        })
-        .collect();
-    let network = ControlledNetwork {
-        name: network.name,
-        private: network.private,
-        members,
-        ..unseen(id)
-    };
-    Ok((network, read.skipped))
+    let members = controller.members(id).await?;
+    Ok(There { network, members }.into())
 }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use picket_clock::Clock;
-use picket_govern::{Standing, State, Watched};
+use picket_govern::{Standing, State, There, Watched, shown, unseen};
 use picket_proto::{
     document::MOST_PROBLEM_TEXT,
     plain,
@@ -19,6 +19,8 @@ use picket_zerotier::NetworkId;
 
 /// Nobody asked for so long: the machine slept.
 const SLEPT: Duration = Duration::from_secs(120);
+/// A network that a pass read so recently, by the boot clock, is not read again to be shown. A pass comes every 30 s.
+const RECENT: Duration = Duration::from_secs(40);
 /// The most differences of a network that are told, and the longest of them.
 const MOST_DIFFERENCES: usize = 64;
 const LONGEST_DIFFERENCE: usize = 256;
@@ -33,6 +35,8 @@ pub(crate) struct Governance {
 #[derive(Debug)]
 struct Inner {
     shown: Shown,
+    /// The networks that the last pass read and did not touch, and when that was, by the boot clock.
+    found: (Duration, BTreeMap<NetworkId, Found>),
     /// By the boot clock.
     asked: Option<Duration>,
     watched: Watched,
@@ -42,6 +46,7 @@ struct Inner {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Shown {
     pub(crate) repairs: Vec<Repair>,
+    pub(crate) forgotten: u64,
     pub(crate) networks: BTreeMap<NetworkId, ShownNetwork>,
 }
 
@@ -51,6 +56,23 @@ pub(crate) struct ShownNetwork {
     held_back: u32,
     frozen: String,
     differences: Vec<String>,
+}
+
+/// A network as a pass read it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Found {
+    pub(crate) network: ControlledNetwork,
+    /// One sentence for each record that makes no sense.
+    pub(crate) skipped: Vec<String>,
+}
+
+impl From<There> for Found {
+    fn from(there: There) -> Self {
+        Self {
+            network: shown(&there.network, &there.members),
+            skipped: there.members.skipped,
+        }
+    }
 }
 
 impl From<&Standing> for ShownNetwork {
@@ -74,6 +96,7 @@ impl Governance {
     pub(crate) fn new(clock: Clock) -> Self {
         let inner = Inner {
             shown: Shown::default(),
+            found: Default::default(),
             asked: None,
             watched: Watched::Unwatched,
         };
@@ -89,6 +112,25 @@ impl Governance {
         let news = inner.shown != shown;
         inner.shown = shown;
         news
+    }
+
+    /// Keeps what a pass read and did not touch, and tells whether that is news.
+    pub(crate) fn found(&self, networks: BTreeMap<NetworkId, Found>) -> bool {
+        let now = self.clock.boot();
+        let mut inner = self.inner();
+        let news = inner.found.1 != networks;
+        inner.found = (now, networks);
+        news
+    }
+
+    /// A network as the last pass read it, if that was not long ago.
+    pub(crate) fn recent(&self, id: NetworkId) -> Option<Found> {
+        let now = self.clock.boot();
+        let inner = self.inner();
+        let (at, networks) = &inner.found;
+        (now.saturating_sub(*at) < RECENT)
+            .then(|| networks.get(&id).cloned())
+            .flatten()
     }
 
     /// Puts what is known of repairs into the controller's section. A network that is governed and not there is shown
@@ -113,19 +155,16 @@ impl Governance {
                     }
                 }
                 None if !frozen.is_empty() => status.networks.push(ControlledNetwork {
-                    id,
-                    name: String::new(),
-                    private: true,
-                    members: Vec::new(),
                     held_back,
-                    frozen,
                     differences,
+                    ..unseen(id, frozen)
                 }),
                 None => {}
             }
         }
         status.networks.sort_by_key(|network| network.id);
         status.repairs = shown.repairs;
+        status.repairs_forgotten = shown.forgotten;
     }
 
     /// The service answered.

@@ -385,6 +385,7 @@ impl Master {
                         sequence,
                         beat_interval: None,
                         unknown,
+                        time: Some(self.clock.now()),
                     }));
                 }
             }

@@ -10,12 +10,13 @@ use std::{
 use jiff::SignedDuration;
 use picket_proto::rules::{Governed, Rule};
 use picket_zerotier::{
-    controller::{LocalController, NewNetwork},
+    controller::{self, LocalController, Member, Network, NewNetwork},
     dial::{Dial, Dialing},
     fake::Lab,
     ids::NodeId,
     node::Settings,
     service::Service,
+    settings::NetworkSettings,
 };
 
 use super::*;
@@ -45,6 +46,57 @@ impl fmt::Debug for Counting {
 impl fmt::Display for Counting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(&self.inner, f)
+    }
+}
+
+/// A controller that can be read, and answers 500 to every change.
+struct Failing(LocalController);
+
+impl Failing {
+    fn failed<T>(&self) -> Result<T, Error> {
+        Err(Error::Failed {
+            request: "POST".into(),
+            place: "a controller".into(),
+            status: 500,
+        })
+    }
+}
+
+impl Controller for Failing {
+    async fn networks(&self) -> Result<Vec<NetworkId>, Error> {
+        self.0.networks().await
+    }
+
+    async fn network(&self, network: NetworkId) -> Result<Network, Error> {
+        self.0.network(network).await
+    }
+
+    async fn members(&self, network: NetworkId) -> Result<controller::Members, Error> {
+        self.0.members(network).await
+    }
+
+    async fn member(&self, network: NetworkId, node: NodeId) -> Result<Member, Error> {
+        self.0.member(network, node).await
+    }
+
+    async fn create_network(&self, _: &NewNetwork) -> Result<Network, Error> {
+        self.failed()
+    }
+
+    async fn put_network(&self, _: NetworkId, _: &NetworkSettings) -> Result<Network, Error> {
+        self.failed()
+    }
+
+    async fn delete_network(&self, _: NetworkId) -> Result<(), Error> {
+        self.failed()
+    }
+
+    async fn change_member(&self, _: NetworkId, _: NodeId, _: &MemberChange) -> Result<Member, Error> {
+        self.failed()
+    }
+
+    async fn delete_member(&self, _: NetworkId, _: NodeId) -> Result<(), Error> {
+        self.failed()
     }
 }
 
@@ -136,6 +188,20 @@ async fn a_pass_with_nothing_to_do_reads_a_network_and_its_list_and_sends_nothin
     let report = site.pass().await;
     assert_eq!((report.taken, report.left), (0, Left::Nothing));
     assert_eq!(site.requests(), 2);
+    let read = &report.untouched[&site.network];
+    assert_eq!(
+        read.members.by_node.len(),
+        150,
+        "it can be shown without another list"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_network_that_was_changed_has_to_be_read_again_to_be_shown() {
+    let mut site = Site::new().await;
+    site.rule(NodeId::new(1).unwrap(), true);
+    assert!(site.pass().await.untouched.is_empty());
+    assert_eq!(site.pass().await.untouched.len(), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -219,4 +285,33 @@ async fn a_network_of_another_controller_is_refused_and_the_others_go_on() {
     assert_eq!((report.taken, report.left), (1, Left::Nothing));
     assert_eq!(report.troubles[0].lasts, Lasts::UntilChanged);
     assert!(matches!(report.networks[&foreign].state, State::Foreign(_)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_release_of_the_brake_is_not_used_up_by_repairs_that_failed() {
+    let mut site = Site::new().await;
+    for number in 1..=20 {
+        site.rule(NodeId::new(number).unwrap(), true);
+    }
+    site.pass().await;
+    for number in 1..=10 {
+        let node = NodeId::new(number).unwrap();
+        site.controller
+            .authorize(site.network, node, false)
+            .await
+            .unwrap();
+    }
+    let held = site.pass().await;
+    assert_eq!((held.taken, held.networks[&site.network].held_back), (0, 10));
+    site.want.networks.get_mut(&site.network).unwrap().resumed += 1;
+    let now = site.now();
+    let failing = Failing(site.controller.clone());
+    let report = pass(&failing, &site.want, &mut site.memory, Moment { now, here: now }).await;
+    assert_eq!((report.taken, report.left), (0, Left::Failed));
+    assert_eq!(
+        site.pass().await.taken,
+        10,
+        "it was released and not repaired so far"
+    );
+    assert_eq!(site.pass().await.taken, 0);
 }

@@ -162,6 +162,41 @@ fn a_change_of_the_rules_is_decided_and_a_change_of_the_record_is_drift() {
 }
 
 #[test]
+fn a_public_network_that_is_only_watched_stays_public_until_it_would_let_a_killed_node_on_again() {
+    let mut world = World::default();
+    world.create(network(1)).network.private = false;
+    world.authorize(network(1), node(0), true);
+    let watched = Governed {
+        watched: true,
+        ..Governed::default()
+    };
+    let kill = |number| ((network(1), node(number)), Rule::plain(false));
+    let mut want = Members {
+        networks: [(network(1), watched)].into(),
+        rules: [kill(7)].into(),
+        ..Members::default()
+    };
+    let mut memory = Memory::new(NOON);
+    let mut is_private = |world: &mut World, want: &Members| {
+        let plan = pass(world, want, &mut memory, at(1));
+        let differences = &plan.networks[&network(1)].differences;
+        assert_eq!(differences.is_empty(), !world.create(network(1)).network.private);
+        world.create(network(1)).network.private
+    };
+    assert!(
+        !is_private(&mut world, &want),
+        "whoever is killed was never there"
+    );
+    want.rules.extend([kill(0)]);
+    assert!(is_private(&mut world, &want));
+
+    world.create(network(1)).network.private = false;
+    want.rules.clear();
+    governed(&mut want).closed = true;
+    assert!(is_private(&mut world, &want));
+}
+
+#[test]
 fn an_activation_ends_by_itself_and_says_so_and_whoever_lets_it_on_again_is_undone() {
     let (mut world, mut want, mut memory) = settled(1);
     let until = Rule {
@@ -406,7 +441,7 @@ fn repairs_are_numbered_on_across_a_memory_that_was_lost_and_the_oldest_fall_off
     let numbers =
         |memory: &Memory| -> Vec<u64> { memory.repairs().iter().map(|repair| repair.sequence).collect() };
     let before = numbers(&memory);
-    assert_eq!(before.len(), picket_proto::repair::MOST_REPAIRS);
+    assert_eq!(before.len(), picket_proto::repair::MOST_OTHERS);
     assert!(before.windows(2).all(|pair| pair[1] == pair[0] + 1));
     let mut lost = Memory::new(at(1));
     want.rules.insert((network(1), node(0)), Rule::plain(false));

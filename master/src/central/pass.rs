@@ -3,10 +3,10 @@
 use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
-use picket_govern::{Left, Memory, Moment, Report, State};
+use picket_govern::{Left, Memory, Moment, Report, State, shown, unseen};
 use picket_proto::{
     rules::{Members, Rule},
-    status::{ControlledMember, ControlledNetwork, ControllerStatus, ServiceState},
+    status::{ControlledNetwork, ControllerStatus, ServiceState},
 };
 use picket_zerotier::{
     central::Central as Client, controller::Controller as _, ids::NetworkId, service::Error,
@@ -104,6 +104,10 @@ async fn pass(desk: &Desk, revision: Revision, want: &Members, told: &mut String
     let mut networks = Vec::new();
     let mut away = None;
     for id in watched {
+        if let Some(there) = report.untouched.get(&id) {
+            networks.push(standing(shown(&there.network, &there.members), &report));
+            continue;
+        }
         match read(&client, id).await {
             Ok(network) => networks.push(standing(network, &report)),
             // It is not there, which whoever looks for it sees.
@@ -112,7 +116,7 @@ async fn pass(desk: &Desk, revision: Revision, want: &Members, told: &mut String
                 away = Some(chain(&error));
                 break;
             }
-            Err(error) => networks.push(frozen(id, chain(&error))),
+            Err(error) => networks.push(unseen(id, chain(&error))),
         }
     }
     let service = away.map_or(ServiceState::Answers, ServiceState::Unreachable);
@@ -126,12 +130,20 @@ async fn pass(desk: &Desk, revision: Revision, want: &Members, told: &mut String
 }
 
 fn saw(desk: &Desk, service: ServiceState, networks: Vec<ControlledNetwork>, revision: Option<Revision>) {
-    let repairs = lock(&desk.central.kept).memory.as_ref().map(Memory::repairs);
+    let (repairs, repairs_forgotten) = {
+        let kept = lock(&desk.central.kept);
+        let memory = kept.memory.as_ref();
+        (
+            memory.map(Memory::repairs).unwrap_or_default(),
+            memory.map_or(0, Memory::forgotten),
+        )
+    };
     *lock(&desk.central.seen) = Some(ControllerStatus {
         service,
         node: None,
         networks,
-        repairs: repairs.unwrap_or_default(),
+        repairs,
+        repairs_forgotten,
     });
     if let Some(revision) = revision {
         desk.central.followed.send_replace(revision);
@@ -161,21 +173,7 @@ fn complain(desk: &Desk, told: &mut String, problem: &str) {
 pub(super) async fn read(client: &Client, id: NetworkId) -> Result<ControlledNetwork, Error> {
     let network = client.network(id).await?;
     let members = client.members(id).await?;
-    let member = |member: picket_zerotier::controller::Member| ControlledMember {
-        node: member.id,
-        name: member.name.unwrap_or_default(),
-        authorized: member.authorized,
-        addresses: member.addresses,
-    };
-    Ok(ControlledNetwork {
-        id,
-        name: network.name,
-        private: network.private,
-        members: members.by_node.into_values().map(member).collect(),
-        held_back: 0,
-        frozen: String::new(),
-        differences: Vec::new(),
-    })
+    Ok(shown(&network, &members))
 }
 
 fn standing(network: ControlledNetwork, report: &Report) -> ControlledNetwork {
@@ -191,17 +189,5 @@ fn standing(network: ControlledNetwork, report: &Report) -> ControlledNetwork {
         frozen,
         differences: standing.differences.clone(),
         ..network
-    }
-}
-
-fn frozen(id: NetworkId, why: String) -> ControlledNetwork {
-    ControlledNetwork {
-        id,
-        name: String::new(),
-        private: true,
-        members: Vec::new(),
-        held_back: 0,
-        frozen: why,
-        differences: Vec::new(),
     }
 }

@@ -232,7 +232,7 @@ impl<'a> Eyes<'a> {
             if network.mode == NetworkMode::Observe {
                 found.push(format!(
                     "network {id} is only observed: who is killed is deauthorized there all the same, and nothing else is \
-                     changed; lifting the kill does not authorize them again there (`picketctl network enforce {id}` does)"
+                     changed, but that a public network is made private, since it would let them on again; lifting the kill does not authorize them again there (`picketctl network enforce {id}` does)"
                 ));
             }
             if let Err(why) = self.records(network) {

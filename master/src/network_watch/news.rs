@@ -23,6 +23,8 @@ const MOST_EACH: usize = 8;
 pub struct Told {
     /// The newest repair.
     sequence: u64,
+    /// How many repairs its list had lost.
+    forgotten: u64,
     networks: BTreeMap<NetworkId, OfNetwork>,
 }
 
@@ -86,6 +88,7 @@ pub fn news(
     decide: impl Fn(NetworkId, NodeId) -> Decision,
 ) -> Vec<News> {
     let mut news = Vec::new();
+    lost(told, status, watched, &mut news);
     repairs(told, &status.repairs, watched, &mut news);
     told.networks.retain(|network, _| watched.contains(network));
     if status.service.problem().is_some() {
@@ -105,6 +108,34 @@ pub fn news(
     news
 }
 
+/// Repairs that fell off the list before they were told: more of them at once than it has room for, or while nobody
+/// listened.
+fn lost(told: &mut Told, status: &ControllerStatus, watched: &BTreeSet<NetworkId>, news: &mut Vec<News>) {
+    let (before, now) = (told.forgotten, status.repairs_forgotten);
+    told.forgotten = now;
+    // What fell off had mostly been told; nobody knows how much of it is older than what was told last.
+    let first = status.repairs.iter().filter(|repair| repair.why == Why::Drift);
+    let is_gap = first
+        .map(|repair| repair.sequence)
+        .min()
+        .is_some_and(|oldest| oldest > told.sequence + 1);
+    if now <= before || !is_gap {
+        return;
+    }
+    let names: Vec<_> = watched.iter().map(NetworkId::to_string).collect();
+    news.push(News {
+        severity: Severity::Warning,
+        kind: "network.repaired",
+        subject: names.join(", "),
+        message: format!(
+            "up to {} members that were changed outside Picket were repaired and are not told one by one; `picketctl network \
+             show` has how they are now",
+            now - before
+        ),
+        mark: Mark::Repairs(0),
+    });
+}
+
 fn repairs(told: &mut Told, repairs: &[Repair], watched: &BTreeSet<NetworkId>, news: &mut Vec<News>) {
     let Some(newest) = repairs.iter().map(|repair| repair.sequence).max() else {
         return;
@@ -120,12 +151,12 @@ fn repairs(told: &mut Told, repairs: &[Repair], watched: &BTreeSet<NetworkId>, n
         }
         let (count, last) = each.entry((repair.network, repair.why)).or_default();
         (*count, *last) = (*count + 1, repair.sequence);
-        if *count <= MOST_EACH {
+        if *count <= MOST_EACH || repair.why == Why::Drift {
             news.push(repaired(repair));
         }
     }
     for ((network, why), (count, _)) in each {
-        if count > MOST_EACH {
+        if count > MOST_EACH && why != Why::Drift {
             let more = count - MOST_EACH;
             news.push(News {
                 severity: weight(why),
@@ -391,6 +422,7 @@ mod tests {
                 differences: Vec::new(),
             }],
             repairs,
+            repairs_forgotten: 0,
         }
     }
 
@@ -470,13 +502,42 @@ mod tests {
     }
 
     #[test]
-    fn many_repairs_are_told_as_eight_and_a_count_and_none_is_told_again() {
+    fn many_changes_that_were_decided_are_told_as_eight_and_a_count_and_what_others_did_one_by_one() {
         let mut told = Told::default();
-        let many = status(&[], (1..=20).map(drift).collect());
+        let decided = |sequence| Repair {
+            why: Why::Decided,
+            ..drift(sequence)
+        };
+        let many = status(&[], (1..=20).map(decided).collect());
         let news = told_of(&mut told, &many, known);
         assert_eq!(news.len(), MOST_EACH + 1);
         assert!(news[MOST_EACH].1.starts_with("12 more"), "{}", news[MOST_EACH].1);
         assert_eq!(told_of(&mut told, &many, known), []);
+        let many = status(&[], (21..=220).map(drift).collect());
+        assert_eq!(told_of(&mut told, &many, known).len(), 200);
+        assert_eq!(told_of(&mut told, &many, known), []);
+    }
+
+    #[test]
+    fn repairs_that_fell_off_before_anybody_was_told_are_told_as_a_number() {
+        let mut told = Told::default();
+        told_of(&mut told, &status(&[], vec![drift(1)]), known);
+        let whole = ControllerStatus {
+            repairs_forgotten: 1,
+            ..status(&[], (2..=257).map(drift).collect())
+        };
+        assert_eq!(
+            told_of(&mut told, &whole, known).len(),
+            256,
+            "the one that fell off had been told"
+        );
+        let gap = ControllerStatus {
+            repairs_forgotten: 45,
+            ..status(&[], (302..=557).map(drift).collect())
+        };
+        let news = told_of(&mut told, &gap, known);
+        assert_eq!(news.len(), 257);
+        assert!(news[0].1.starts_with("up to 44 members"), "{}", news[0].1);
     }
 
     #[test]
