@@ -112,6 +112,15 @@ struct Stored {
     body: String,
 }
 
+/// For how long a host goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Parting {
+    /// It is banned, and may be let in again.
+    ForNow,
+    /// It is retired, or another host from now on.
+    ForEver,
+}
+
 impl Desired {
     /// Reads what was kept. A file that is damaged is left out, so that the master sends the document again.
     ///
@@ -196,23 +205,32 @@ impl Desired {
         Ok(())
     }
 
-    /// Wants nothing more of this machine: no managed network, no decky, and of the members what they are. The
-    /// documents are no longer held. Blocks on the disk. Returns the tickets of what is wanted in their place.
+    /// Wants nothing more of this machine: no managed network and no decky. Of a host that comes back perhaps, what was
+    /// said of the members of its networks stays in force, so that nobody is on for longer than that. No document is held
+    /// any more. Blocks on the disk.
     ///
     /// # Errors
     /// When that cannot be kept; it is in force all the same until the next start.
-    pub(crate) fn clear(&self) -> Result<(), FileError> {
+    pub(crate) fn clear(&self, parting: Parting) -> Result<(), FileError> {
         let _writing = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         let mut kept = Ok(());
         for contents in [
             Contents::Networks(Stay::default()),
-            Contents::Members(Members::default()),
+            self.parted(parting),
             Contents::Shard(Shard::default()),
         ] {
             kept = kept.and(self.write(None, &contents));
             self.hand_on(None, contents, Vec::new());
         }
         kept
+    }
+
+    /// The members of a host that goes.
+    fn parted(&self, parting: Parting) -> Contents {
+        match (parting, self.current(Kind::Members)) {
+            (Parting::ForNow, Some(wanted)) => wanted.contents.clone(),
+            (Parting::ForNow, None) | (Parting::ForEver, _) => Contents::Members(Members::default()),
+        }
     }
 
     /// No longer claims to hold any document, across restarts: they may be another host's. What they say stays in force
@@ -232,10 +250,11 @@ impl Desired {
     }
 
     /// Whether [`Self::clear`] came last.
-    pub(crate) fn is_cleared(&self) -> bool {
+    pub(crate) fn is_cleared(&self, parting: Parting) -> bool {
         let is_own = |kind: Kind| {
+            let stays = kind == Kind::Members && parting == Parting::ForNow;
             self.current(kind)
-                .is_some_and(|wanted| wanted.stamp.is_none() && wanted.is_empty())
+                .is_some_and(|wanted| wanted.stamp.is_none() && (stays || wanted.is_empty()))
         };
         Kind::ALL.into_iter().all(is_own)
     }
@@ -466,19 +485,25 @@ mod tests {
     }
 
     #[test]
-    fn after_a_ban_nothing_is_wanted_and_nothing_is_held_across_restarts_too() {
+    fn after_a_ban_nothing_is_held_and_nothing_wanted_but_of_members_what_was_said_across_restarts_too() {
         let root = tempfile::tempdir().unwrap();
         let desired = open(&root);
         let wanted = Contents::Networks(Stay::on(["5350d87547c880cb".parse().unwrap()]));
         accept(&desired, document(&wanted, 1, 4, 0)).unwrap();
-        desired.clear().unwrap();
-        for desired in [desired, open(&root)] {
+        accept(&desired, document(&rules(&[(1, true)]), 1, 4, 0)).unwrap();
+        desired.clear(Parting::ForNow).unwrap();
+        for desired in [&desired, &open(&root)] {
             assert_eq!(
-                contents(&desired, Kind::Networks),
+                contents(desired, Kind::Networks),
                 Contents::Networks(Stay::default())
             );
-            assert!(desired.held().is_empty());
+            assert_eq!(contents(desired, Kind::Members), rules(&[(1, true)]));
+            assert!(desired.held().is_empty() && desired.is_cleared(Parting::ForNow));
         }
+        assert!(!desired.is_cleared(Parting::ForEver));
+        desired.clear(Parting::ForEver).unwrap();
+        assert_eq!(contents(&desired, Kind::Members), rules(&[]));
+        assert!(desired.is_cleared(Parting::ForEver));
     }
 
     #[test]

@@ -23,7 +23,7 @@ use picket_zerotier::identity as zerotier;
 
 use crate::{
     config::Config,
-    desired::Desired,
+    desired::{Desired, Parting},
     identity::{Identity, IdentityError, IdentityStore},
     machine::Machine,
     master::{self, MasterError, Reach},
@@ -391,7 +391,7 @@ impl<'a> Enrolment<'a> {
             }
         }
         let connected = self.reach.connect(carried).await?;
-        Desired::open(state.desired())?.0.clear()?;
+        Desired::open(state.desired())?.0.clear(Parting::ForEver)?;
         store.clear_host()?;
         self.renew(store, carried, connected).await
     }

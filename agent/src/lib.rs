@@ -71,7 +71,7 @@ use crate::{
     observed::Observed,
     path::Path,
     reconcile::{
-        members::{Due, Kept, MemberReconciler},
+        members::{Due, Kept, Looked, MemberReconciler},
         networks::{NetworkReconciler, guard::Guard, moons::Moons},
         shard,
     },
@@ -233,6 +233,7 @@ pub async fn run(config: Config, parts: Parts, stop: CancellationToken) -> Resul
         kept,
         changed,
         due: Due::Never,
+        looked: Looked::default(),
     };
     let (wanted, out, end) = reconcile(Kind::Members);
     house.spawn("reconciler of members", reconcile::run(members, wanted, out, end));

@@ -71,6 +71,11 @@ pub(crate) trait Reconciler: Send {
         std::future::ready(())
     }
 
+    /// How long a pass that is under way when the agent is stopped has to come to its end.
+    fn finishes(&self) -> Duration {
+        Duration::ZERO
+    }
+
     /// Returns when something has to be done at this very time, however short ago the last pass was.
     fn due(&self) -> impl Future<Output = ()> + Send {
         std::future::pending()
@@ -97,9 +102,14 @@ pub(crate) async fn run(
         if let Some(want) = want {
             // Not dropped when another document comes: a step half taken is worse than one taken late.
             let newer = Newer(wanted.clone());
+            let finishes = reconciler.finishes();
+            let stopped = async {
+                stop.cancelled().await;
+                time::sleep(finishes).await;
+            };
             let report = tokio::select! {
                 troubles = reconciler.pass(&want, newer) => report(&want, troubles),
-                () = stop.cancelled() => return,
+                () = stopped => return,
             };
             if report.status != OutcomeStatus::Done && wanted.has_changed().unwrap_or(false) {
                 // What is not done of it is wanted no more.

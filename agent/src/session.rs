@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 pub(crate) use talk::{Streams, hello};
 
 use crate::{
-    desired::{Desired, Reports},
+    desired::{Desired, Parting, Reports},
     identity::{Identity, IdentityError, IdentityStore},
     machine::Machine,
     master::{MasterError, Reach},
@@ -282,7 +282,7 @@ impl Session {
         Ok(Next::Again(match refusal {
             Some(Refusal::Revoked) => {
                 // Only our master could have said so: it had proven its key before it refused ours.
-                self.give_up().await;
+                self.give_up(Parting::ForNow).await;
                 jittered(BANNED_WAIT)
             }
             Some(
@@ -323,7 +323,7 @@ impl Session {
                         }
                     ),
                 );
-                self.give_up().await;
+                self.give_up(Parting::ForNow).await;
             }
             LeaveReason::Retired => {
                 self.lost(
@@ -384,13 +384,13 @@ impl Session {
     }
 
     /// Wants nothing more of this machine until the master says otherwise.
-    async fn give_up(&self) {
+    async fn give_up(&self, parting: Parting) {
         // Done already: a refusal that is repeated must not write to the disk each time.
-        if self.desired.is_cleared() {
+        if self.desired.is_cleared(parting) {
             return;
         }
         let desired = self.desired.clone();
-        let cleared = tokio::task::spawn_blocking(move || desired.clear()).await;
+        let cleared = tokio::task::spawn_blocking(move || desired.clear(parting)).await;
         if let Ok(Err(error)) = cleared {
             tracing::error!(error = %sentence(&error), "the ban is in force and may be forgotten at a restart");
         }
@@ -403,7 +403,7 @@ impl Session {
         if let Err(error) = blocking(move || identities.mark_retired()).await {
             tracing::error!(error = %sentence(&error), "a restart before the end would have to be told again that this host is retired");
         }
-        self.give_up().await;
+        self.give_up(Parting::ForEver).await;
         let mut reports = self.reports.clone();
         let mut late = false;
         let deadline = Instant::now() + CLEAN_UP;

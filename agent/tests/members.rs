@@ -8,250 +8,24 @@
 
 mod site;
 
-use std::{
-    fmt,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
 use picket_proto::{
-    document::{Contents, Kind, OutcomeStatus},
-    repair::{Repair, Why},
-    rules::{Governed, Members, Presence, Rule},
-    status::ControlledNetwork,
+    document::OutcomeStatus,
+    repair::Why,
+    rules::{Governed, Presence, Rule},
 };
 use picket_zerotier::{
-    NetworkId, NodeId,
-    controller::{Controller as _, LocalController, MemberChange, NewNetwork},
-    dial::{Dial, Dialing, Wire},
-    node::Settings,
-    service::Service,
+    NetworkId,
+    controller::{Controller as _, MemberChange, NewNetwork},
     settings::NetworkSettings,
 };
 use serde_json::json;
-use site::{Site, Worker, until};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt, DuplexStream, copy, copy_bidirectional, split},
-    time,
+use site::{
+    controlled::{Mood, Story, until_then},
+    until,
 };
-
-/// A worker that runs a controller with one network, and what is wanted of it.
-struct Story {
-    site: Site,
-    worker: Worker,
-    controller: LocalController,
-    network: NetworkId,
-    want: Members,
-    generation: u64,
-    wire: Tampering,
-}
-
-impl Story {
-    async fn new() -> Self {
-        let site = Site::new();
-        let mut worker = site.machine("edge-07");
-        // A wall clock of its own.
-        worker.clock = site.clock.skewed(0);
-        let wire = Tampering {
-            inner: site.lab.dial(worker.node),
-            mood: Arc::default(),
-        };
-        worker.zerotier = Service::new(Arc::new(wire.clone()), site.lab.token(worker.node));
-        worker.enroll().await.unwrap();
-        worker.start();
-        let controller = site.lab.service(worker.node).controller(worker.node);
-        let network = controller
-            .create_network(&NewNetwork::default())
-            .await
-            .unwrap()
-            .id;
-        until("the first beat", async || {
-            site.master.log().beats.first().map(drop)
-        })
-        .await;
-        Self {
-            want: Members {
-                networks: [(network, Governed::default())].into(),
-                ..Members::default()
-            },
-            site,
-            worker,
-            controller,
-            network,
-            generation: 0,
-            wire,
-        }
-    }
-
-    fn rule(&mut self, node: NodeId, rule: Rule) {
-        self.want.rules.insert((self.network, node), rule);
-    }
-
-    fn governed(&mut self) -> &mut Governed {
-        self.want.networks.get_mut(&self.network).unwrap()
-    }
-
-    /// Lets so many nodes on that do not run.
-    fn let_on(&mut self, count: u64) -> Vec<NodeId> {
-        let nodes: Vec<_> = (1..=count).map(|number| NodeId::new(number).unwrap()).collect();
-        for node in &nodes {
-            self.rule(*node, Rule::plain(true));
-        }
-        nodes
-    }
-
-    /// A running node that asks to be on the network.
-    async fn guest(&self) -> NodeId {
-        let node = self.site.lab.grow();
-        let joined = self.site.lab.service(node).node();
-        joined.join(self.network, Settings::default()).await.unwrap();
-        node
-    }
-
-    /// Sends the document.
-    async fn send(&mut self) {
-        self.generation += 1;
-        let contents = Contents::Members(self.want.clone());
-        self.site.master.want(contents, self.generation).await;
-    }
-
-    /// Sends the document and waits until it is done.
-    async fn done(&mut self) {
-        self.send().await;
-        self.until_outcome(OutcomeStatus::Done).await;
-    }
-
-    async fn until_outcome(&self, status: OutcomeStatus) {
-        let generation = self.generation;
-        until(&format!("members {generation} to be {status}"), async || {
-            let outcomes = self.site.master.log().outcomes;
-            let last = outcomes
-                .into_iter()
-                .rfind(|outcome| outcome.kind == Kind::Members)?;
-            (last.stamp.generation == generation && last.status == status).then_some(())
-        })
-        .await;
-    }
-
-    async fn is_on(&self, node: NodeId) -> bool {
-        let member = self.controller.member(self.network, node).await;
-        member.is_ok_and(|member| member.authorized)
-    }
-
-    async fn until_on(&self, node: NodeId, on: bool) {
-        until(&format!("{node} to be on, or off"), async || {
-            (self.is_on(node).await == on).then_some(())
-        })
-        .await;
-    }
-
-    /// Waits for a repair to be reported.
-    async fn repair(&self, pick: impl Fn(&Repair) -> bool) -> Repair {
-        until("a repair", async || {
-            let repairs = self.site.master.controller()?.repairs;
-            repairs.into_iter().rfind(&pick)
-        })
-        .await
-    }
-
-    async fn until_shown(&self, network: NetworkId, shown: impl Fn(&ControlledNetwork) -> bool) {
-        until("the controller's section to show it", async || {
-            let networks = self.site.master.controller()?.networks;
-            networks
-                .iter()
-                .any(|seen| seen.id == network && shown(seen))
-                .then_some(())
-        })
-        .await;
-    }
-
-    fn in_seconds(&self, seconds: i64) -> Timestamp {
-        self.site.clock.now() + SignedDuration::from_secs(seconds)
-    }
-}
-
-fn until_then(until: Timestamp) -> Rule {
-    Rule {
-        until: Some(until),
-        ..Rule::plain(true)
-    }
-}
-
-/// What lies between the agent and its service, and what it does to requests.
-#[derive(Clone)]
-struct Tampering {
-    inner: Arc<dyn Dial>,
-    mood: Arc<Mutex<Mood>>,
-}
-
-#[derive(Default, Clone)]
-struct Mood {
-    /// Paths with this are answered with nonsense.
-    nonsense: Option<String>,
-    /// Changes are passed on, and their answers lost.
-    loses_answers: bool,
-}
-
-impl Tampering {
-    fn be(&self, mood: Mood) {
-        *self.mood.lock().unwrap() = mood;
-    }
-}
-
-impl Dial for Tampering {
-    fn dial(&self) -> Dialing<'_> {
-        Box::pin(async {
-            let inner = self.inner.dial().await?;
-            let (near, far) = tokio::io::duplex(64 * 1024);
-            let mood = self.mood.lock().unwrap().clone();
-            tokio::task::spawn(tamper(far, inner, mood));
-            Ok(Box::new(near) as Box<dyn Wire>)
-        })
-    }
-}
-
-async fn tamper(mut far: DuplexStream, mut inner: Box<dyn Wire>, mood: Mood) {
-    let mut head = Vec::new();
-    while !head.windows(2).any(|two| two == b"\r\n") {
-        match far.read_u8().await {
-            Ok(byte) => head.push(byte),
-            Err(_) => return,
-        }
-    }
-    let line = String::from_utf8_lossy(&head).into_owned();
-    if mood.nonsense.is_some_and(|path| line.contains(&path)) {
-        let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\nConnection: close\r\n\r\n\"perhaps\"";
-        drop(far.write_all(answer).await);
-        return;
-    }
-    if inner.write_all(&head).await.is_err() {
-        return;
-    }
-    if mood.loses_answers && line.starts_with("POST") {
-        let (mut from, _keep) = split(far);
-        let (mut answer, mut to) = split(inner);
-        let mut lost = Vec::new();
-        tokio::select! {
-            _ = answer.read_to_end(&mut lost) => {}
-            _ = copy(&mut from, &mut to) => {}
-        }
-        return;
-    }
-    drop(copy_bidirectional(&mut far, &mut inner).await);
-}
-
-impl fmt::Debug for Tampering {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-impl fmt::Display for Tampering {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(&self.inner, f)
-    }
-}
+use tokio::time;
 
 #[tokio::test(start_paused = true)]
 async fn without_a_master_an_activation_ends_on_time_whatever_is_done_to_the_clock_here() {
@@ -589,4 +363,69 @@ async fn the_same_document_twice_changes_nothing() {
     story.done().await;
     assert_eq!(story.controller.members(story.network).await.unwrap(), before);
     assert!(story.is_on(nodes[0]).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_record_that_the_service_wrote_back_over_a_change_is_seen_within_seconds() {
+    let mut story = Story::new().await;
+    let guest = story.let_on(1)[0];
+    story.done().await;
+    story.rule(
+        guest,
+        Rule {
+            urgent: true,
+            ..Rule::plain(false)
+        },
+    );
+    story.done().await;
+    let written_back = time::Instant::now();
+    let record = story.controller.authorize(story.network, guest, true).await;
+    assert!(record.unwrap().authorized);
+    story.until_on(guest, false).await;
+    assert!(
+        written_back.elapsed() <= Duration::from_secs(5),
+        "{:?}",
+        written_back.elapsed()
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_activation_lasts_as_long_as_it_was_granted_after_the_masters_clock_was_set() {
+    for set in [-7200, 7200] {
+        let mut story = Story::new().await;
+        let guest = story.let_on(1)[0];
+        story.rule(guest, Rule::plain(false));
+        story.done().await;
+        story.site.clock.jump(set);
+        // With the acknowledgement of a beat the agent hears of it.
+        let beats = story.site.master.log().beats.len();
+        until("another beat", async || {
+            (story.site.master.log().beats.len() > beats + 1).then_some(())
+        })
+        .await;
+        let end = story.in_seconds(120);
+        story.rule(guest, until_then(end));
+        story.done().await;
+        assert!(story.is_on(guest).await, "{set}");
+        story.worker.wire.cut();
+        story.until_on(guest, false).await;
+        let late = story.site.clock.now().duration_since(end).as_secs();
+        assert!((-2..=5).contains(&late), "{late} s late");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_that_is_stopped_while_it_cuts_a_member_off_again_leaves_nobody_on() {
+    let mut story = Story::new().await;
+    let guest = story.guest().await;
+    story.rule(guest, Rule::plain(true));
+    story.done().await;
+    story.site.lab.stop(story.worker.node);
+    time::sleep(Duration::from_secs(3)).await;
+    story.site.lab.start(story.worker.node);
+    story.rule(guest, Rule::plain(false));
+    story.done().await;
+    story.until_on(guest, true).await;
+    story.worker.stop().await.unwrap();
+    assert!(!story.is_on(guest).await, "it was let on to be cut off once more");
 }

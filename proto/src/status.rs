@@ -28,7 +28,10 @@ pub const MOST_ENTRIES: usize = 20_000;
 const MOST_FIELDS: usize = 150_000;
 /// The most complaints kept of one body.
 pub const MOST_SKIPPED: usize = 16;
-const MOST_TEXT: usize = 256;
+/// The longest text of a field.
+pub const MOST_TEXT: usize = 256;
+/// The most values of a field, such as addresses.
+pub const MOST_VALUES: usize = 64;
 
 /// Whether a local service answers.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -404,10 +407,10 @@ impl ZeroTierStatus {
                 |network| {
                     Ok(JoinedNetwork {
                         id: parse("network_id", &network.network_id)?,
-                        name: text("name", network.name, MOST_TEXT)?,
-                        status: text("status", network.status, MOST_TEXT)?,
-                        addresses: texts("addresses", network.addresses)?,
-                        interface: text("interface", network.interface, MOST_TEXT)?,
+                        name: plain(&network.name, MOST_TEXT),
+                        status: plain(&network.status, MOST_TEXT),
+                        addresses: shown(&network.addresses),
+                        interface: plain(&network.interface, MOST_TEXT),
                         managed: network.managed,
                         carries_session: network.carries_session,
                     })
@@ -496,11 +499,12 @@ impl ControllerStatus {
                 std::mem::take(&mut network.members),
                 |member| format!("{subject}/{}", member.node_id),
                 |member| {
+                    // Whoever writes nonsense into a record hides nobody by that.
                     Ok(ControlledMember {
                         node: parse("node_id", &member.node_id)?,
-                        name: text("name", member.name, MOST_TEXT)?,
+                        name: plain(&member.name, MOST_TEXT),
                         authorized: member.authorized,
-                        addresses: texts("addresses", member.addresses)?,
+                        addresses: shown(&member.addresses),
                     })
                 },
             );
@@ -531,12 +535,12 @@ fn controlled(
 ) -> Result<ControlledNetwork, WireError> {
     Ok(ControlledNetwork {
         id: parse("network_id", &network.network_id)?,
-        name: text("name", network.name, MOST_TEXT)?,
+        name: plain(&network.name, MOST_TEXT),
         private: network.private,
         members,
         held_back: network.held_back,
-        frozen: text("frozen", network.frozen, MOST_PROBLEM_TEXT)?,
-        differences: texts("differences", network.differences)?,
+        frozen: plain(&network.frozen, MOST_PROBLEM_TEXT),
+        differences: shown(&network.differences),
     })
 }
 
@@ -741,17 +745,10 @@ fn node(field: &str, id: &str) -> Result<Option<NodeId>, WireError> {
     }
 }
 
-fn texts(field: &str, values: Vec<String>) -> Result<Vec<String>, WireError> {
-    if values.len() > 64 {
-        return Err(WireError::new(
-            field,
-            format_args!("{} of them, at most 64", values.len()),
-        ));
-    }
-    values
-        .into_iter()
-        .map(|value| text(field, value, MOST_TEXT))
-        .collect()
+/// What somebody else may have written: shown, and no reason to leave out what it is about.
+fn shown(values: &[String]) -> Vec<String> {
+    let values = values.iter().take(MOST_VALUES);
+    values.map(|value| plain(value, MOST_TEXT)).collect()
 }
 
 fn service_to_wire(state: &ServiceState) -> (wire::ServiceState, String) {
@@ -826,6 +823,37 @@ mod tests {
             state: wire::DeckyState::Running.into(),
             ..wire::DeckyStatus::default()
         }
+    }
+
+    #[test]
+    fn a_member_with_a_name_that_steers_terminals_is_shown_all_the_same() {
+        let body = wire::ControllerStatus {
+            service: wire::ServiceState::Answers.into(),
+            networks: vec![wire::ControlledNetwork {
+                network_id: "5350d87547c880cb".into(),
+                name: "lab\u{7}".into(),
+                members: vec![wire::ControlledMember {
+                    node_id: "cccccccc09".into(),
+                    name: format!("\u{1b}[31m{}", "x".repeat(4000)),
+                    authorized: true,
+                    addresses: vec!["10.0.0.1\u{0}".into(); 500],
+                }],
+                ..Default::default()
+            }],
+            ..Default::default()
+        };
+        let read = ControllerStatus::decode(&body.encode_to_vec()).unwrap();
+        assert_eq!(read.skipped.len(), 0);
+        let member = &read.status.networks[0].members[0];
+        assert!(
+            member.authorized && member.name.starts_with("\u{fffd}[31m"),
+            "{}",
+            member.name
+        );
+        assert_eq!(
+            (member.name.chars().count(), member.addresses.len()),
+            (MOST_TEXT, MOST_VALUES)
+        );
     }
 
     #[test]

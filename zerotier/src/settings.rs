@@ -123,6 +123,15 @@ impl NetworkSettings {
                 problems.add(field, sentence);
             }
         }
+        if let Some(rules) = &self.rules
+            && !rules::let_through(rules, self.capabilities.as_deref().unwrap_or_default())
+        {
+            problems.add(
+                "rules",
+                "they let nothing through, and members could not reach each other; add {type: ACTION_ACCEPT}, or leave rules out"
+                    .to_owned(),
+            );
+        }
         problems.0
     }
 

@@ -30,6 +30,9 @@ use crate::{
 /// How soon to try again while somebody who has to go could not be cut off.
 const SOON: Duration = Duration::from_secs(2);
 
+/// How long a pass has to come to its end when the agent is stopped.
+const FINISH: Duration = Duration::from_secs(3);
+
 /// Makes the members document true.
 #[derive(Debug)]
 pub(crate) struct MemberReconciler {
@@ -41,6 +44,7 @@ pub(crate) struct MemberReconciler {
     /// Told after every change.
     pub(crate) changed: Arc<Notify>,
     pub(crate) due: Due,
+    pub(crate) looked: Looked,
 }
 
 /// When a pass is due by itself.
@@ -52,6 +56,20 @@ pub(crate) enum Due {
     At(Timestamp),
     /// [`SOON`].
     Soon,
+}
+
+/// For which wishes what was changed was looked at once more: the service may write back a record that it had read before.
+/// Somebody who changes records all the time is not answered all the time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Looked(Option<u64>);
+
+impl Looked {
+    /// Notes a pass, and tells whether another look is due soon.
+    fn again(&mut self, ticket: u64, taken: usize) -> bool {
+        let before = self.0;
+        self.0 = (taken > 0).then_some(ticket);
+        taken > 0 && before != Some(ticket)
+    }
 }
 
 impl Reconciler for MemberReconciler {
@@ -91,12 +109,17 @@ impl Reconciler for MemberReconciler {
         };
         self.kept.memory.saw(&sighting, self.time.now().at());
         loop {
-            let report = self.once(&controller, members).await;
+            let report = self.once(&controller, members, wanted.ticket).await;
             // A kill that came meanwhile waits for no more of this.
             if report.left != Left::More || newer.has_come() {
                 return troubles(report);
             }
         }
+    }
+
+    /// A member that was let on to be cut off once more is.
+    fn finishes(&self) -> Duration {
+        FINISH
     }
 
     async fn due(&self) {
@@ -109,7 +132,7 @@ impl Reconciler for MemberReconciler {
 }
 
 impl MemberReconciler {
-    async fn once(&mut self, controller: &LocalController, members: &Members) -> Report {
+    async fn once(&mut self, controller: &LocalController, members: &Members, ticket: u64) -> Report {
         self.time.look().await;
         let told = self.time.now();
         let want = as_of(told, members);
@@ -129,7 +152,8 @@ impl MemberReconciler {
         if news {
             self.changed.notify_one();
         }
-        self.due = if report.left == Left::Departures {
+        let looks_again = self.looked.again(ticket, report.taken);
+        self.due = if report.left == Left::Departures || looks_again {
             Due::Soon
         } else {
             picket_govern::next(&want, &self.kept.memory, told.at()).map_or(Due::Never, Due::At)

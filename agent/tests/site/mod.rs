@@ -7,6 +7,7 @@
     reason = "each test binary uses a part of it, and none is its outside"
 )]
 
+pub mod controlled;
 pub mod master;
 pub mod overlay;
 

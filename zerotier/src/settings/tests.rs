@@ -76,12 +76,13 @@ fn all_problems_come_together_and_name_their_field() {
             "mtu",
             "multicast_limit",
             "rules[0]",
+            "rules",
         ]
     );
     let far = NetworkSettings {
         name: Some("n".repeat(MAX_NAME + 1)),
         mtu: Some(MAX_MTU + 1),
-        rules: Some(vec![json!({}); 1025]),
+        rules: Some(vec![json!({"type": "ACTION_ACCEPT"}); 1025]),
         dns: Some(Dns {
             domain: "lab.example".into(),
             servers: Vec::new(),
@@ -89,6 +90,72 @@ fn all_problems_come_together_and_name_their_field() {
         ..NetworkSettings::default()
     };
     assert_eq!(fields(&far.validate()), ["name", "dns", "mtu", "rules"]);
+}
+
+#[test]
+fn rules_that_a_controller_would_drop_or_that_let_nothing_through_are_refused() {
+    let problems = |text: &str| {
+        let problems = settings(text).validate();
+        problems
+            .into_iter()
+            .map(|problem| format!("{}: {}", problem.field, problem.sentence))
+            .collect::<Vec<_>>()
+    };
+    let accept = r#"{"type": "ACTION_ACCEPT"}"#;
+    for (rule, wanted) in [
+        (r#"{"type": "BOGUS"}"#, "use one of ACTION_ACCEPT"),
+        (r#"{"type": "INTEGER_RANGE"}"#, "drops rules of the type"),
+        (r#"{}"#, "needs a `type`"),
+        (r#"{"type": "MATCH_ETHERTYPE", "etherType": 65536}"#, "0 to 65535"),
+        (
+            r#"{"type": "MATCH_ETHERTYPE", "ethertype": 1}"#,
+            "knows no `ethertype`",
+        ),
+        (
+            r#"{"type": "MATCH_IPV4_DEST", "ip": "10.0.0.300/8"}"#,
+            "IPv4 range",
+        ),
+        (
+            r#"{"type": "MATCH_SOURCE_ZEROTIER_ADDRESS", "zt": "39966434"}"#,
+            "node id",
+        ),
+        (r#"{"type": "MATCH_MAC_DEST", "mac": "020000000001"}"#, "a MAC"),
+        (r#"{"type": "ACTION_DROP", "not": 1}"#, "true or false"),
+    ] {
+        let found = problems(&format!(r#"{{"rules": [{rule}, {accept}]}}"#));
+        assert!(
+            found.len() == 1 && found[0].starts_with("rules[0]: ") && found[0].contains(wanted),
+            "{found:?}"
+        );
+    }
+    for nothing in ["[]", r#"[{"type": "ACTION_DROP"}]"#] {
+        let found = problems(&format!(r#"{{"rules": {nothing}}}"#));
+        assert!(
+            found.len() == 1 && found[0].contains("let nothing through"),
+            "{found:?}"
+        );
+    }
+    for (field, items) in [
+        ("tags", r#"[{"id": -1}]"#),
+        ("tags", r#"[{"id": 1}, {"id": 1}]"#),
+        ("tags", "[{}]"),
+        ("capabilities", r#"[{"id": 4294967296}]"#),
+        ("capabilities", r#"[{"id": 1, "rules": [{"type": "BOGUS"}]}]"#),
+    ] {
+        assert_eq!(
+            problems(&format!(r#"{{"{field}": {items}}}"#)).len(),
+            1,
+            "{items}"
+        );
+    }
+    let good = format!(
+        r#"{{"rules": [
+            {{"type": "MATCH_ICMP", "icmpType": 8, "icmpCode": null, "not": true, "or": false}}, {{"type": "ACTION_BREAK"}},
+            {{"type": "MATCH_CHARACTERISTICS", "mask": "0000000000000002"}}, {{"type": "ACTION_TEE", "address": "39966434ba", "flags": 0, "length": 65535}},
+            {{"type": "MATCH_IPV6_SOURCE", "ip": "fd00::/8"}}, {{"type": "MATCH_TAGS_DIFFERENCE", "id": 1, "value": 0}}, {accept}
+        ], "tags": [{{"id": 1, "default": 0}}], "capabilities": [{{"id": 2, "default": true, "rules": [{accept}]}}]}}"#
+    );
+    assert_eq!(problems(&good), Vec::<String>::new());
 }
 
 #[test]
