@@ -165,7 +165,7 @@ impl KillSwitch {
     async fn make(&self, actor: &Actor, scope: KillScope, reason: String) -> Result<wire::Kill, Refused> {
         let desk = &self.desk;
         // Two at once are one: no guard names a kill by its scope.
-        let _turn = desk.turn.lock().await;
+        let _turn = desk.kills.turn.lock().await;
         let (members, _) = progress::drill(desk, &scope);
         for _ in 0..MOST_TRIES {
             let holds = desk.views.read().networks.kill_of(&scope).cloned();
@@ -246,7 +246,7 @@ impl KillSwitch {
         if kill.record.lifted.is_some() {
             return Ok(shown(desk, &kill.record, &View::default(), MOST_SHOWN));
         }
-        let _turn = desk.turn.lock().await;
+        let _turn = desk.kills.turn.lock().await;
         let view = desk.kills.view(&kill.record.id).unwrap_or_default();
         for _ in 0..MOST_TRIES {
             let entry = desk.store.get(&key::kill(&kill.record.id))?;

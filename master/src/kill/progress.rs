@@ -41,6 +41,9 @@ pub struct Kills {
     inner: Mutex<Inner>,
     /// Counts the looks that found something new.
     changed: watch::Sender<u64>,
+    /// Held while a kill is made or lifted: no guard names a kill by its scope. It is not the turn of other decisions, some
+    /// of which wait for whoever has the CA's key: no kill waits for that.
+    pub(crate) turn: tokio::sync::Mutex<()>,
 }
 
 impl Default for Kills {
@@ -48,6 +51,7 @@ impl Default for Kills {
         Self {
             inner: Mutex::default(),
             changed: watch::Sender::new(0),
+            turn: tokio::sync::Mutex::default(),
         }
     }
 }
