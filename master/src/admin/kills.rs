@@ -291,7 +291,7 @@ impl KillSwitch {
             desk.say(Severity::Notice, "kill.lifted", &about, &message);
             progress::look(desk);
             let mut kill = shown(desk, &record, &View::default(), MOST_SHOWN);
-            kill.cautions = remains(desk, &view);
+            kill.cautions = remains(desk, &record.scope, &view);
             return Ok(kill);
         }
         Err(Refused::NotNow(
@@ -301,11 +301,23 @@ impl KillSwitch {
 }
 
 /// What lifting a kill does not bring back.
-fn remains(desk: &Desk, before: &View) -> Vec<String> {
+fn remains(desk: &Desk, scope: &KillScope, before: &View) -> Vec<String> {
     let views = desk.views.read();
     let now = desk.now();
     let pairs = before.members.iter().map(|member| (member.network, member.node));
     let mut cautions = Vec::new();
+    if let KillScope::Host(id) = scope
+        && let Some(host) = views.roster.host(*id).map(|host| &host.record)
+    {
+        let name = &host.name;
+        match &host.standing {
+            HostStanding::Active => {}
+            HostStanding::Banned { reason, .. } => cautions.push(format!(
+                "host {name} stays banned, which the kill did not do: {reason}; `picketctl host unban {name}` lets it in"
+            )),
+            HostStanding::Retired { .. } => cautions.push(format!("host {name} is retired, and stays that")),
+        }
+    }
     let mut others = std::collections::BTreeMap::<String, usize>::new();
     let mut observed = std::collections::BTreeMap::<_, usize>::new();
     for (network, node) in pairs {

@@ -15,7 +15,7 @@ use tokio::{sync::watch, time};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    HostStanding, HostTimes, Proof, Standing, Times,
+    HostStanding, HostTimes, Standing, Times,
     cover::{self, Pair},
     report::Reports,
     say::{self, News, Said},
@@ -285,9 +285,9 @@ impl Tracked {
             host = Some(standing);
         }
         cautions.extend(eyes.cautions(networks));
-        let cut = host.as_ref().is_none_or(|host| host.banned != Proof::Waiting);
+        let gone = host.as_ref().is_none_or(HostStanding::is_done);
         View {
-            done: cut && members.iter().all(|member| member.standing.done),
+            done: gone && members.iter().all(|member| member.standing.done),
             members,
             host,
             cautions,
