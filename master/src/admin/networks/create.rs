@@ -8,7 +8,7 @@ use picket_proto::{
 use picket_zerotier::ids::{NetworkId, NodeId};
 
 use super::{
-    adopt::{both, free, warn},
+    adopt::{both, caution, free, warn},
     shown::shown,
 };
 use crate::{
@@ -54,6 +54,7 @@ pub(super) async fn create(
             network: Some(shown(desk, there.id)?),
         });
     }
+            caution: caution(desk, there.id),
     desk.may_approve()?;
     let id = match governor {
         Governor::Host(host) => on_host(desk, actor, host, wanted, form).await?,
@@ -79,6 +80,7 @@ pub(super) async fn create(
     })
 }
 
+        caution: caution(desk, id),
 fn there(desk: &Desk, id: NetworkId) -> Option<NetworkRecord> {
     let views = desk.views.read();
     views.networks.network(id).map(|network| network.record.clone())
