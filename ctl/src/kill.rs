@@ -266,7 +266,7 @@ async fn kill(desk: &mut Desk, target: Target, how: How) -> Result<(), Fault> {
         return desk.print.show(&kill.drilled(), desk.clock.now());
     }
     for caution in kill.cautions() {
-        desk.print.note(&format!("caution: {caution}"));
+        desk.print.caution(caution);
     }
     if how.no_wait {
         let sentence = format!(
@@ -314,13 +314,11 @@ pub(crate) async fn lift(what: Lift, desk: &mut Desk) -> Result<(), Fault> {
     let mut kills = desk.kills().await?;
     let answer = desk.call(&about, kills.unkill(request)).await?;
     let kill = Kill::from(answer.kill.unwrap_or_default());
-    let also = if target.scope == wire::KillScope::Host {
-        ", and the host may come in again"
-    } else {
-        ""
-    };
+    for caution in kill.cautions() {
+        desk.print.caution(caution);
+    }
     let sentence = format!(
-        "the kill of {} is lifted: what the grants say holds again, and no more{also}",
+        "the kill of {} is lifted: what the grants say holds again, and no more",
         target.told
     );
     desk.print.done(&kill, &sentence)

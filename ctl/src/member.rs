@@ -310,6 +310,7 @@ async fn admit(desk: &mut Desk, admit: DecideFor) -> Result<(), Fault> {
     };
     let mut members = desk.members().await?;
     let answer = desk.call(&about, members.admit_member(request)).await?;
+    desk.print.caution(&answer.caution);
     let member = Member::from(answer.member.unwrap_or_default());
     follow::until_true(desk, member, Aim::Admitted, patience).await
 }
@@ -399,9 +400,7 @@ async fn activate(desk: &mut Desk, activate: DecideFor) -> Result<(), Fault> {
     };
     let mut members = desk.members().await?;
     let answer = desk.call(&about, members.activate_member(request)).await?;
-    if !answer.caution.is_empty() {
-        desk.print.note(&format!("caution: {}", answer.caution));
-    }
+    desk.print.caution(&answer.caution);
     let member = Member::from(answer.member.unwrap_or_default());
     follow::until_true(desk, member, Aim::Activated, patience).await
 }
@@ -417,6 +416,7 @@ async fn extend(desk: &mut Desk, say: Say, lasts: Option<Duration>) -> Result<()
     };
     let mut members = desk.members().await?;
     let answer = desk.call(&about, members.extend_member(request)).await?;
+    desk.print.caution(&answer.caution);
     let member = Member::from(answer.member.unwrap_or_default());
     let sentence = format!(
         "the activation of {} on {} goes on{}",

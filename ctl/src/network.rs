@@ -255,6 +255,7 @@ async fn adopt(desk: &mut Desk, network: Adopt) -> Result<(), Fault> {
     };
     let mut networks = desk.networks().await?;
     let answer = desk.call(&about, networks.adopt_network(request)).await?;
+    desk.print.caution(&answer.caution);
     let network = Network::from(&answer.network.unwrap_or_default());
     let imported = usize::try_from(answer.imported).unwrap_or(usize::MAX);
     let mode = match network.mode {

@@ -180,6 +180,13 @@ impl Print {
         self.complain(&format!("{}\n", shown_lines(text)));
     }
 
+    /// What to know before relying on it, on stderr; nothing where there is nothing.
+    pub(crate) fn caution(&mut self, text: &str) {
+        if !text.is_empty() {
+            self.note(&format!("caution: {text}"));
+        }
+    }
+
     /// A question, on stderr; the answer is typed behind it.
     pub(crate) fn ask(&mut self, question: &str) {
         self.complain(&shown_lines(question));

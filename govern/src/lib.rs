@@ -21,7 +21,7 @@ mod shown;
 
 pub use again::{CREDENTIALS, SETTLING};
 pub use memory::Memory;
-pub use pass::{Lasts, Left, Moment, Report, Trouble, pass};
+pub use pass::{Lasts, Left, Moment, Report, Trouble, pass, pass_until};
 pub use plan::{Act, Have, Plan, Standing, State, Step, There, Told, next, plan};
 pub use process::{Sighting, Watched};
 pub use shown::{shown, unseen};

@@ -25,8 +25,12 @@ use crate::{
 const READ_AT_ONCE: usize = 2;
 /// Changes in one pass. A kill that comes meanwhile waits for no more of them.
 const MOST_STEPS: usize = 1000;
-/// Members that are changed in one go. A controller that stops answering is noticed in between.
-const BATCH: usize = 100;
+/// Members that are changed in one go. What is more urgent, and a controller that stops answering, are noticed in between.
+const BATCH: usize = 40;
+/// Changes that a pass makes before it makes way, so that it gets on however often something is more urgent.
+const FEWEST_STEPS: usize = 32;
+/// Networks whose changes may be waited for in vain. When there is another one, nobody answers.
+const MOST_SLOW: usize = 1;
 /// The most troubles that are told of one pass.
 const MOST_TROUBLES: usize = 64;
 
@@ -100,6 +104,18 @@ pub async fn pass(
     memory: &mut Memory,
     moment: Moment,
 ) -> Report {
+    pass_until(controller, want, memory, moment, &|| false).await
+}
+
+/// A pass that makes way: when there is a `hurry`, because something was decided meanwhile or is due, whoever has to go is
+/// still cut off, and the rest is left for a pass that knows of it.
+pub async fn pass_until(
+    controller: &impl Controller,
+    want: &Members,
+    memory: &mut Memory,
+    moment: Moment,
+    hurry: &(dyn Fn() -> bool + Sync),
+) -> Report {
     let have = observe(controller, want).await;
     let plan = plan(want, &have, memory, moment.now);
     let untouched = untouched(have, &plan);
@@ -109,8 +125,11 @@ pub async fn pass(
         memory,
         moment,
         failed: BTreeSet::new(),
+        slow: BTreeSet::new(),
         waits: BTreeSet::new(),
         away: Away::Here,
+        hurry,
+        begun: 0,
         report: Report {
             networks: plan.networks.clone(),
             untouched,
@@ -200,9 +219,15 @@ struct Acting<'a, C> {
     moment: Moment,
     /// Networks that could not be made.
     failed: BTreeSet<NetworkId>,
+    /// Networks of which nobody answered in time.
+    slow: BTreeSet<NetworkId>,
     /// Networks whose drift is still to be repaired.
     waits: BTreeSet<NetworkId>,
     away: Away,
+    /// Whether something else is more urgent.
+    hurry: &'a (dyn Fn() -> bool + Sync),
+    /// How many steps were begun.
+    begun: usize,
     report: Report,
 }
 
@@ -265,7 +290,11 @@ impl<C: Controller> Acting<'_, C> {
     /// Changes members of one network.
     async fn together(&mut self, network: NetworkId, steps: &[(&Step, NodeId, &MemberChange)]) {
         let mut answers = BTreeMap::new();
-        if self.away == Away::Here && !self.failed.contains(&network) {
+        let broken = self.failed.contains(&network) || self.slow.contains(&network);
+        let makes_way = steps.first().is_some_and(|(step, ..)| self.makes_way(step));
+        let left = if makes_way { Left::More } else { Left::Failed };
+        if self.away == Away::Here && !broken && !makes_way {
+            self.begun += steps.len();
             let changes = steps.iter().map(|(_, node, change)| (*node, (*change).clone()));
             answers = self.controller.change_members(network, &changes.collect()).await;
         }
@@ -273,7 +302,7 @@ impl<C: Controller> Acting<'_, C> {
             match answers.remove(node) {
                 Some(Ok(_)) => self.took(step),
                 Some(Err(error)) => self.failed(step, &error),
-                None => self.wait(step, Left::Failed),
+                None => self.wait(step, left),
             }
         }
     }
@@ -287,10 +316,16 @@ impl<C: Controller> Acting<'_, C> {
             while under_way.len() < service::AT_ONCE
                 && let Some(step) = queue.next()
             {
-                if self.away == Away::Gone || self.failed.contains(&step.network) {
+                let broken = self.failed.contains(&step.network) || self.slow.contains(&step.network);
+                if self.away == Away::Gone || broken {
                     self.wait(step, Left::Failed);
                     continue;
                 }
+                if self.makes_way(step) {
+                    self.wait(step, Left::More);
+                    continue;
+                }
+                self.begun += 1;
                 under_way.push(async move { (step, take(controller, step).await) });
             }
             let Some((step, taken)) = under_way.next().await else {
@@ -303,9 +338,23 @@ impl<C: Controller> Acting<'_, C> {
         }
     }
 
+    /// Whether a step waits since something else is more urgent. Whoever has to go does not.
+    fn makes_way(&self, step: &Step) -> bool {
+        match step.rank() {
+            Rank::Close | Rank::Depart => false,
+            Rank::Delete | Rank::Settle | Rank::Arrive | Rank::Again => {
+                self.begun >= FEWEST_STEPS && (self.hurry)()
+            }
+        }
+    }
+
     /// Authorizes members whose deauthorization may not have reached anybody, and takes that away again.
     async fn again(&mut self, steps: &[Step]) {
-        let (steps, later) = steps.split_at(steps.len().min(again::AT_ONCE));
+        let most = match steps.first() {
+            Some(first) if self.makes_way(first) => 0,
+            Some(_) | None => again::AT_ONCE,
+        };
+        let (steps, later) = steps.split_at(steps.len().min(most));
         for step in later {
             self.wait(step, Left::More);
         }
@@ -367,7 +416,10 @@ impl<C: Controller> Acting<'_, C> {
         if step.is_drift() {
             self.waits.insert(step.network);
         }
-        if is_away(error) || matches!(error, Error::TimedOut { .. }) {
+        if matches!(error, Error::TimedOut { .. }) {
+            self.slow.insert(step.network);
+        }
+        if is_away(error) || self.slow.len() > MOST_SLOW {
             self.away = Away::Gone;
         }
         let mut subject = step.network.to_string();

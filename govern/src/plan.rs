@@ -194,8 +194,10 @@ pub fn plan(want: &Members, have: &BTreeMap<NetworkId, Have>, memory: &Memory, n
         };
         asked.look(have, &mut plan);
     }
-    // Stable: urgent ones were put before the others.
-    plan.steps.sort_by_key(Step::rank);
+    // Stable: urgent ones were put before the others. A network that cannot be read keeps no other one waiting.
+    let mut steps = std::mem::take(&mut plan.steps);
+    steps.sort_by_key(|step| (step.rank(), !plan.has_read(step.network)));
+    plan.steps = steps;
     plan
 }
 

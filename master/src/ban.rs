@@ -1,6 +1,6 @@
 //! Cutting a host off, and letting it in again: what of its record changes. By `host ban`, and by the kill of a host.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use crate::{
     desk::Desk,
@@ -18,6 +18,32 @@ pub(crate) fn ban(host: &mut HostRecord, at: Timestamp, reason: &str) -> bool {
         };
     }
     active
+}
+
+/// Cuts a host off that a kill may have cut off already: a ban that was asked for is one of its own, and outlives the
+/// kill. `by_kill` is when the kill that holds banned it. Returns whether anything changed.
+pub(crate) fn ban_apart(
+    host: &mut HostRecord,
+    by_kill: Option<Timestamp>,
+    at: Timestamp,
+    reason: &str,
+) -> bool {
+    let ours = |standing: &HostStanding| match standing {
+        HostStanding::Banned { at, .. } => by_kill == Some(*at),
+        HostStanding::Active | HostStanding::Retired { .. } => false,
+    };
+    if !ours(&host.standing) {
+        return ban(host, at, reason);
+    }
+    // A kill knows its own ban by the time of it.
+    let apart = at
+        .saturating_add(SignedDuration::from_nanos(1))
+        .unwrap_or(Timestamp::MAX);
+    host.standing = HostStanding::Banned {
+        at: if by_kill == Some(at) { apart } else { at },
+        reason: reason.to_owned(),
+    };
+    true
 }
 
 /// Lets a host in again. Returns whether it was cut off.

@@ -15,10 +15,11 @@ use picket_zerotier::{
     dial::{Dial, TcpHost, Tls, authorities},
     home::Token,
     ids::NetworkId,
-    settings::NetworkSettings,
+    service::Error,
 };
 use serde::{Deserialize, Serialize};
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
+use tokio_util::task::TaskTracker;
 
 pub use self::pass::tend;
 use crate::{
@@ -60,7 +61,10 @@ pub struct Central {
     seen: Mutex<Option<ControllerStatus>>,
     kept: Mutex<Kept>,
     followed: watch::Sender<Revision>,
-    due: Notify,
+    /// Counts the decisions that the next pass is to follow.
+    due: watch::Sender<u64>,
+    /// Networks that are being made.
+    pub(crate) making: TaskTracker,
 }
 
 /// What is kept of Central across restarts.
@@ -83,7 +87,8 @@ impl Central {
             seen: Mutex::default(),
             kept: Mutex::default(),
             followed: watch::Sender::new(Revision(0)),
-            due: Notify::new(),
+            due: watch::Sender::new(0),
+            making: TaskTracker::new(),
         }
     }
 
@@ -101,13 +106,20 @@ impl Central {
 
     /// Notes that something was decided.
     pub fn nudge(&self) {
-        self.due.notify_one();
+        self.due
+            .send_modify(|decisions| *decisions = decisions.wrapping_add(1));
+    }
+
+    /// Up to where a pass was made over everything that was decided, whatever network it was about.
+    #[must_use]
+    pub fn followed(&self) -> Revision {
+        *self.followed.borrow()
     }
 
     /// Whether a pass was made over what was decided at `revision`.
     #[must_use]
     pub fn has_followed(&self, revision: Revision) -> bool {
-        *self.followed.borrow() >= revision
+        self.followed() >= revision
     }
 
     /// What was told of it.
@@ -177,28 +189,56 @@ pub async fn read(desk: &Desk, network: NetworkId) -> Result<ControlledNetwork, 
         .map_err(|error| Refused::NotNow(chain(&error)))
 }
 
-/// Makes a network in Central, and returns the id that it was given.
+/// Makes a network in Central, and returns the id that it was given. Its settings follow with its first pass, the name that
+/// it is to have among them.
 ///
 /// # Errors
-/// When Central does not do it.
-pub async fn create(desk: &Desk, settings: &NetworkSettings) -> Result<NetworkId, Refused> {
+/// When Central does not do it, or nobody knows whether it did.
+pub async fn create(desk: &Desk, name: &str) -> Result<NetworkId, Refused> {
     let client = desk.central.client().map_err(Refused::NotNow)?;
-    // The other settings follow with its first pass.
     let new = NewNetwork {
-        name: settings.name.clone().unwrap_or_default(),
+        name: name.to_owned(),
         ..NewNetwork::default()
     };
     let made = client.create_network(&new).await;
-    made.map(|network| network.id)
-        .map_err(|error| Refused::NotNow(chain(&error)))
+    made.map(|network| network.id).map_err(|error| {
+        let refused = chain(&error);
+        Refused::NotNow(if was_not_done(&error) {
+            refused
+        } else {
+            format!(
+                "{refused}; it may have been made all the same, as {name}: look at Central's web page, and delete it there or \
+                 watch it with `picketctl network adopt ID --central`"
+            )
+        })
+    })
+}
+
+/// Whether what was asked of Central surely was not done.
+fn was_not_done(error: &Error) -> bool {
+    match error {
+        Error::Refused { .. }
+        | Error::NotFound { .. }
+        | Error::TooMany { .. }
+        | Error::NoTun { .. }
+        | Error::Foreign { .. }
+        | Error::Unsupported { .. } => true,
+        Error::Failed { status, .. } => *status < 500,
+        Error::Unreachable { .. }
+        | Error::TimedOut { .. }
+        | Error::Broken { .. }
+        | Error::Disagrees { .. } => false,
+    }
 }
 
 /// Deletes a network in Central that was made and that nothing is kept of.
-pub async fn abandon(desk: &Desk, network: NetworkId) {
-    let Ok(client) = desk.central.client() else { return };
-    if let Err(error) = client.delete_network(network).await {
-        tracing::warn!(error = %chain(&error), %network, "a network in Central is nobody's; delete it at its web page");
-    }
+///
+/// # Errors
+/// Why it is still there, in a sentence.
+pub async fn abandon(desk: &Desk, network: NetworkId) -> Result<(), String> {
+    let client = desk.central.client()?;
+    let deleted = client.delete_network(network).await;
+    deleted.map_err(|error| chain(&error))
 }
 
 fn chain(error: &(dyn std::error::Error + 'static)) -> String {

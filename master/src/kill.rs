@@ -269,6 +269,16 @@ pub(crate) struct HostStanding {
     pub(crate) cautions: Vec<String>,
 }
 
+impl HostStanding {
+    /// Whether nothing more of the host itself is to be waited for: it is cut off, and no deckies of it may run.
+    pub(crate) fn is_done(&self) -> bool {
+        [self.banned, self.shard_removed].iter().all(|proof| match proof {
+            Proof::None | Proof::Confirmed(_) => true,
+            Proof::Waiting | Proof::Unreachable => false,
+        })
+    }
+}
+
 /// Weighs a look at a killed host.
 pub(crate) fn weigh_host(
     mut times: HostTimes,

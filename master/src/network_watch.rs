@@ -174,6 +174,7 @@ async fn bury(desk: &Desk, network: Network) {
     let whose = desk.whose(network.record.controller);
     let record = NetworkRecord {
         mode: NetworkMode::Gone,
+        deleted: true,
         ..network.record
     };
     let audit = Actor::master().does("network.gone", id, &format!("{whose} has it no more"));

@@ -482,13 +482,20 @@ impl Networks {
             if everybody || self.has_kill(id) {
                 members.networks.insert(id, self.governed(&network.record));
             }
-            let pairs = self.pairs.since(since).filter(|(_, (network, _))| *network == id);
+            // What changed as a whole is told as a whole: whoever had a rule and is not known any more is in no list that could
+            // lift it.
+            let anew = whole > since;
+            let from = if anew { Revision(0) } else { since };
+            let pairs = self.pairs.since(from).filter(|(_, (network, _))| *network == id);
             let changed = pairs.map(|(_, (_, node))| node);
             let mut nodes: BTreeSet<_> = changed
-                .chain(self.nodes.since(since).map(|(_, node)| node))
+                .chain(self.nodes.since(from).map(|(_, node)| node))
                 .collect();
-            if whole > since {
+            if anew {
                 nodes.extend(self.known_on(roster, id));
+                if since > Revision(0) && members.networks.contains_key(&id) {
+                    members.anew.insert(id);
+                }
             }
             for node in nodes {
                 newest = newest.max(self.pairs.of((id, node))).max(self.nodes.of(node));

@@ -114,6 +114,8 @@ pub struct Members {
     pub rules: Rules,
     /// Nodes that had a rule before and have none any more; none in a whole document.
     pub lifted: BTreeSet<(NetworkId, NodeId)>,
+    /// Networks whose rules are all here: what was held of them before is over; none in a whole document.
+    pub anew: BTreeSet<NetworkId>,
 }
 
 impl Members {
@@ -123,23 +125,31 @@ impl Members {
         *self == Self::default()
     }
 
-    /// This document with the changes of a later one laid over it.
+    /// This document with the changes of a later one laid over it. Of a network that is governed no more nothing is kept:
+    /// when it comes back, what was said of it before holds no longer.
     #[must_use]
     pub fn with(&self, changes: Self) -> Self {
         let mut rules = self.rules.clone();
-        rules.retain(|at, _| !changes.lifted.contains(at));
+        let goes_on =
+            |network: &NetworkId| changes.networks.contains_key(network) && !changes.anew.contains(network);
+        rules.retain(|at, _| goes_on(&at.0) && !changes.lifted.contains(at));
         rules.extend(changes.rules);
         Self {
             networks: changes.networks,
             rules,
             lifted: BTreeSet::new(),
+            anew: BTreeSet::new(),
         }
     }
 
     pub(crate) fn to_wire(&self) -> wire::MembersDocument {
+        let network = |(id, network): (&NetworkId, &Governed)| wire::GovernedNetwork {
+            anew: self.anew.contains(id),
+            ..governed_to_wire((id, network))
+        };
         wire::MembersDocument {
             rules: self.rules.iter().map(rule_to_wire).collect(),
-            networks: self.networks.iter().map(governed_to_wire).collect(),
+            networks: self.networks.iter().map(network).collect(),
             lifted: self
                 .lifted
                 .iter()
@@ -170,9 +180,12 @@ impl Members {
             }
         }
         for network in document.networks {
-            let subject = network.network_id.clone();
+            let (subject, anew) = (network.network_id.clone(), network.anew);
             match governed_from_wire(network) {
-                Ok((id, network)) => drop(members.networks.insert(id, network)),
+                Ok((id, network)) => {
+                    members.networks.insert(id, network);
+                    members.anew.extend(anew.then_some(id));
+                }
                 Err(error) => skipped.push((subject, error)),
             }
         }
@@ -226,6 +239,7 @@ fn governed_to_wire((id, network): (&NetworkId, &Governed)) -> wire::GovernedNet
         settings: Some((&network.settings).into()),
         resumed: network.resumed,
         watched: network.watched,
+        anew: false,
     }
 }
 
@@ -321,6 +335,7 @@ mod tests {
             networks: [(at.0, governed)].into(),
             rules: [(at, rule)].into(),
             lifted: [(at.0, "68c19b4c83".parse().unwrap())].into(),
+            anew: [at.0].into(),
         };
         assert_eq!(
             Members::from_wire(members.to_wire()),
@@ -338,11 +353,24 @@ mod tests {
                 .map(|(node, authorized)| (at(node), Rule::plain(*authorized)))
                 .collect(),
             lifted: lifted.iter().map(|node| at(node)).collect(),
+            networks: [(network, Governed::default())].into(),
             ..Members::default()
         };
         let before = members(&[("39966434ba", true), ("68c19b4c83", true)], &[]);
         let after = before.with(members(&[("68c19b4c83", false)], &["39966434ba"]));
         assert_eq!(after, members(&[("68c19b4c83", false)], &[]));
+        // Whoever was let on before a network was forgotten is not let on by that when it is governed again.
+        let forgotten = before.with(Members::default());
+        assert_eq!(forgotten, Members::default());
+        let again = Members {
+            anew: [network].into(),
+            ..members(&[("68c19b4c83", false)], &[])
+        };
+        assert_eq!(
+            before.with(again),
+            members(&[("68c19b4c83", false)], &[]),
+            "nor when the one who holds it heard of neither"
+        );
     }
 
     #[test]

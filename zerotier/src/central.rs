@@ -1,7 +1,8 @@
 //! ZeroTier Central, by its API v1: the controller that ZeroTier, Inc. runs for others.
 //!
 //! - **Too many requests** (429) means that nothing was done: the call waits as long as it is told, and so do all others
-//!   of this client, unless that is longer than the call may take.
+//!   of this client, unless that is longer than the call may take. Between a second and an hour of that are believed.
+//! - **Not allowed** (403) is about what was asked for, one network as a rule; only 401 means that nothing can be asked.
 //! - **A read** that Central could not answer (5xx, or a connection that broke) is tried again after a pause.
 //! - **A write** is not: it may have been done, and whoever wanted it looks before wanting it again.
 //! - **No paging.** This version of the API answers with whole lists; what is longer than [`MAX_ANSWER`] is not taken.
@@ -50,6 +51,8 @@ const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// How long to wait when Central does not say how long.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// The longest that it is left alone for one answer.
+const MOST_PATIENCE: Duration = Duration::from_secs(3600);
 
 /// A client of ZeroTier Central. Clones share its limits.
 #[derive(Debug, Clone)]
@@ -171,12 +174,12 @@ impl Central {
         let place = self.place();
         match reply.status {
             StatusCode::OK => Ok(reply.body),
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Err(Error::Refused { request, place }),
+            StatusCode::UNAUTHORIZED => Err(Error::Refused { request, place }),
             StatusCode::NOT_FOUND => Err(Error::NotFound { request, place }),
             StatusCode::TOO_MANY_REQUESTS => Err(Error::TooMany {
                 request,
                 place,
-                retry_after: reply.retry_after.unwrap_or(PATIENCE),
+                retry_after: patience(reply.retry_after),
             }),
             other => Err(Error::Failed {
                 request,
@@ -289,6 +292,12 @@ impl Controller for Central {
     }
 }
 
+/// How long Central is left alone, by what it says of that. None at all would be a loop that never rests, and no answer
+/// silences this client for longer than [`MOST_PATIENCE`].
+fn patience(asked: Option<Duration>) -> Duration {
+    asked.unwrap_or(PATIENCE).clamp(PATIENCE, MOST_PATIENCE)
+}
+
 /// Whether it may be otherwise in a moment.
 fn passes(error: &Error) -> bool {
     matches!(
@@ -384,6 +393,13 @@ pub mod fuzz {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn central_is_left_alone_for_a_second_at_least_and_an_hour_at_most() {
+        let waits = [None, Some(0), Some(7), Some(u64::MAX)].map(|asked| asked.map(Duration::from_secs));
+        let seconds = waits.map(|asked| patience(asked).as_secs());
+        assert_eq!(seconds, [1, 1, 7, 3600]);
+    }
 
     #[test]
     fn a_member_is_read_from_both_halves_of_its_record() {

@@ -20,6 +20,8 @@ pub const MAX_ANSWER: usize = 32 << 20;
 const CONNECT_TRIES: u32 = 3;
 /// The pause between two of them.
 const CONNECT_PAUSE: Duration = Duration::from_millis(100);
+/// How long to wait when an answer says it in a way that is not read.
+const A_WHILE: Duration = Duration::from_secs(60);
 
 /// One request, named for messages.
 #[derive(Debug, Clone)]
@@ -161,6 +163,17 @@ impl Line {
     }
 }
 
+/// Reads for how long to wait. A date is not compared with a clock that may be wrong: it means a while.
+fn wait(text: &[u8]) -> Duration {
+    let text = text.trim_ascii();
+    if text.is_empty() || !text.iter().all(u8::is_ascii_digit) {
+        return A_WHILE;
+    }
+    let seconds = std::str::from_utf8(text).ok().and_then(|text| text.parse().ok());
+    // More digits than a number has.
+    Duration::from_secs(seconds.unwrap_or(u64::MAX))
+}
+
 async fn answer(sender: &mut SendRequest<Full<Bytes>>, request: Request<Full<Bytes>>) -> Result<Reply, Cut> {
     sender.ready().await.map_err(cut)?;
     let answer = sender.send_request(request).await.map_err(cut)?;
@@ -168,8 +181,7 @@ async fn answer(sender: &mut SendRequest<Full<Bytes>>, request: Request<Full<Byt
     let retry_after = head
         .headers
         .get(header::RETRY_AFTER)
-        .and_then(|value| value.to_str().ok()?.trim().parse().ok())
-        .map(Duration::from_secs);
+        .map(|value| wait(value.as_bytes()));
     let reply = |body| Reply {
         status: head.status,
         body,
@@ -197,5 +209,25 @@ fn cut(error: hyper::Error) -> Cut {
         Cut::Nonsense(format!("it is not HTTP ({error})"))
     } else {
         Cut::Io(io::Error::other(error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wait_is_a_number_of_seconds_and_anything_else_a_while() {
+        for (text, seconds) in [
+            ("0", 0),
+            (" 120 ", 120),
+            ("99999999999999999999999", u64::MAX),
+            ("Fri, 27 Nov 2026 08:00:00 GMT", 60),
+            ("-1", 60),
+            ("soon", 60),
+            ("", 60),
+        ] {
+            assert_eq!(wait(text.as_bytes()).as_secs(), seconds, "{text}");
+        }
     }
 }

@@ -63,7 +63,7 @@ pub enum Error {
         #[source]
         cause: io::Error,
     },
-    /// The service does not let this caller in: a 401, or a 403.
+    /// The service does not let this caller in: a 401.
     #[error("{request}: {place} refuses us; {}", place.when_refused())]
     Refused {
         /// The method and path.
@@ -82,7 +82,7 @@ pub enum Error {
         why: String,
     },
     /// The service understood the request and could not do it.
-    #[error("{request}: {place} answered {status}; {}", place.when_failed())]
+    #[error("{request}: {place} answered {status}; {}", place.when_failed(*status))]
     Failed {
         /// The method and path.
         request: String,
@@ -182,7 +182,7 @@ impl Place {
                 "check authtoken.secret, and off loopback settings.allowManagementFrom in its local.conf"
             }
             Self::Central(_) => {
-                "make an API token on the account page of Central, of somebody who may change the network"
+                "make an API token on the account page of Central, of somebody who may change the networks"
             }
         }
     }
@@ -194,9 +194,12 @@ impl Place {
         }
     }
 
-    fn when_failed(&self) -> &'static str {
+    fn when_failed(&self, status: u16) -> &'static str {
         match self {
             Self::Service(_) => "see its log",
+            Self::Central(_) if status == StatusCode::FORBIDDEN.as_u16() => {
+                "its token is not allowed that; make one of somebody who may change the network"
+            }
             Self::Central(_) => "try again later",
         }
     }

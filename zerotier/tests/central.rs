@@ -69,6 +69,28 @@ async fn a_wait_that_is_too_long_is_an_error_that_says_when_to_come_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn no_wait_that_central_asks_for_makes_a_loop_that_never_rests() {
+    let (fake, central, network) = site().await;
+    let (before, asked) = (Instant::now(), fake.requests().len());
+    fake.trouble([Trouble::TooMany(Some(0)); 100]);
+    let patient = central.clone().within(Duration::from_secs(10));
+    assert!(patient.network(network).await.is_err());
+    assert!(fake.requests().len() - asked <= 11);
+    assert!(before.elapsed() <= Duration::from_secs(11));
+    fake.untroubled();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+
+    let asked = fake.requests().len();
+    fake.trouble([Trouble::TooMany(Some(u64::MAX))]);
+    let error = central.network(network).await.unwrap_err();
+    assert!(
+        matches!(error, Error::TooMany { retry_after, .. } if retry_after.as_secs().abs_diff(3600) <= 1),
+        "{error}"
+    );
+    assert_eq!(fake.requests().len(), asked + 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_read_that_failed_is_tried_again_and_a_write_is_not() {
     let (fake, central, network) = site().await;
     let asked = fake.requests().len();
@@ -96,12 +118,15 @@ async fn each_way_to_fail_is_its_own_error() {
     let (fake, central, network) = site().await;
     fake.trouble([Trouble::Nonsense]);
     assert!(matches!(central.networks().await, Err(Error::Broken { .. })));
-    for status in [401, 403] {
-        fake.trouble([Trouble::Status(status)]);
-        let error = central.networks().await.unwrap_err();
-        assert!(matches!(error, Error::Refused { .. }), "{error}");
-        assert!(error.to_string().contains("API token"), "{error}");
-    }
+    fake.trouble([Trouble::Status(401)]);
+    let error = central.networks().await.unwrap_err();
+    assert!(matches!(error, Error::Refused { .. }), "{error}");
+    assert!(error.to_string().contains("API token"), "{error}");
+    fake.trouble([Trouble::Status(403)]);
+    let error = central.network(network).await.unwrap_err();
+    assert!(matches!(error, Error::Failed { status: 403, .. }), "{error}");
+    assert!(!error.is_away(), "the next network may be ours");
+    assert!(error.to_string().contains("not allowed"), "{error}");
     fake.trouble([Trouble::Status(400)]);
     assert!(matches!(
         central.networks().await,

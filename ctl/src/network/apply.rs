@@ -92,6 +92,7 @@ pub(super) async fn create(desk: &mut Desk, new: New) -> Result<(), Fault> {
     };
     let mut networks = desk.networks().await?;
     let answer = desk.call(&about, networks.create_network(request)).await?;
+    desk.print.caution(&answer.caution);
     let network = Network::from(&answer.network.unwrap_or_default());
     let addresses = if gives_addresses {
         String::new()

@@ -158,6 +158,16 @@ async fn lifting_a_kill_restores_what_the_grants_say_and_no_more() {
     assert_snapshot!("lifted_again", office.types(unkill).await);
     let left = office.types("kill list -o json").await.done();
     assert_eq!(left.json().as_array().unwrap().len(), 1);
+    // What stays is said.
+    office
+        .types("kill owner ana --reason tests --no-wait")
+        .await
+        .done();
+    let said = office.types("unkill owner ana --reason tests").await.done();
+    assert!(
+        said.err.contains("caution: 1 member stays killed by kill"),
+        "{said}"
+    );
     assert_snapshot!("lifted_listed", office.types("kill list --lifted").await);
     let shown = office.types("kill show 7a310001").await;
     assert_snapshot!("lifted_shown", shown);

@@ -129,6 +129,16 @@ pub(crate) async fn serve(master: FakeMaster, mut incoming: Incoming, config: Ar
     served.unwrap();
 }
 
+/// What is said of a network in Central.
+fn caution(is_central: bool) -> String {
+    let caution = "ZeroTier Central governs this network: the activation cannot end while the master is away";
+    if is_central {
+        caution.to_owned()
+    } else {
+        String::new()
+    }
+}
+
 fn reason(reason: &str) -> Result<(), Status> {
     if reason.is_empty() {
         Err(Status::invalid_argument("reason: is empty, say why"))

@@ -12,7 +12,7 @@ use picket_proto::rules::{Governed, Rule};
 use picket_zerotier::{
     controller::{self, LocalController, Member, Network, NewNetwork},
     dial::{Dial, Dialing},
-    fake::Lab,
+    fake::{self, Lab},
     ids::NodeId,
     node::Settings,
     service::Service,
@@ -214,6 +214,73 @@ async fn more_than_a_thousand_changes_take_another_pass_so_that_a_kill_gets_betw
     assert_eq!((report.taken, report.left), (MOST_STEPS, Left::More));
     let report = site.pass().await;
     assert_eq!((report.taken, report.left), (500, Left::Nothing));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pass_makes_way_for_what_is_more_urgent_and_cuts_off_first_whoever_has_to_go() {
+    let mut site = Site::new().await;
+    for number in 1..=40 {
+        site.rule(NodeId::new(number).unwrap(), true);
+    }
+    assert_eq!(site.pass().await.taken, 40);
+    for number in 1..=200 {
+        site.rule(NodeId::new(number).unwrap(), number > 40);
+    }
+    let now = site.now();
+    let moment = Moment { now, here: now };
+    let report = pass_until(&site.controller, &site.want, &mut site.memory, moment, &|| true).await;
+    assert_eq!(
+        (report.taken, report.left),
+        (40, Left::More),
+        "all 40 are cut off, and nobody is let on"
+    );
+    let report = pass_until(&site.controller, &site.want, &mut site.memory, moment, &|| true).await;
+    assert_eq!(
+        (report.taken, report.left),
+        (FEWEST_STEPS, Left::More),
+        "it gets on, however often it makes way"
+    );
+    assert_eq!(site.pass().await.left, Left::Nothing);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_network_that_is_not_ours_or_does_not_answer_freezes_alone() {
+    for trouble in [fake::Trouble::Status(403), fake::Trouble::Silence] {
+        let central = fake::FakeCentral::new();
+        let client = central.client();
+        let mut networks = Vec::new();
+        for _ in 0..2 {
+            networks.push(client.create_network(&NewNetwork::default()).await.unwrap().id);
+        }
+        let node = NodeId::new(7).unwrap();
+        let governed = networks.iter().map(|id| (*id, Governed::default()));
+        let rule = |authorized| {
+            networks
+                .iter()
+                .map(move |id| ((*id, node), Rule::plain(authorized)))
+        };
+        let mut want = Members {
+            networks: governed.collect(),
+            rules: rule(true).collect(),
+            ..Members::default()
+        };
+        let (moment, mut memory) = (
+            Moment {
+                now: NOON,
+                here: NOON,
+            },
+            Memory::new(NOON),
+        );
+        pass(&client, &want, &mut memory, moment).await;
+        central.afflict(networks[0], Some(trouble));
+        want.rules = rule(false).collect();
+        let report = pass(&client, &want, &mut memory, moment).await;
+        assert_eq!(report.left, Left::Departures, "the first one is tried again");
+        let states = networks.iter().map(|id| report.networks[id].state == State::Read);
+        assert_eq!(states.collect::<Vec<_>>(), [false, true], "{trouble:?}");
+        let other = client.member(networks[1], node).await.unwrap();
+        assert!(!other.authorized, "{trouble:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -30,7 +30,7 @@ use crate::{
     expired,
     liveness::Presence,
     observed::Tried,
-    record::{HostRecord, HostStanding, Pin, Pins, Record as _, key},
+    record::{HostRecord, HostStanding, Pin, Pins, Record as _, key, network::KillScope},
     refused::Refused,
     renewal,
     store::{CommitError, Guard, Write},
@@ -223,7 +223,15 @@ impl HostService for Hosts {
         let id = self.0.host_named(&name)?;
         let had_session = self.0.sessions.has(id);
         let at = self.0.now();
-        let change = |host: &mut HostRecord| Ok(ban::ban(host, at, &reason));
+        let change = |host: &mut HostRecord| {
+            let by_kill = {
+                let views = self.0.views.read();
+                let kill = views.networks.kill_of(&KillScope::Host(id));
+                let banned = kill.filter(|kill| kill.record.banned);
+                banned.map(|kill| kill.record.at)
+            };
+            Ok(ban::ban_apart(host, by_kill, at, &reason))
+        };
         let (_, changed) = self
             .0
             .change_host(id, actor.does("host.ban", &name, &reason), change)

@@ -165,7 +165,7 @@ impl KillSwitch {
     async fn make(&self, actor: &Actor, scope: KillScope, reason: String) -> Result<wire::Kill, Refused> {
         let desk = &self.desk;
         // Two at once are one: no guard names a kill by its scope.
-        let _turn = desk.turn.lock().await;
+        let _turn = desk.kills.turn.lock().await;
         let (members, _) = progress::drill(desk, &scope);
         for _ in 0..MOST_TRIES {
             let holds = desk.views.read().networks.kill_of(&scope).cloned();
@@ -246,7 +246,7 @@ impl KillSwitch {
         if kill.record.lifted.is_some() {
             return Ok(shown(desk, &kill.record, &View::default(), MOST_SHOWN));
         }
-        let _turn = desk.turn.lock().await;
+        let _turn = desk.kills.turn.lock().await;
         let view = desk.kills.view(&kill.record.id).unwrap_or_default();
         for _ in 0..MOST_TRIES {
             let entry = desk.store.get(&key::kill(&kill.record.id))?;
@@ -291,7 +291,7 @@ impl KillSwitch {
             desk.say(Severity::Notice, "kill.lifted", &about, &message);
             progress::look(desk);
             let mut kill = shown(desk, &record, &View::default(), MOST_SHOWN);
-            kill.cautions = remains(desk, &view);
+            kill.cautions = remains(desk, &record.scope, &view);
             return Ok(kill);
         }
         Err(Refused::NotNow(
@@ -301,11 +301,23 @@ impl KillSwitch {
 }
 
 /// What lifting a kill does not bring back.
-fn remains(desk: &Desk, before: &View) -> Vec<String> {
+fn remains(desk: &Desk, scope: &KillScope, before: &View) -> Vec<String> {
     let views = desk.views.read();
     let now = desk.now();
     let pairs = before.members.iter().map(|member| (member.network, member.node));
     let mut cautions = Vec::new();
+    if let KillScope::Host(id) = scope
+        && let Some(host) = views.roster.host(*id).map(|host| &host.record)
+    {
+        let name = &host.name;
+        match &host.standing {
+            HostStanding::Active => {}
+            HostStanding::Banned { reason, .. } => cautions.push(format!(
+                "host {name} stays banned, which the kill did not do: {reason}; `picketctl host unban {name}` lets it in"
+            )),
+            HostStanding::Retired { .. } => cautions.push(format!("host {name} is retired, and stays that")),
+        }
+    }
     let mut others = std::collections::BTreeMap::<String, usize>::new();
     let mut observed = std::collections::BTreeMap::<_, usize>::new();
     for (network, node) in pairs {

@@ -107,8 +107,14 @@ impl MemberService for Members {
         let (reason, lasts) = (reason(&asked.reason)?, span(asked.lasts)?);
         self.0.may_approve()?;
         let decide = |pair: &Pair| decisions::admit(pair, &call.caller, &reason, lasts);
+        let member = self.decided(&call, decide).await?;
+        let caution = match lasts {
+            Some(_) => self.caution(call.network),
+            None => String::new(),
+        };
         Ok(Response::new(AdmitMemberResponse {
-            member: Some(self.decided(&call, decide).await?),
+            member: Some(member),
+            caution,
         }))
     }
 
@@ -211,6 +217,7 @@ impl MemberService for Members {
         let decide = |pair: &Pair| decisions::extend(pair, &call.caller, &reason, lasts);
         Ok(Response::new(ExtendMemberResponse {
             member: Some(self.decided(&call, decide).await?),
+            caution: self.caution(call.network),
         }))
     }
 

@@ -25,55 +25,85 @@ const AGAIN: Duration = Duration::from_secs(10);
 const SOON: Duration = Duration::from_secs(2);
 /// Decisions that follow each other at once are one pass.
 const GATHER: Duration = Duration::from_millis(50);
+/// Networks in a row that may keep a reading waiting for nothing; the others are not waited for.
+const MOST_IN_VAIN: usize = 2;
+/// Why those are not known.
+const NOT_ASKED: &str = "ZeroTier Central answered about none of the networks before it; it is asked again";
 
 /// Follows what is decided, until `stop`.
 pub async fn tend(desk: Arc<Desk>, stop: CancellationToken) {
-    if !desk.central.is_configured() {
-        return stop.cancelled().await;
+    if desk.central.is_configured() {
+        follow(&desk, &stop).await;
+    } else {
+        stop.cancelled().await;
     }
+    // A network that was made is kept.
+    desk.central.making.close();
+    desk.central.making.wait().await;
+}
+
+async fn follow(desk: &Desk, stop: &CancellationToken) {
+    let mut due = desk.central.due.subscribe();
     let mut wait = Duration::ZERO;
     let mut told = String::new();
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
             () = time::sleep(wait) => {}
-            () = desk.central.due.notified() => time::sleep(GATHER).await,
+            seen = due.changed() => match seen {
+                Ok(()) => time::sleep(GATHER).await,
+                Err(_) => return,
+            },
         }
         // Nothing is told to anybody of a store that was restored without its latest changes.
         if desk.store.frozen() {
             wait = EVERY;
             continue;
         }
-        let (revision, want) = wanted(&desk);
+        // What is decided from here on is for the next pass, which this one then makes way for.
+        due.mark_unchanged();
+        let (revision, want) = wanted(desk);
+        let end = next_end(&want, desk.now());
+        let hurry = || due.has_changed().unwrap_or(true) || end.is_some_and(|end| end <= desk.now());
         let next = tokio::select! {
             () = stop.cancelled() => return,
-            next = pass(&desk, revision, &want, &mut told) => next,
+            next = pass(desk, (revision, &want), &hurry, &mut told) => next,
         };
-        wait = match until(&want, desk.now()) {
-            Some(end) => next.min(end),
+        wait = match next_end(&want, desk.now()) {
+            Some(end) => next.min(span_until(end, desk.now())),
             None => next,
         };
     }
 }
 
-/// All that Central is to follow.
+/// All that Central is to follow, and the newest decision at all: whoever follows the one has followed the other, though it
+/// may be about networks of others.
 fn wanted(desk: &Desk) -> (Revision, Members) {
     let views = desk.views.read();
     let now = desk.now();
-    views
+    let (_, members) = views
         .networks
-        .changed_since(&views.roster, Governor::CENTRAL, Revision(0), now)
+        .changed_since(&views.roster, Governor::CENTRAL, Revision(0), now);
+    (views.networks.newest(), members)
 }
 
-/// How long it is to the next end of an authorization.
-fn until(want: &Members, now: Timestamp) -> Option<Duration> {
+/// When the next authorization comes to its end.
+fn next_end(want: &Members, now: Timestamp) -> Option<Timestamp> {
     let ends = want.rules.values().filter(|rule: &&Rule| rule.holds(now));
-    let next = ends.filter_map(|rule| rule.until).min()?;
-    Duration::try_from(next.duration_since(now)).ok()
+    ends.filter_map(|rule| rule.until).min()
 }
 
-/// One pass. Returns when the next one is due.
-async fn pass(desk: &Desk, revision: Revision, want: &Members, told: &mut String) -> Duration {
+fn span_until(end: Timestamp, now: Timestamp) -> Duration {
+    Duration::try_from(end.duration_since(now)).unwrap_or_default()
+}
+
+/// One pass, which makes way when there is a `hurry`. Returns when the next one is due.
+async fn pass(
+    desk: &Desk,
+    (revision, want): (Revision, &Members),
+    hurry: &(dyn Fn() -> bool + Sync),
+    told: &mut String,
+) -> Duration {
     let watched: Vec<NetworkId> = {
         let views = desk.views.read();
         let networks = views.networks.networks();
@@ -93,7 +123,7 @@ async fn pass(desk: &Desk, revision: Revision, want: &Members, told: &mut String
     let (now, kept) = (desk.now(), lock(&desk.central.kept).memory.clone());
     let mut memory = kept.unwrap_or_else(|| Memory::new(now));
     let moment = Moment { now, here: now };
-    let report = picket_govern::pass(&client, want, &mut memory, moment).await;
+    let report = picket_govern::pass_until(&client, want, &mut memory, moment, hurry).await;
     lock(&desk.central.kept).memory = Some(memory);
     let troubles: Vec<_> = report
         .troubles
@@ -101,25 +131,7 @@ async fn pass(desk: &Desk, revision: Revision, want: &Members, told: &mut String
         .map(|trouble| format!("{}: {}", trouble.subject, trouble.sentence))
         .collect();
     complain(desk, told, troubles.first().map_or("", String::as_str));
-    let mut networks = Vec::new();
-    let mut away = None;
-    for id in watched {
-        if let Some(there) = report.untouched.get(&id) {
-            networks.push(standing(shown(&there.network, &there.members), &report));
-            continue;
-        }
-        match read(&client, id).await {
-            Ok(network) => networks.push(standing(network, &report)),
-            // It is not there, which whoever looks for it sees.
-            Err(Error::NotFound { .. }) => {}
-            Err(error) if error.is_away() => {
-                away = Some(chain(&error));
-                break;
-            }
-            Err(error) => networks.push(unseen(id, chain(&error))),
-        }
-    }
-    let service = away.map_or(ServiceState::Answers, ServiceState::Unreachable);
+    let (service, networks) = look(&client, watched, &report).await;
     saw(desk, service, networks, Some(revision));
     match report.left {
         Left::Nothing => EVERY,
@@ -127,6 +139,48 @@ async fn pass(desk: &Desk, revision: Revision, want: &Members, told: &mut String
         Left::Failed => AGAIN,
         Left::Departures => SOON,
     }
+}
+
+/// Reads every network. One that cannot be read is frozen by itself; only when Central lets nobody ask anything, none is
+/// known.
+async fn look(
+    client: &Client,
+    watched: Vec<NetworkId>,
+    report: &Report,
+) -> (ServiceState, Vec<ControlledNetwork>) {
+    let mut networks = Vec::new();
+    // How many in a row were waited for in vain.
+    let mut in_vain = 0;
+    for id in watched {
+        let known = report.networks.get(&id).map(|standing| &standing.state);
+        if let Some(State::Frozen(why)) = known {
+            networks.push(unseen(id, why.clone()));
+            continue;
+        }
+        if in_vain >= MOST_IN_VAIN {
+            networks.push(unseen(id, NOT_ASKED.to_owned()));
+            continue;
+        }
+        if let Some(there) = report.untouched.get(&id) {
+            networks.push(standing(shown(&there.network, &there.members), report));
+            continue;
+        }
+        let read = read(client, id).await;
+        in_vain = match &read {
+            Err(Error::TimedOut { .. }) => in_vain + 1,
+            Ok(_) | Err(_) => 0,
+        };
+        match read {
+            Ok(network) => networks.push(standing(network, report)),
+            // It is not there, which whoever looks for it sees.
+            Err(Error::NotFound { .. }) => {}
+            Err(error @ (Error::Unreachable { .. } | Error::Refused { .. } | Error::TooMany { .. })) => {
+                return (ServiceState::Unreachable(chain(&error)), Vec::new());
+            }
+            Err(error) => networks.push(unseen(id, chain(&error))),
+        }
+    }
+    (ServiceState::Answers, networks)
 }
 
 fn saw(desk: &Desk, service: ServiceState, networks: Vec<ControlledNetwork>, revision: Option<Revision>) {
@@ -149,6 +203,7 @@ fn saw(desk: &Desk, service: ServiceState, networks: Vec<ControlledNetwork>, rev
         desk.central.followed.send_replace(revision);
     }
     desk.watchers.note(Governor::CENTRAL);
+    desk.news.send_replace(());
 }
 
 /// Says what is wrong, once.

@@ -15,7 +15,7 @@ use tokio::{sync::watch, time};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    HostStanding, HostTimes, Proof, Standing, Times,
+    HostStanding, HostTimes, Standing, Times,
     cover::{self, Pair},
     report::Reports,
     say::{self, News, Said},
@@ -41,6 +41,9 @@ pub struct Kills {
     inner: Mutex<Inner>,
     /// Counts the looks that found something new.
     changed: watch::Sender<u64>,
+    /// Held while a kill is made or lifted: no guard names a kill by its scope. It is not the turn of other decisions, some
+    /// of which wait for whoever has the CA's key: no kill waits for that.
+    pub(crate) turn: tokio::sync::Mutex<()>,
 }
 
 impl Default for Kills {
@@ -48,6 +51,7 @@ impl Default for Kills {
         Self {
             inner: Mutex::default(),
             changed: watch::Sender::new(0),
+            turn: tokio::sync::Mutex::default(),
         }
     }
 }
@@ -281,9 +285,9 @@ impl Tracked {
             host = Some(standing);
         }
         cautions.extend(eyes.cautions(networks));
-        let cut = host.as_ref().is_none_or(|host| host.banned != Proof::Waiting);
+        let gone = host.as_ref().is_none_or(HostStanding::is_done);
         View {
-            done: cut && members.iter().all(|member| member.standing.done),
+            done: gone && members.iter().all(|member| member.standing.done),
             members,
             host,
             cautions,

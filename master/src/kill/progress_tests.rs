@@ -8,7 +8,10 @@ use picket_proto::{
 
 use super::*;
 use crate::{
-    kill::report::{Controlled, Joined, On, Records, Report},
+    kill::{
+        Proof,
+        report::{Controlled, Joined, On, Records, Report},
+    },
     node::NodeStanding,
     record::{
         HostRecord, HostStanding, Pins,
@@ -252,6 +255,56 @@ fn an_observed_network_and_an_unreachable_controller_are_said() {
         "{all}"
     );
     assert_eq!(only(&view).deauthorized, Proof::Unreachable);
+}
+
+#[test]
+fn a_network_that_was_deleted_has_no_members_and_of_a_forgotten_one_nobody_knows() {
+    for deleted in [true, false] {
+        let (mut state, kill) = state(NetworkMode::Enforce, bern());
+        let mut tracked = Tracked::default();
+        let pair = (NETWORK.parse().unwrap(), BERN.parse().unwrap());
+        tracked.members.insert(pair, Times::default());
+        let mut gone = state.networks.network(pair.0).unwrap().record.clone();
+        (gone.mode, gone.deleted) = (NetworkMode::Gone, deleted);
+        state.networks.put_network(gone, Revision(10));
+        let reports = Reports::default().said(id(2), member(10, None, None));
+        let view = tracked.look(&mut Eyes::new(&state, &reports, &kill.scope, true, at(31)));
+        let (proof, done) = if deleted {
+            (Proof::Confirmed(at(31)), true)
+        } else {
+            (Proof::Unreachable, false)
+        };
+        assert_eq!((only(&view).deauthorized, view.done), (proof, done));
+        let says = only(&view).problem.contains("watched no longer");
+        assert_eq!(says, !deleted, "{}", only(&view).problem);
+    }
+}
+
+#[test]
+fn a_killed_host_whose_deckies_may_run_is_not_done() {
+    for (deckies, done) in [(Some(2), false), (Some(0), true)] {
+        let (mut state, mut kill) = state(NetworkMode::Enforce, KillScope::Host(id(4)));
+        kill.banned = true;
+        let mut lima = host(4, "lima", NOBODY);
+        lima.standing = HostStanding::Banned {
+            at: at(30),
+            reason: "a leak".into(),
+        };
+        state.roster.put_host(lima, Revision(9));
+        let report = Report {
+            deckies,
+            ..Report::default()
+        };
+        let reports = Reports::default().said(id(4), report);
+        let view = standing(&state, &reports, &kill, at(31));
+        assert!(view.members.is_empty(), "{view:?}");
+        assert_eq!(view.done, done, "{view:?}");
+        let mut said = Said::default();
+        let nothing = BTreeMap::new();
+        let news = say::news(&kill, &mut said, (&nothing, &nothing), &view, at(120));
+        assert_eq!(news[0].kind, if done { "kill.done" } else { "kill.incomplete" });
+        assert_eq!(news[0].message.contains("deckies of the host"), !done, "{news:?}");
+    }
 }
 
 #[test]

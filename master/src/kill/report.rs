@@ -132,15 +132,13 @@ impl Reports {
         for (id, seen) in all {
             self.hosts.entry(id).or_default().refresh(desk, id, &seen);
         }
-        self.central = desk.central.seen().map(|status| {
-            let decided = desk.views.read().networks.newest();
-            let followed = desk.central.has_followed(decided);
-            Report {
-                session: true,
-                tried_members: if followed { decided } else { Revision(0) },
-                controller: Some(status.into()),
-                ..Report::default()
-            }
+        // In this order: what was seen is never older than what was followed then.
+        let followed = desk.central.followed();
+        self.central = desk.central.seen().map(|status| Report {
+            session: true,
+            tried_members: followed,
+            controller: Some(status.into()),
+            ..Report::default()
         });
     }
 

@@ -170,15 +170,31 @@ fn missing(view: &View) -> String {
     } else {
         format!("; and {more} more")
     };
-    if open.is_empty() {
-        return "the session of the host is not cut yet".to_owned();
+    let mut missing = Vec::new();
+    if let Some(host) = &view.host {
+        match host.banned {
+            Proof::Waiting | Proof::Unreachable => {
+                missing.push("the session of the host is not cut yet".to_owned());
+            }
+            Proof::None | Proof::Confirmed(_) => {}
+        }
+        match host.shard_removed {
+            Proof::Waiting => missing.push("the deckies of the host are not gone yet".to_owned()),
+            Proof::Unreachable => {
+                missing.push("nothing shows that the deckies of the host are gone".to_owned());
+            }
+            Proof::None | Proof::Confirmed(_) => {}
+        }
     }
-    format!(
-        "{} of {} not proven to be cut off: {}{more}",
-        open.len(),
-        counted(view.members.len(), "member is", "members are"),
-        named.join("; ")
-    )
+    if !open.is_empty() {
+        missing.push(format!(
+            "{} of {} not proven to be cut off: {}{more}",
+            open.len(),
+            counted(view.members.len(), "member is", "members are"),
+            named.join("; ")
+        ));
+    }
+    missing.join("; ")
 }
 
 /// What a kill is of, in words.

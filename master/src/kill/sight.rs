@@ -64,8 +64,10 @@ impl<'a> Eyes<'a> {
         let record = self.state.networks.network(network).map(|kept| &kept.record);
         let (agent, carries_session) = self.agent(network, node, since);
         Sight {
-            // Of a network that is gone nobody is a member.
-            controller: record.map_or(Controller::Denies, |record| self.controller(record, node, since)),
+            controller: match record {
+                Some(record) => self.controller(record, node, since),
+                None => self.controller_of_gone(network),
+            },
             agent,
             carries_session,
             silence: record.map_or(Silence::Unwitnessed, |record| self.silence(record, node, since)),
@@ -123,6 +125,18 @@ impl<'a> Eyes<'a> {
         report.ok_or_else(|| {
             format!("{name}, whose controller runs the network, is not connected; done when it is back")
         })
+    }
+
+    /// Of a network that was deleted nobody is a member. One that was forgotten goes on, and nobody reports it.
+    fn controller_of_gone(&self, network: NetworkId) -> Controller {
+        let gone = self.state.networks.network_or_gone(network);
+        if gone.is_some_and(|kept| kept.record.deleted) {
+            return Controller::Denies;
+        }
+        Controller::Away(format!(
+            "network {network} is watched no longer, so that nobody tells its controller of the kill or says what it does; \
+             `picketctl network adopt {network}` watches it again"
+        ))
     }
 
     fn controller(&self, network: &NetworkRecord, node: NodeId, since: Option<Revision>) -> Controller {

@@ -126,6 +126,9 @@ pub struct NetworkRecord {
     /// Counts the times that held-back repairs were let through.
     #[serde(default)]
     pub resumed: u64,
+    /// Of one that is gone: its controller was seen to have it no more. Of one that was forgotten nobody knows.
+    #[serde(default)]
+    pub deleted: bool,
 }
 
 /// How long activations last, and requests wait.
@@ -170,6 +173,7 @@ impl NetworkRecord {
             join: Join::default(),
             witnesses: false,
             resumed: 0,
+            deleted: false,
         }
     }
 

@@ -1,10 +1,11 @@
 //! What an operator does with networks as a whole: making them, their settings, their repairs, their end.
 
 use picket_proto::wire::admin::{
-    AdoptNetworkRequest, AllowedNode, ApplyNetworkRequest, ApplyNetworkResponse, CreateNetworkRequest,
-    DeleteNetworkRequest, LabelHostRequest, ListNetworksRequest, NetworkForm, PlanNetworkRequest,
-    PlanNetworkResponse, ReconcileNetworkRequest, ReconcileNetworkResponse, ResumeNetworkRequest,
-    host_service_client::HostServiceClient, network_service_client::NetworkServiceClient,
+    AdmitMemberRequest, AdoptNetworkRequest, AllowedNode, ApplyNetworkRequest, ApplyNetworkResponse,
+    CreateNetworkRequest, DeleteNetworkRequest, LabelHostRequest, ListNetworksRequest, NetworkForm,
+    PlanNetworkRequest, PlanNetworkResponse, ReconcileNetworkRequest, ReconcileNetworkResponse,
+    ResumeNetworkRequest, host_service_client::HostServiceClient, member_service_client::MemberServiceClient,
+    network_service_client::NetworkServiceClient,
 };
 use picket_zerotier::NetworkId;
 use tonic::Status;
@@ -92,6 +93,37 @@ impl Site {
         self.told(async |channel| NetworkServiceClient::new(channel).adopt_network(asked).await)
             .await
             .imported
+    }
+
+    /// What whoever makes a network in Central, adopts one, or lets a node on it for an hour is told beforehand.
+    pub async fn cautions_of(&self, network: NetworkId, node: impl ToString) -> [(&'static str, String); 3] {
+        let made = CreateNetworkRequest {
+            central: true,
+            form: Some(NetworkForm::default()),
+            ..CreateNetworkRequest::default()
+        };
+        let made = self.told(async |channel| NetworkServiceClient::new(channel).create_network(made).await);
+        let adopted = AdoptNetworkRequest {
+            id: network.to_string(),
+            central: true,
+            ..AdoptNetworkRequest::default()
+        };
+        let adopt = async |channel| NetworkServiceClient::new(channel).adopt_network(adopted).await;
+        let admitted = AdmitMemberRequest {
+            network_id: network.to_string(),
+            node: node.to_string(),
+            reason: "a story".to_owned(),
+            lasts: Some(prost_types::Duration {
+                seconds: 3600,
+                nanos: 0,
+            }),
+        };
+        let admit = async |channel| MemberServiceClient::new(channel).admit_member(admitted).await;
+        [
+            ("create", made.await.caution),
+            ("adopt", self.told(adopt).await.caution),
+            ("admit", self.told(admit).await.caution),
+        ]
     }
 
     /// What a form would change.

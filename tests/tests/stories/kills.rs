@@ -6,16 +6,17 @@ use picket_proto::wire::agent::{JoinedNetwork, ServiceState, ZeroTierStatus};
 use picket_tests::{
     Branch, DeckyState, Host, HostState, Kill, KillScope, MemberDecision,
     MemberObservation::{Authorized, Deauthorized},
-    NetworkMode, Proof, ProofState, Site,
+    NetworkMode, Proof, ProofState, Site, Transit,
     conversation::Conversation,
     site::{killed, until},
     stranger::{Door, Stranger},
 };
+use picket_transit::fake::Fault;
 use picket_zerotier::{NetworkId, NodeId, controller::Controller as _, node::Settings};
 use tokio::time::Instant;
 
 /// A network on oslo's controller that bern and cork are on, and the three machines.
-async fn three(site: &Site) -> (NetworkId, Host, Host, Host) {
+pub(crate) async fn three(site: &Site) -> (NetworkId, Host, Host, Host) {
     let (oslo, bern) = (site.enroll("oslo").await, site.enroll("bern").await);
     let cork = site.enroll("cork").await;
     let network = site.governed_network_on(&oslo).await;
@@ -28,7 +29,7 @@ async fn three(site: &Site) -> (NetworkId, Host, Host, Host) {
 }
 
 /// Waits until no packet arrives between two nodes.
-async fn until_cut(site: &Site, network: NetworkId, a: NodeId, b: NodeId) {
+pub(crate) async fn until_cut(site: &Site, network: NetworkId, a: NodeId, b: NodeId) {
     until(
         &format!("{a} and {b} to be cut off from each other"),
         async || {
@@ -43,7 +44,7 @@ async fn until_cut(site: &Site, network: NetworkId, a: NodeId, b: NodeId) {
 }
 
 /// A node that no agent of ours runs, admitted and on the network.
-async fn external(site: &Site, network: NetworkId) -> NodeId {
+pub(crate) async fn external(site: &Site, network: NetworkId) -> NodeId {
     let node = site.lab().grow();
     site.admit(network, node).await;
     site.until_member(network, node, Authorized).await;
@@ -56,7 +57,7 @@ async fn join(site: &Site, node: NodeId, network: NetworkId) {
     service.node().join(network, Settings::default()).await.unwrap();
 }
 
-fn state(proof: &Option<Proof>) -> ProofState {
+pub(crate) fn state(proof: &Option<Proof>) -> ProofState {
     proof.as_ref().expect("a member has three proofs").state()
 }
 
@@ -457,4 +458,29 @@ async fn what_cannot_be_killed_says_why() {
     }
     let refused = site.try_unkill(KillScope::All, "").await.unwrap_err();
     assert_eq!(refused.code(), tonic::Code::NotFound, "{}", refused.message());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_kill_waits_for_no_decision_that_waits_for_the_cas_key() {
+    let transit = Transit::new();
+    let site = Site::with_ca_key(&transit.lines, "").await;
+    let (network, _oslo, bern, cork) = three(&site).await;
+    transit.fake.fail_always(Some(Fault::Silence));
+    let asked = transit.fake.asked().len();
+    let (prepared, took) = tokio::join!(site.try_prepare_ca(), async {
+        until("the engine to be asked", async || {
+            if transit.fake.asked().len() > asked {
+                Ok(())
+            } else {
+                Err("it is not asked")
+            }
+        })
+        .await;
+        let before = Instant::now();
+        site.kill(KillScope::Node, "bern").await;
+        before.elapsed()
+    });
+    assert!(prepared.is_err(), "the engine is silent");
+    assert!(took < Duration::from_secs(2), "{took:?}");
+    until_cut(&site, network, bern.node, cork.node).await;
 }

@@ -17,6 +17,7 @@ mod doors;
 mod enrolling;
 mod governance;
 mod identity;
+mod kill_proofs;
 mod kills;
 mod leaving;
 mod members;

@@ -49,6 +49,10 @@ struct State {
     networks: BTreeMap<NetworkId, Account>,
     created: u32,
     troubles: VecDeque<Trouble>,
+    /// What befalls every request about a network.
+    afflicted: BTreeMap<NetworkId, Trouble>,
+    /// Nobody reaches it.
+    unplugged: bool,
     requests: Vec<String>,
 }
 
@@ -116,6 +120,30 @@ impl FakeCentral {
         self.state().troubles.extend(troubles);
     }
 
+    /// Takes away the troubles that have befallen nobody yet.
+    pub fn untroubled(&self) {
+        self.state().troubles.clear();
+    }
+
+    /// Lets a trouble befall every request about one network, until it is taken away.
+    pub fn afflict(&self, network: NetworkId, trouble: Option<Trouble>) {
+        let afflicted = &mut self.state().afflicted;
+        match trouble {
+            Some(trouble) => drop(afflicted.insert(network, trouble)),
+            None => drop(afflicted.remove(&network)),
+        }
+    }
+
+    /// Lets nobody reach it any more.
+    pub fn unplug(&self) {
+        self.state().unplugged = true;
+    }
+
+    /// Lets everybody reach it again.
+    pub fn plug_in(&self) {
+        self.state().unplugged = false;
+    }
+
     /// Returns the method and path of every request that came.
     #[must_use]
     pub fn requests(&self) -> Vec<String> {
@@ -159,7 +187,7 @@ impl FakeCentral {
             state
                 .requests
                 .push(format!("{} {}", head.method, head.uri.path()));
-            state.troubles.pop_front()
+            state.trouble_of(head.uri.path())
         };
         match trouble {
             Some(Trouble::TooMany(wait)) => {
@@ -239,6 +267,16 @@ impl FakeCentral {
             }
             _ => Err(StatusCode::NOT_FOUND),
         }
+    }
+}
+
+impl State {
+    /// What befalls the next request.
+    fn trouble_of(&mut self, path: &str) -> Option<Trouble> {
+        let mut segments = path.split('/').skip_while(|segment| *segment != "network");
+        let network: Option<NetworkId> = segments.nth(1).and_then(|id| id.parse().ok());
+        let afflicted = network.and_then(|network| self.afflicted.get(&network).copied());
+        afflicted.or_else(|| self.troubles.pop_front())
     }
 }
 
@@ -332,6 +370,9 @@ fn status(code: StatusCode) -> Response<Full<Bytes>> {
 impl Dial for FakeCentral {
     fn dial(&self) -> Dialing<'_> {
         Box::pin(async {
+            if self.state().unplugged {
+                return Err(io::ErrorKind::HostUnreachable.into());
+            }
             let (near, far) = tokio::io::duplex(PIPE);
             let own = self.clone();
             let mut tasks = self.0.tasks.lock().unwrap_or_else(PoisonError::into_inner);

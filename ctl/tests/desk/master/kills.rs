@@ -78,12 +78,14 @@ impl State {
             })
         };
         let none = (wire::ProofState::None, None);
-        let mut done = true;
+        let (mut done, is_cut) = (true, kill.scope() == wire::KillScope::Host);
         for member in &mut kill.members {
             let host = self.hosts.get(&member.name);
             let online = host.map(|host| host.state() == wire::HostState::Online);
             let deauthorized = proof(self.controller_takes);
             let left = match online {
+                // A host that is cut off cannot say from outside that it left.
+                Some(_) if is_cut => proof(None),
                 Some(true) => proof(Some(LEAVING)),
                 Some(false) => proof(None),
                 None => none,
@@ -98,14 +100,17 @@ impl State {
                 member.unconfirmed_until = moment(CREDENTIAL);
             }
             let is_over = silent.0 == confirmed || case.since.elapsed() >= CREDENTIAL;
-            done &= deauthorized.0 == confirmed
-                && [confirmed, wire::ProofState::None].contains(&left.0)
-                && is_over;
+            let departed = is_cut || [confirmed, wire::ProofState::None].contains(&left.0);
+            done &= deauthorized.0 == confirmed && departed && is_over;
             member.problem = match (deauthorized.0, left.0) {
                 (wire::ProofState::Unreachable, _) => {
                     "host hub-01, which has the controller, is offline; it deauthorizes when it is back"
                         .into()
                 }
+                (_, wire::ProofState::Unreachable) if is_cut => format!(
+                    "{} is banned: its agent leaves when it hears so, and cannot say from outside that it did",
+                    member.name
+                ),
                 (_, wire::ProofState::Unreachable) => {
                     format!("host {} is offline; it leaves when it is back", member.name)
                 }
@@ -119,8 +124,9 @@ impl State {
             let online = self.hosts.get(&kill.subject).map(wire::Host::state);
             let online = online == Some(wire::HostState::Online);
             kill.banned = as_proof(proof(Some(Duration::ZERO)));
-            kill.shard_removed = as_proof(proof(online.then_some(Duration::from_secs(2))));
-            done &= online;
+            let gone = proof(online.then_some(Duration::from_secs(2)));
+            kill.shard_removed = as_proof(gone);
+            done &= gone.0 == wire::ProofState::Confirmed;
         }
         kill.done = done;
         kill
@@ -239,7 +245,17 @@ impl kill::KillService for FakeMaster {
         case.kill.lifted_at = Some(to_wire_time(now));
         case.kill.lifted_by = by;
         case.kill.lifted_because = request.reason;
-        let kill = case.kill.clone();
+        let mut kill = case.kill.clone();
+        let others = state.kills.iter().filter(|other| other.kill.lifted_at.is_none());
+        for other in others {
+            let stay = other.kill.members.iter();
+            let stay = stay.filter(|member| kill.members.contains(member)).count();
+            if stay > 0 {
+                let word = if stay == 1 { "member stays" } else { "members stay" };
+                kill.cautions
+                    .push(format!("{stay} {word} killed by kill {}", other.kill.id));
+            }
+        }
         Ok(Response::new(wire::UnkillResponse { kill: Some(kill) }))
     }
 }

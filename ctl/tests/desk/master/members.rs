@@ -249,7 +249,10 @@ impl member::MemberService for FakeMaster {
         let now = self.clock.now();
         let mut state = self.open().await?;
         let network = &request.network_id;
-        let approvals = state.network(network)?.approvals;
+        let (approvals, is_central) = {
+            let network = state.network(network)?;
+            (network.approvals, network.central)
+        };
         if approvals > 0 {
             return Err(Status::failed_precondition(format!(
                 "a request needs {approvals} approvals on {network}; ask with `picketctl member request {} --network {network} --reason ...`",
@@ -264,7 +267,10 @@ impl member::MemberService for FakeMaster {
             member.set_grant(wire::GrantKind::Stands);
             state.decide(network, member, true, format!("granted: {}", request.reason))?
         };
-        Ok(Response::new(wire::AdmitMemberResponse { member: Some(member) }))
+        Ok(Response::new(wire::AdmitMemberResponse {
+            member: Some(member),
+            caution: caution(is_central && request.lasts.is_some()),
+        }))
     }
 
     async fn request_member(
@@ -396,14 +402,9 @@ impl member::MemberService for FakeMaster {
             )));
         }
         let member = state.activate(&request.network_id, member, &request.reason, request.lasts, now)?;
-        let caution = if is_central {
-            "ZeroTier Central governs this network: the activation cannot end while the master is away"
-        } else {
-            ""
-        };
         Ok(Response::new(wire::ActivateMemberResponse {
             member: Some(member),
-            caution: caution.into(),
+            caution: caution(is_central),
         }))
     }
 
@@ -427,7 +428,10 @@ impl member::MemberService for FakeMaster {
             )));
         }
         let member = state.activate(&request.network_id, member, &request.reason, request.lasts, now)?;
-        Ok(Response::new(wire::ExtendMemberResponse { member: Some(member) }))
+        Ok(Response::new(wire::ExtendMemberResponse {
+            member: Some(member),
+            caution: caution(state.network(&request.network_id)?.central),
+        }))
     }
 
     async fn end_member(&self, request: Request<wire::EndMemberRequest>) -> Answer<wire::EndMemberResponse> {

@@ -38,6 +38,7 @@ impl network::NetworkService for FakeMaster {
         };
         let network = state.networks.entry(id).or_insert(made).clone();
         Ok(Response::new(wire::CreateNetworkResponse {
+            caution: caution(network.central),
             network: Some(network),
         }))
     }
@@ -108,6 +109,7 @@ impl network::NetworkService for FakeMaster {
             state.members.entry(at).or_insert(member.into());
         }
         Ok(Response::new(wire::AdoptNetworkResponse {
+            caution: caution(network.central),
             network: Some(network),
             imported: 1,
         }))

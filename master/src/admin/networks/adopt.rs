@@ -41,6 +41,7 @@ pub(super) async fn adopt(
             return Ok(AdoptNetworkResponse {
                 network: Some(shown(desk, id)?),
                 imported: 0,
+                caution: caution(desk, id),
             });
         }
     };
@@ -101,7 +102,15 @@ pub(super) async fn adopt(
     Ok(AdoptNetworkResponse {
         network: Some(shown(desk, id)?),
         imported,
+        caution: caution(desk, id),
     })
+}
+
+/// What an operator has to know of a network before relying on it; empty when there is nothing.
+pub(super) fn caution(desk: &Desk, id: NetworkId) -> String {
+    let views = desk.views.read();
+    let governor = views.networks.network(id).map(|kept| kept.record.controller);
+    governor.and_then(central::caution).unwrap_or_default().to_owned()
 }
 
 /// What a commit that begins to watch a network is guarded by; none when it is watched.

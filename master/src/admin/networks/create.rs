@@ -1,5 +1,7 @@
 //! Making a network: on a host's controller, where its agent makes it from the members document, or in ZeroTier Central.
 
+use std::sync::Arc;
+
 use picket_proto::{
     form::Form,
     host::HostId,
@@ -8,7 +10,7 @@ use picket_proto::{
 use picket_zerotier::ids::{NetworkId, NodeId};
 
 use super::{
-    adopt::{both, free, warn},
+    adopt::{both, caution, free, warn},
     shown::shown,
 };
 use crate::{
@@ -22,14 +24,14 @@ use crate::{
         network::{Governor, NetworkMode, NetworkRecord},
     },
     refused::Refused,
-    store::{CommitError, Guard},
+    store::{Commit, CommitError, Guard},
 };
 
 /// How many ids are tried. A controller has 16 million; one that is taken is rare.
 const MOST_TRIES: usize = 64;
 
 pub(super) async fn create(
-    desk: &Desk,
+    desk: &Arc<Desk>,
     actor: &Actor,
     asked: CreateNetworkRequest,
 ) -> Result<CreateNetworkResponse, Refused> {
@@ -52,6 +54,7 @@ pub(super) async fn create(
         }
         return Ok(CreateNetworkResponse {
             network: Some(shown(desk, there.id)?),
+            caution: caution(desk, there.id),
         });
     }
     desk.may_approve()?;
@@ -64,19 +67,50 @@ pub(super) async fn create(
             ));
         }
         Governor::Central(_) => {
-            let id = central::create(desk, &form.settings).await?;
-            let kept = keep(desk, actor, (id, governor), form).await;
-            if kept.is_err() {
-                // Nobody would know whose it is.
-                central::abandon(desk, id).await;
-            }
-            kept?;
-            id
+            // A caller that goes away in between does not stop what was begun: nobody would know whose it is.
+            let (own, actor) = (Arc::clone(desk), actor.clone());
+            let making = desk
+                .central
+                .making
+                .spawn(async move { in_central(&own, &actor, form).await });
+            making
+                .await
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?
         }
     };
     Ok(CreateNetworkResponse {
         network: Some(shown(desk, id)?),
+        caution: caution(desk, id),
     })
+}
+
+/// Makes a network in Central, and keeps that. Central chooses its id, so that what is kept before it is made is a name:
+/// whoever finds a network of that name there and nothing of it here finds in the audit trail whose it was to be.
+async fn in_central(desk: &Desk, actor: &Actor, form: Form) -> Result<NetworkId, Refused> {
+    let name = format!("picket-{:08x}", fastrand::u32(..));
+    let intent = Commit {
+        audit: actor.does(
+            "network.intend",
+            &name,
+            "to be made in ZeroTier Central under this name",
+        ),
+        ..Commit::default()
+    };
+    desk.store.commit(intent).await?;
+    desk.metrics.commits.increment(1);
+    let id = central::create(desk, &name).await?;
+    tracing::info!(%id, name, "made in Central");
+    let Err(refused) = keep(desk, actor, (id, Governor::CENTRAL), form).await else {
+        return Ok(id);
+    };
+    if let Err(problem) = central::abandon(desk, id).await {
+        let message = format!(
+            "it was made in ZeroTier Central as {name}, could not be kept here ({refused}), and is still there ({problem}); \
+             delete it at Central's web page, or watch it with `picketctl network adopt {id} --central`"
+        );
+        desk.say(Severity::Warning, "network.orphaned", &id.to_string(), &message);
+    }
+    Err(refused)
 }
 
 fn there(desk: &Desk, id: NetworkId) -> Option<NetworkRecord> {
