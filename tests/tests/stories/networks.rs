@@ -77,6 +77,42 @@ async fn a_host_with_the_label_is_let_on_before_its_first_join() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_node_whose_identity_was_made_at_enrolment_is_let_on_before_its_service_ever_ran_and_never_refused()
+{
+    let site = Site::new().await;
+    let oslo = site.enroll("oslo").await;
+    let network = site.governed_network_on(&oslo).await;
+    site.apply(network, members_by_label("site", "bern")).await;
+
+    let mut bern = site.machine("bern").before_zerotier_ran();
+    let bundle = site.bundle("bern").await;
+    site.label("bern", "site", "bern").await;
+    bern.enroll(&bundle).await.unwrap();
+    bern.make_identity();
+    bern.start();
+    site.until_believed("bern", bern.node).await;
+    site.until_member(network, bern.node, Authorized).await;
+    let record = oslo.controller().member(network, bern.node).await.unwrap();
+    assert!(record.authorized && !record.has_asked());
+
+    bern.start_zerotier();
+    picket_tests::site::until("bern to be on the network", async || {
+        let joined = bern.joined().await;
+        assert!(
+            !joined.iter().any(|(_, status)| status == "ACCESS_DENIED"),
+            "{joined:?}"
+        );
+        if joined == [(network, "OK".to_owned())] {
+            Ok(())
+        } else {
+            Err(format!("{joined:?}"))
+        }
+    })
+    .await;
+    assert_eq!(site.node_of("bern").await.id, bern.node.to_string());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_node_of_nobody_named_by_its_address_is_let_on_and_off_again_when_it_is_named_no_more() {
     let site = Site::new().await;
     let (oslo, friend) = (site.enroll("oslo").await, site.lab().grow());
