@@ -15,7 +15,6 @@ use picket_tests::{
 use picket_zerotier::{
     NetworkId, NodeId, address,
     controller::{Controller as _, NewNetwork, V4Range},
-    fake::Mood,
     node::Settings,
     settings,
 };
@@ -454,29 +453,6 @@ async fn reconciling_by_hand_repairs_at_once_and_counts_what_it_did() {
     );
     let dry = site.try_reconcile(network, true).await.unwrap();
     assert_eq!((dry.authorize, dry.deauthorize, dry.changes.len()), (0, 0, 0));
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_controller_that_answers_nonsense_freezes_its_network_and_says_so() {
-    let site = Site::new().await;
-    let (oslo, friend) = (site.enroll("oslo").await, site.lab().grow());
-    let network = site.governed_network_on(&oslo).await;
-    site.admit(network, friend).await;
-    site.until_member(network, friend, Authorized).await;
-    site.lab().set_mood(oslo.node, Mood::Confused);
-    site.wait(2 * MINUTE).await;
-    assert_ne!(site.network(network).await.problem, "");
-    site.lab().set_mood(oslo.node, Mood::Well);
-    site.until_outcome("oslo", "members", "done").await;
-    site.wait(MINUTE).await;
-    assert_eq!(site.network(network).await.problem, "");
-    assert!(
-        oslo.controller()
-            .member(network, friend)
-            .await
-            .unwrap()
-            .authorized
-    );
 }
 
 #[tokio::test(start_paused = true)]
