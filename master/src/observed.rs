@@ -111,6 +111,12 @@ pub struct Summary {
 }
 
 impl Summary {
+    /// Whether its ZeroTier service was looked for, and does not say which node it is.
+    #[must_use]
+    pub fn is_without_zerotier(&self) -> bool {
+        self.node.is_none() && !self.conditions[slot(SectionKind::ZeroTier)].is_empty()
+    }
+
     /// How many deckies there are, and how many of them run.
     #[must_use]
     pub fn decky_counts(&self) -> (u32, u32) {

@@ -16,7 +16,7 @@ use picket_agent::{
     Farewell, Parts, RunError,
     config::Config,
     deckies::{engine::Engine, fake::FakeEngine},
-    enroll::{EnrollError, Enrolled, Tools, enroll},
+    enroll::{EnrollError, Enrolled, Tools, enroll, node as identities},
     machine::Machine,
     request::{RequestError, Which, request},
     state::status_file,
@@ -33,7 +33,7 @@ use picket_zerotier::{
     controller::LocalController,
     dial::{Dial, Dialing},
     fake::Lab,
-    home::Token,
+    home::{Home, Token},
     node,
     service::Service,
 };
@@ -109,6 +109,31 @@ impl Host {
     pub fn with_settings(mut self, lines: &str) -> Self {
         lines.clone_into(&mut self.settings);
         self
+    }
+
+    /// The machine with a ZeroTier that was installed and has not run: there is no identity, and nothing answers.
+    #[must_use]
+    pub fn before_zerotier_ran(self) -> Self {
+        self.lose_identity();
+        self.stop_zerotier();
+        self
+    }
+
+    /// Gives the machine a ZeroTier identity, as `picket-agent enroll` does at its end. From here on that is its node,
+    /// whose service has yet to run for the first time.
+    ///
+    /// # Panics
+    /// When it has one.
+    pub fn make_identity(&mut self) {
+        let home = Home::new(self.zerotier_home());
+        let made = identities::provide(&home, None).expect("a machine's directory takes an identity");
+        assert!(
+            matches!(made, identities::NodeIdentity::Made(_)),
+            "it had one: {made:?}"
+        );
+        self.node = self.lab.add_identity(home.identity().expect("it was just made"));
+        self.stop_zerotier();
+        self.says_it_is(self.node);
     }
 
     /// Enrolls the machine, as `picket-agent enroll FILE` does.

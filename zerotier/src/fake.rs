@@ -8,12 +8,14 @@
 //! - [`Lab`] is the site; `air` is what passes between its nodes, and when.
 //! - `http` speaks the service's HTTP, `routes` says which path does what.
 //! - [`FakeCentral`] is ZeroTier's own controller, in the same words.
+//! - `disk` is what a controller with a home keeps there.
 //! - `node` is a joined network as its member sees it, `controller` a network as its controller keeps it.
 
 mod air;
 mod central;
 mod coerce;
 mod controller;
+mod disk;
 mod fields;
 mod home;
 mod http;

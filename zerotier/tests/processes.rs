@@ -61,8 +61,17 @@ async fn the_fake_says_it_is_simulated_serves_its_homes_and_ends_at_a_signal() {
             .arg(&homes[0]),
     );
     let home = Home::new(&homes[0]);
-    let same = home.service().unwrap().node().status().await.unwrap().address;
+    let service = home.service().unwrap();
+    let same = service.node().status().await.unwrap().address;
     assert_eq!(same, first, "a home keeps its node");
+    let controller = service.controller(same);
+    let kept = controller.networks().await.unwrap();
+    assert_eq!(kept.len(), 1, "and the networks of its controller");
+    let members = controller.members(kept[0]).await.unwrap().by_node;
+    assert_eq!(
+        (members.len(), members.values().all(|member| member.authorized)),
+        (1, true)
+    );
     drop(again);
 }
 

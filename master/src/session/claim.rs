@@ -10,7 +10,7 @@ use crate::{
     desk::{Actor, Desk},
     event::Severity,
     node::{Claim, Doubt, Kept, NodeStanding, ProofError, Verdict, Waiting, weigh},
-    observed::Seen,
+    observed::{Seen, Summary},
     record::{HostRecord, HostStanding, Record as _, key},
     refused::Refused,
     store::Guard,
@@ -77,7 +77,14 @@ impl Claims {
         let Proof::Checked(proof) = &self.proof else {
             return;
         };
-        let Some(node) = seen.glance(|summary| summary.node) else {
+        // A service that does not answer says nothing against what the host proves.
+        let proven = proof.as_ref().ok().map(PublicIdentity::node);
+        let says = |summary: &Summary| {
+            summary
+                .node
+                .or_else(|| proven.filter(|_| summary.is_without_zerotier()))
+        };
+        let Some(node) = seen.glance(says) else {
             return;
         };
         let proof = match proof {

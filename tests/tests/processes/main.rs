@@ -9,6 +9,7 @@
 mod ca_key;
 mod connection;
 mod deckies;
+mod governed;
 mod killed;
 mod points;
 mod settings;

@@ -10,6 +10,8 @@ pub(crate) enum Secret {
     Key(Key),
     /// A token.
     Text(String),
+    /// A key that is no more than bytes.
+    Bytes(Vec<u8>),
 }
 
 /// All of them, by what they are.
@@ -26,6 +28,7 @@ impl Secrets {
                 forms
             }
             Secret::Text(text) => forms(text.as_bytes()),
+            Secret::Bytes(bytes) => forms(&bytes),
         };
         self.0.push((name.to_owned(), forms));
     }

@@ -2,16 +2,30 @@
 
 use std::time::Duration;
 
+use picket_proto::wire::{
+    admin::{AllowedNode, NetworkForm},
+    agent::NetworkSettings,
+};
 use picket_tests::{
     GrantKind::MayActivate, Host, KillScope, MemberDecision, MemberObservation, OperatorRole::Operator,
     Person, Site,
 };
-use picket_zerotier::{NetworkId, NodeId, controller::Controller as _};
+use picket_zerotier::{
+    NetworkId, NodeId,
+    controller::{Controller as _, Member, MemberChange},
+    settings,
+};
 use proptest::{prelude::*, test_runner::Config};
 
 /// Two passes, and the second of a deauthorization that is made again.
 const SETTLED: Duration = Duration::from_secs(200);
+/// Those of these are ana's devices, and each has a name that Picket keeps.
 const NODES: usize = 3;
+/// One node more, which the settings file names, with a name and an address.
+const NAMED: usize = NODES;
+const NAME: &str = "pump";
+const ADDRESS: &str = "10.147.20.77";
+const MTU: u32 = 1400;
 
 #[derive(Debug, Clone)]
 enum Move {
@@ -19,9 +33,10 @@ enum Move {
     Revoke(usize),
     Activate(usize, u64),
     End(usize),
-    Kill(usize),
-    Unkill(usize),
-    Outside(usize, bool),
+    Kill(Whom),
+    Unkill(Whom),
+    Outside(usize, Edit),
+    Settings(u32),
     Deleted(usize),
     MasterRestarts,
     MasterCrashes,
@@ -30,17 +45,46 @@ enum Move {
     Wait(u64),
 }
 
+/// Whom a kill is for.
+#[derive(Debug, Clone, Copy)]
+enum Whom {
+    Node(usize),
+    Owner,
+    Network,
+    All,
+}
+
+/// What somebody changes in a member's record at the controller.
+#[derive(Debug, Clone, Copy)]
+enum Edit {
+    Authorized(bool),
+    Name,
+    Addresses(usize),
+}
+
 fn moves() -> impl Strategy<Value = Vec<Move>> {
-    let node = 0..NODES;
+    let (node, record) = (0..NODES, 0..=NAMED);
+    let whom = prop_oneof![
+        3 => record.clone().prop_map(Whom::Node),
+        1 => Just(Whom::Owner),
+        1 => Just(Whom::Network),
+        1 => Just(Whom::All),
+    ];
+    let edit = prop_oneof![
+        2 => any::<bool>().prop_map(Edit::Authorized),
+        1 => Just(Edit::Name),
+        1 => (0_usize..3).prop_map(Edit::Addresses),
+    ];
     let one = prop_oneof![
         node.clone().prop_map(Move::Admit),
         node.clone().prop_map(Move::Revoke),
         (node.clone(), 5_u64..200).prop_map(|(node, lasts)| Move::Activate(node, lasts)),
-        node.clone().prop_map(Move::End),
-        node.clone().prop_map(Move::Kill),
-        node.clone().prop_map(Move::Unkill),
-        (node.clone(), any::<bool>()).prop_map(|(node, on)| Move::Outside(node, on)),
-        node.prop_map(Move::Deleted),
+        node.prop_map(Move::End),
+        whom.clone().prop_map(Move::Kill),
+        whom.prop_map(Move::Unkill),
+        (record.clone(), edit).prop_map(|(node, edit)| Move::Outside(node, edit)),
+        (1300_u32..1600).prop_map(Move::Settings),
+        record.prop_map(Move::Deleted),
         Just(Move::MasterRestarts),
         Just(Move::MasterCrashes),
         Just(Move::AgentRestarts),
@@ -64,13 +108,14 @@ impl Scene {
     async fn new() -> Self {
         let site = Site::new().await;
         let oslo = site.enroll("oslo").await;
-        let network = site.governed_network_on(&oslo).await;
-        let nodes: Vec<_> = (0..NODES).map(|_| site.lab().grow()).collect();
+        let nodes: Vec<_> = (0..=NAMED).map(|_| site.lab().grow()).collect();
+        site.until_believed("oslo", oslo.node).await;
+        let network = site.create(&oslo, form(nodes[NAMED])).await;
         let (ana, bo) = (
             site.person("ana", Operator).await,
             site.person("bo", Operator).await,
         );
-        for (number, node) in nodes.iter().enumerate() {
+        for (number, node) in nodes.iter().enumerate().take(NODES) {
             ana.register(node, &format!("device-{number}"), "").await.unwrap();
         }
         Self {
@@ -97,22 +142,29 @@ impl Scene {
                 drop(self.ana.activate(network, node, Some(lasts)).await);
             }
             Move::End(node) => drop(self.ana.end(network, self.nodes[*node]).await),
-            Move::Kill(node) => drop(site.try_kill(KillScope::Node, self.nodes[*node]).await),
-            Move::Unkill(node) => drop(site.try_unkill(KillScope::Node, self.nodes[*node]).await),
-            Move::Outside(node, on) => {
-                drop(
-                    self.oslo
-                        .controller()
-                        .authorize(network, self.nodes[*node], *on)
-                        .await,
-                );
+            Move::Kill(whom) => {
+                let (scope, subject) = self.subject(*whom);
+                drop(site.try_kill(scope, subject).await);
             }
-            Move::Deleted(node) => drop(
-                self.oslo
-                    .controller()
-                    .delete_member(network, self.nodes[*node])
-                    .await,
-            ),
+            Move::Unkill(whom) => {
+                let (scope, subject) = self.subject(*whom);
+                drop(site.try_unkill(scope, subject).await);
+            }
+            Move::Outside(node, edit) => {
+                let (controller, node) = (self.oslo.controller(), self.nodes[*node]);
+                drop(controller.change_member(network, node, &change(*edit)).await);
+            }
+            Move::Settings(mtu) => {
+                let meddled = settings::NetworkSettings {
+                    mtu: Some(*mtu),
+                    ..settings::NetworkSettings::default()
+                };
+                drop(self.oslo.controller().put_network(network, &meddled).await);
+            }
+            Move::Deleted(node) => {
+                let controller = self.oslo.controller();
+                drop(controller.delete_member(network, self.nodes[*node]).await);
+            }
             Move::MasterRestarts => site.restart_master().await,
             Move::MasterCrashes => {
                 site.crash_master().await;
@@ -123,25 +175,86 @@ impl Scene {
         }
     }
 
+    fn subject(&self, whom: Whom) -> (KillScope, String) {
+        match whom {
+            Whom::Node(node) => (KillScope::Node, self.nodes[node].to_string()),
+            Whom::Owner => (KillScope::Owner, self.ana.name.clone()),
+            Whom::Network => (KillScope::Network, self.network.to_string()),
+            Whom::All => (KillScope::All, String::new()),
+        }
+    }
+
     async fn check(&self) {
         self.site.wait(SETTLED).await;
         let members = self.site.members(self.network).await;
-        let records = self.oslo.controller().members(self.network).await.unwrap();
-        for node in &self.nodes {
+        let controller = self.oslo.controller();
+        let records = controller.members(self.network).await.unwrap();
+        let settings = controller.network(self.network).await.unwrap();
+        assert_eq!((settings.mtu, settings.private), (MTU, true));
+        for (number, node) in self.nodes.iter().enumerate() {
             let shown = members.iter().find(|member| member.node_id == node.to_string());
             let says = shown.is_some_and(|member| member.decision() == MemberDecision::Authorized);
             let has = records.by_node.get(node).is_some_and(|record| record.authorized);
             assert_eq!(has, says, "{node}: {shown:?}");
             let seen = shown.is_some_and(|member| member.observed() == MemberObservation::Authorized);
             assert_eq!(seen, has, "{node}: {shown:?}");
+            if let Some(record) = records.by_node.get(node).filter(|_| has) {
+                check_record(number, record);
+            }
         }
+    }
+}
+
+/// What the network is to be: an MTU of its own, and one node more than is admitted.
+fn form(named: NodeId) -> NetworkForm {
+    let settings = NetworkSettings {
+        mtu: Some(MTU),
+        ..NetworkSettings::default()
+    };
+    let allowed = AllowedNode {
+        node: named.to_string(),
+        name: NAME.to_owned(),
+        addresses: vec![ADDRESS.to_owned()],
+    };
+    NetworkForm {
+        settings: Some(settings),
+        allow: vec![allowed],
+        ..NetworkForm::default()
+    }
+}
+
+fn change(edit: Edit) -> MemberChange {
+    match edit {
+        Edit::Authorized(on) => MemberChange::authorized(on),
+        Edit::Name => MemberChange {
+            name: Some("somebody else's".to_owned()),
+            ..MemberChange::default()
+        },
+        Edit::Addresses(count) => MemberChange {
+            addresses: Some(
+                (0..count)
+                    .map(|last| format!("10.147.20.{}", 200 + last))
+                    .collect(),
+            ),
+            ..MemberChange::default()
+        },
+    }
+}
+
+/// A member that is let on is called as it is to be, and is where it is to be when that was said.
+fn check_record(number: usize, record: &Member) {
+    let name = record.name.as_deref().unwrap_or_default();
+    if number == NAMED {
+        assert_eq!((name, &record.addresses[..]), (NAME, &[ADDRESS.to_owned()][..]));
+    } else {
+        assert_eq!(name, format!("device-{number}"));
     }
 }
 
 #[test]
 fn whatever_is_granted_killed_restarted_and_edited_outside_the_controller_ends_as_the_decision_says() {
     let config = Config {
-        cases: 12,
+        cases: 24,
         failure_persistence: None,
         ..Config::default()
     };

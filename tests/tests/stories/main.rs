@@ -15,6 +15,7 @@ mod deckies;
 mod devices;
 mod doors;
 mod enrolling;
+mod freezing;
 mod governance;
 mod identity;
 mod kill_proofs;

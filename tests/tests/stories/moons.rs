@@ -93,6 +93,68 @@ async fn a_moon_is_what_its_root_signed_and_counts_who_orbits_it() {
     );
 }
 
+/// The definition that another machine's agent put where its service looks.
+fn put_by(agent: &Host, root: &Host) -> Option<World> {
+    let name = format!("{:016x}.moon", root.node.to_u64());
+    let bytes = std::fs::read(agent.zerotier_home().join("moons.d").join(name)).ok()?;
+    Some(World::parse(&bytes).unwrap())
+}
+
+/// Waits until a machine's service orbits the moon of `root`, by the definition with this endpoint, and returns that.
+async fn until_orbited(site: &Site, host: &Host, root: &Host, endpoint: &str) -> World {
+    let wanted: std::net::SocketAddr = endpoint.replace('/', ":").parse().unwrap();
+    picket_tests::site::until(&format!("{} to orbit by {endpoint}", host.name), async || {
+        let listed = site.lab().service(host.node).node().moons().await.unwrap();
+        let there = listed.iter().any(|moon| moon.id == root.node && !moon.waiting);
+        match put_by(host, root) {
+            Some(world) if there && world.roots()[0].endpoints == [wanted] => Ok(world),
+            other => Err(format!("{other:?} {listed:?}")),
+        }
+    })
+    .await
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_moon_goes_from_its_roots_agent_over_the_master_to_anothers_and_so_does_its_next_place_and_its_end()
+{
+    let site = Site::new().await;
+    let (oslo, bern) = (site.enroll("oslo").await, site.enroll("bern").await);
+    site.until_believed("oslo", oslo.node).await;
+    site.moon("oslo", &[HERE]).await;
+    site.until_moon("oslo", "signed", |moon| moon.signed).await;
+    // Its service is the root that others hear the definition from.
+    site.lab().found_moon(oslo.node);
+    let first = until_orbited(&site, &bern, &oslo, HERE).await;
+    first.check().unwrap();
+    assert_eq!(first.id(), WorldId::Moon(oslo.node));
+    assert_eq!(
+        put_by(&oslo, &oslo),
+        Some(first.clone()),
+        "the root goes by the same bytes"
+    );
+    site.until_moon("oslo", "orbited by bern", |moon| {
+        (moon.orbiting, moon.waiting) == (1, 0)
+    })
+    .await;
+
+    site.moon("oslo", &[THERE]).await;
+    site.until_moon("oslo", "signed again", |moon| moon.signed).await;
+    site.lab().found_moon(oslo.node);
+    let second = until_orbited(&site, &bern, &oslo, THERE).await;
+    second.check_update(&first).unwrap();
+
+    site.try_remove_moon("oslo").await.unwrap();
+    picket_tests::site::until("bern to leave the orbit", async || {
+        let listed = site.lab().service(bern.node).node().moons().await.unwrap();
+        if listed.is_empty() && put_by(&bern, &oslo).is_none() {
+            Ok(())
+        } else {
+            Err(format!("{listed:?}"))
+        }
+    })
+    .await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_hostile_root_spoils_no_moon_and_its_nonsense_is_told_once() {
     let site = Site::new().await;

@@ -12,11 +12,14 @@ use clap::Parser;
 use picket_zerotier::{
     NodeId,
     controller::{Controller as _, NewNetwork},
-    fake::Lab,
+    fake::{Lab, Mood},
 };
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Simulated ZeroTier nodes, one in each home directory. They move no packets.
+///
+/// At SIGUSR1 the first node's controller goes on doing what it is asked to change and says so no more, as one that dies
+/// in between; at SIGUSR2 it answers again.
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
@@ -33,6 +36,8 @@ async fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hush = signal(SignalKind::user_defined1())?;
+    let mut speak = signal(SignalKind::user_defined2())?;
 
     let lab = Lab::seeded(seed()?, wall_clock()?);
     let mut out = stdout();
@@ -65,11 +70,18 @@ async fn main() -> anyhow::Result<()> {
     writeln!(out, "ready")?;
     out.flush()?;
 
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+    loop {
+        let mood = tokio::select! {
+            _ = terminate.recv() => return Ok(()),
+            _ = interrupt.recv() => return Ok(()),
+            _ = hush.recv() => Mood::Mute,
+            _ = speak.recv() => Mood::Well,
+        };
+        if let Some(node) = first {
+            lab.set_mood(node, mood);
+            writeln!(out, "node {node} is {mood:?}")?;
+        }
     }
-    Ok(())
 }
 
 fn seed() -> anyhow::Result<u64> {

@@ -8,7 +8,7 @@ use std::{
     path::Path,
 };
 
-use super::lab::Lab;
+use super::{disk::Disk, lab::Lab};
 use crate::{home::Token, ids::NodeId};
 
 /// What a simulated node keeps in its home directory.
@@ -20,7 +20,8 @@ pub struct HomeFiles {
 
 impl Lab {
     /// Listens on a free loopback port for a node and writes `authtoken.secret`, `zerotier-one.port`,
-    /// `identity.public` and, unless its id was chosen, `identity.secret` into its home. A token that is there is kept.
+    /// `zerotier-one.pid`, `identity.public` and, unless its id was chosen, `identity.secret` into its home. A token that
+    /// is there is kept, and so are the networks of its controller, which are written there from here on.
     ///
     /// # Errors
     /// Fails when the port or a file cannot be had.
@@ -31,11 +32,25 @@ impl Lab {
             Some(token) => self.set_token(node, &token),
             None => write(&home.join("authtoken.secret"), self.token(node).expose(), 0o600)?,
         }
+        let disk = Disk::of(home);
+        let kept = disk.read();
+        self.with(node, |machine| {
+            for (network, hosted) in kept {
+                machine.hosted.entry(network).or_insert(hosted);
+            }
+            machine.disk = Some(disk);
+            machine.keep()
+        })?;
         let address = self.listen(node, (Ipv4Addr::LOCALHOST, 0).into()).await?;
         if let Some(identity) = self.secret(node) {
             write(&home.join("identity.secret"), &identity.to_secret_text(), 0o600)?;
         }
         write(&home.join("identity.public"), &self.identity(node), 0o644)?;
+        write(
+            &home.join("zerotier-one.pid"),
+            &std::process::id().to_string(),
+            0o644,
+        )?;
         // Last: whoever waits for the port finds the rest.
         write(
             &home.join("zerotier-one.port"),

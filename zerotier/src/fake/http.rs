@@ -23,6 +23,7 @@ use tokio::{
 use super::{
     coerce::dump,
     lab::{Lab, Mood},
+    machine::Machine,
     routes,
 };
 use crate::ids::NodeId;
@@ -127,7 +128,7 @@ impl Lab {
                 }
                 return;
             }
-            Mood::Well | Mood::Confused => {}
+            Mood::Well | Mood::Confused | Mood::Muddled | Mood::Mute => {}
         }
         let Ok(_worker) = workers.acquire_owned().await else {
             return;
@@ -200,15 +201,19 @@ impl Lab {
             Err(refusal) => refusal,
             Ok(()) => match read(&head.headers, body).await {
                 Err(refusal) => refusal,
-                Ok(body) => self.answer(
-                    node,
-                    Asked {
+                Ok(body) => {
+                    let asked = Asked {
                         method: head.method,
                         path,
                         body,
                         origin,
-                    },
-                ),
+                    };
+                    match self.answer(node, &asked) {
+                        Some(answer) => answer,
+                        // Until the client gives up.
+                        None => std::future::pending().await,
+                    }
+                }
             },
         };
         let answer = match parameter(query, "jsonp") {
@@ -232,12 +237,26 @@ impl Lab {
         response
     }
 
-    fn answer(&self, node: NodeId, asked: Asked) -> Answer {
-        if self.with(node, |machine| machine.mood) == Mood::Confused {
-            return Answer::json(&json!({ "weather": ["fair", 21] }));
+    /// Answers a request, or does what is asked and says nothing about it.
+    fn answer(&self, node: NodeId, asked: &Asked) -> Option<Answer> {
+        let path = asked.path.strip_prefix("/unstable").unwrap_or(&asked.path);
+        let of_controller = path.starts_with("/controller");
+        let mood = self.with(node, |machine| {
+            let what = format!("{} {}", asked.method, asked.path);
+            *machine.asked.entry(what).or_default() += 1;
+            machine.mood
+        });
+        if mood == Mood::Confused || (mood == Mood::Muddled && of_controller) {
+            return Some(Answer::json(&json!({ "weather": ["fair", 21] })));
         }
         let mut state = self.state();
-        routes::answer(&mut state, node, &asked)
+        let answer = routes::answer(&mut state, node, asked);
+        let kept = state.machines.get_mut(&node).map(Machine::keep);
+        if let Some(Err(error)) = kept {
+            return Some(Answer::thrown(&error.to_string()));
+        }
+        let says = mood != Mood::Mute || !of_controller || asked.method == Method::GET;
+        says.then_some(answer)
     }
 
     /// Lets a request in, or says 401. Of the places a token may be in, the first that is there counts.

@@ -5,13 +5,15 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use http::Method;
 use tokio::{task::JoinSet, time::Instant};
 
 use super::{
     air::State,
-    http::Origin,
+    http::{Asked, Origin},
     machine::{self, Machine, Resident},
     moon::World,
+    routes,
 };
 use crate::{
     dial::{Dial, Dialing, Wire},
@@ -53,6 +55,10 @@ pub enum Mood {
     Babbling,
     /// Answers every call with JSON that has nothing to do with it.
     Confused,
+    /// Knows who it is, and answers every call of its controller with JSON that has nothing to do with it.
+    Muddled,
+    /// Does what its controller is asked to change, and never says so.
+    Mute,
 }
 
 impl Default for Lab {
@@ -195,6 +201,38 @@ impl Lab {
     /// Sets how a node's service treats whoever connects.
     pub fn set_mood(&self, node: NodeId, mood: Mood) {
         self.with(node, |machine| machine.mood = mood);
+    }
+
+    /// Returns whether a network's controller has it that a node is let on, whatever mood its service is in.
+    #[must_use]
+    pub fn lets_on(&self, network: NetworkId, node: NodeId) -> bool {
+        let record = self.past_the_service(Method::GET, network, node, "");
+        record.contains("\"authorized\":true")
+    }
+
+    /// Has a network's controller let a node on, or put it off, whatever mood its service is in.
+    pub fn let_on(&self, network: NetworkId, node: NodeId, on: bool) {
+        let body = format!("{{\"authorized\":{on}}}");
+        self.past_the_service(Method::POST, network, node, &body);
+    }
+
+    /// Does what a request about a member does, and returns the answer.
+    fn past_the_service(&self, method: Method, network: NetworkId, node: NodeId, body: &str) -> String {
+        let asked = Asked {
+            method,
+            path: format!("/controller/network/{network}/member/{node}"),
+            body: body.to_owned(),
+            origin: Origin::Loopback,
+        };
+        routes::answer(&mut self.state(), network.controller(), &asked).body
+    }
+
+    /// Returns how often a node's service was asked for this method and path (`GET /status`) and read it.
+    #[must_use]
+    pub fn asked(&self, node: NodeId, what: &str) -> usize {
+        self.with(node, |machine| {
+            machine.asked.get(what).copied().unwrap_or_default()
+        })
     }
 
     /// Takes a node's TUN device away, or gives it back: without one it takes joins and does not do them.

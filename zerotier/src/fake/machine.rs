@@ -1,6 +1,6 @@
 //! One simulated service: its secrets, what it has joined, what it hosts.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, io, sync::Arc, time::Duration};
 
 use serde_json::{Value, json};
 use sha2::{Digest, Sha512};
@@ -9,6 +9,7 @@ use zeroize::Zeroizing;
 
 use super::{
     controller::Hosted,
+    disk::Disk,
     lab::Mood,
     moon::{Orbit, World},
     node::Joined,
@@ -58,6 +59,10 @@ pub(super) struct Machine {
     pub(super) orbits: BTreeMap<NodeId, Orbit>,
     pub(super) moon: Option<World>,
     pub(super) workers: Arc<Semaphore>,
+    /// Where its controller keeps everything, when it has a home.
+    pub(super) disk: Option<Disk>,
+    /// How often each method and path was asked for.
+    pub(super) asked: BTreeMap<String, usize>,
 }
 
 impl Machine {
@@ -87,6 +92,8 @@ impl Machine {
             orbits: BTreeMap::new(),
             moon: None,
             workers: Arc::new(Semaphore::new(WORKERS)),
+            disk: None,
+            asked: BTreeMap::new(),
         }
     }
 
@@ -96,6 +103,14 @@ impl Machine {
             .iter()
             .filter(|_| self.tun)
             .map(|(network, joined)| (*network, joined))
+    }
+
+    /// Has what its controller knows in its home.
+    pub(super) fn keep(&mut self) -> io::Result<()> {
+        match &mut self.disk {
+            Some(disk) => disk.write(&self.hosted),
+            None => Ok(()),
+        }
     }
 
     /// The physical address.
