@@ -250,6 +250,8 @@ pub(crate) struct HostTimes {
 /// One look at a killed host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct HostSight {
+    /// The kill is made, and not only thought of.
+    pub(crate) made: bool,
     /// It may not come in.
     pub(crate) banned: bool,
     /// It has a session.
@@ -292,9 +294,11 @@ pub(crate) fn weigh_host(
         (true, true) => Proof::or_waiting(times.banned),
         (false, _) => {
             times = HostTimes::default();
-            cautions.push(format!(
-                "{name} is let in since, by `picketctl host unban`; its nodes stay killed, and killing it again bans it again"
-            ));
+            if sight.made {
+                cautions.push(format!(
+                    "{name} is let in since, by `picketctl host unban`; its nodes stay killed, and killing it again bans it again"
+                ));
+            }
             Proof::None
         }
     };

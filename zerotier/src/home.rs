@@ -7,7 +7,10 @@ use std::{
     sync::Arc,
 };
 
-use crate::{dial::Tcp, service::Service};
+use crate::{
+    dial::Tcp,
+    service::{Service, Slots},
+};
 
 /// The file that holds the token of the API.
 const TOKEN: &str = "authtoken.secret";
@@ -19,11 +22,13 @@ const PORT: &str = "zerotier-one.port";
 /// A token is 24 characters; a file much longer than that is something else.
 const MAX_TOKEN: usize = 256;
 
-/// A home directory, and the address its service is reached at.
+/// A home directory, and the address its service is reached at. The clients that clones give share a limit of requests
+/// under way.
 #[derive(Debug, Clone)]
 pub struct Home {
     directory: PathBuf,
     address: IpAddr,
+    slots: Slots,
 }
 
 /// The secret that opens a service's API. It is never shown.
@@ -80,6 +85,7 @@ impl Home {
         Self {
             directory: directory.into(),
             address: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            slots: Slots::default(),
         }
     }
 
@@ -143,7 +149,8 @@ impl Home {
     /// # Errors
     /// Fails when either cannot be read.
     pub fn service(&self) -> Result<Service, HomeError> {
-        Ok(Service::new(Arc::new(Tcp::new(self.place()?)), self.token()?))
+        let dial = Arc::new(Tcp::new(self.place()?));
+        Ok(Service::new(dial, self.token()?).sharing(self.slots.clone()))
     }
 
     fn read(&self, name: &str) -> Result<String, HomeError> {
@@ -187,6 +194,7 @@ impl fmt::Debug for Token {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::service::AT_ONCE;
 
     #[test]
     fn a_missing_directory_a_missing_file_and_a_bad_file_are_told_apart() {
@@ -208,6 +216,19 @@ mod tests {
         assert_eq!(home.place().unwrap(), "127.0.0.1:9993".parse().unwrap());
         let away = home.reached_at("10.1.2.3".parse().unwrap());
         assert_eq!(away.place().unwrap(), "10.1.2.3:9993".parse().unwrap());
+    }
+
+    #[test]
+    fn all_clients_of_one_home_share_its_limit_of_requests_under_way() {
+        let root = tempfile::tempdir().unwrap();
+        fs::write(root.path().join(TOKEN), "abc123\n").unwrap();
+        fs::write(root.path().join(PORT), "9993").unwrap();
+        let home = Home::new(root.path());
+        let [one, other] = [home.clone(), home].map(|home| home.service().unwrap());
+        let places: Vec<_> = (0..AT_ONCE).map(|_| one.place_for_one().unwrap()).collect();
+        assert!(other.place_for_one().is_none());
+        drop(places);
+        assert!(other.place_for_one().is_some());
     }
 
     #[test]

@@ -45,8 +45,18 @@ const _: () = assert!(AT_ONCE == 4, "call_all works off its requests in four pla
 pub struct Service {
     dial: Arc<dyn Dial>,
     token: Token,
-    slots: Arc<Semaphore>,
+    slots: Slots,
     deadline: Duration,
+}
+
+/// The places of requests under way at one service. Clones are the same.
+#[derive(Debug, Clone)]
+pub(crate) struct Slots(Arc<Semaphore>);
+
+impl Default for Slots {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(AT_ONCE)))
+    }
 }
 
 /// Why a call to a service has no result.
@@ -228,9 +238,20 @@ impl Service {
         Self {
             dial,
             token,
-            slots: Arc::new(Semaphore::new(AT_ONCE)),
+            slots: Slots::default(),
             deadline: DEADLINE,
         }
+    }
+
+    /// A place for one request, if there is any.
+    #[cfg(test)]
+    pub(crate) fn place_for_one(&self) -> Option<tokio::sync::SemaphorePermit<'_>> {
+        self.slots.0.try_acquire().ok()
+    }
+
+    /// Shares the limit of requests under way with other clients of the same service.
+    pub(crate) fn sharing(self, slots: Slots) -> Self {
+        Self { slots, ..self }
     }
 
     /// Gives every call this long instead of [`DEADLINE`], the wait for its turn among the others included.
@@ -267,7 +288,7 @@ impl Service {
         let request = ask.name();
         let alone = async {
             // The semaphore is never closed; were it, there would be no limit to keep.
-            let _slot = self.slots.acquire().await;
+            let _slot = self.slots.0.acquire().await;
             let mut line = self.open(&request).await?;
             self.exchange(&mut line, &ask, true).await
         };
@@ -297,7 +318,7 @@ impl Service {
     async fn work<K, T: DeserializeOwned>(&self, turns: &Turns<K, T>) {
         let mut next = turns.take();
         while next.is_some() {
-            let _slot = self.slots.acquire().await;
+            let _slot = self.slots.0.acquire().await;
             let mut line = None;
             for turn in 1..=PER_CONNECTION {
                 let Some((key, ask)) = next else { break };

@@ -202,6 +202,28 @@ fn a_kill_of_somebody_who_is_on_nothing_has_nothing_to_wait_for() {
 }
 
 #[test]
+fn what_was_seen_before_a_controller_failed_to_do_as_told_proves_nothing() {
+    let (state, kill) = state(NetworkMode::Enforce, bern());
+    let said = |undone: &[&str]| {
+        let mut report = controller(9, &[(BERN, false)]);
+        report.undone_members = undone.iter().map(|subject| (*subject).to_owned()).collect();
+        let reports = Reports::default().said(id(1), report);
+        standing(&state, &reports, &kill, at(31)).members[0]
+            .standing
+            .deauthorized
+    };
+    assert_eq!(said(&[]), Proof::Confirmed(at(31)));
+    let (other, own) = (format!("{NETWORK}/{CORK}"), format!("{NETWORK}/{BERN}"));
+    assert_eq!(said(&[&other]), Proof::Confirmed(at(31)));
+    for subject in ["zerotier", NETWORK, &own] {
+        assert_eq!(said(&[subject]), Proof::Waiting, "{subject}");
+    }
+    let many: Vec<_> = (0..64).map(|number| number.to_string()).collect();
+    let many: Vec<_> = many.iter().map(String::as_str).collect();
+    assert_eq!(said(&many), Proof::Waiting, "there may be more than were named");
+}
+
+#[test]
 fn one_witness_who_gets_an_answer_is_right_and_only_those_who_were_told_are_heard() {
     let (state, kill) = state(NetworkMode::Enforce, bern());
     let said = |oslo: Option<Answer>, cork: Option<Answer>, tried: u64| {

@@ -1,10 +1,10 @@
 //! What each host said last, decoded once for as long as it says the same.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use picket_proto::{
     beat::{Digest, SectionKind},
-    document::Kind,
+    document::{Kind, MOST_PROBLEMS, OutcomeStatus},
     host::HostId,
     status::{ControllerStatus, ZeroTierStatus},
     witness::Answer,
@@ -12,6 +12,9 @@ use picket_proto::{
 use picket_zerotier::ids::{NetworkId, NodeId};
 
 use crate::{desk::Desk, observed::Seen, record::network::Governor, store::Revision};
+
+/// What an agent names when its service cannot be asked anything.
+const SERVICE: &str = "zerotier";
 
 /// What one host said, as far as kills are about it.
 #[derive(Debug, Default)]
@@ -21,6 +24,8 @@ pub(crate) struct Report {
     /// Up to where its agent tried what it is told of members, and of networks.
     pub(crate) tried_members: Revision,
     pub(crate) tried_networks: Revision,
+    /// What its agent could not do of that about members: the service, a network, or a network and a node.
+    pub(crate) undone_members: BTreeSet<String>,
     pub(crate) controller: Option<Controlled>,
     pub(crate) zerotier: Option<Joined>,
     /// How many deckies there are.
@@ -150,6 +155,22 @@ impl Reports {
 }
 
 impl Report {
+    /// Whether its agent did what it was told of a member up to a revision. What was seen before that proves nothing.
+    pub(crate) fn did(&self, network: NetworkId, node: NodeId, since: Option<Revision>) -> bool {
+        let is_told = since.is_some_and(|since| since <= self.tried_members);
+        let all = self.undone_members.len() < MOST_PROBLEMS;
+        let subjects = [
+            SERVICE.to_owned(),
+            network.to_string(),
+            format!("{network}/{node}"),
+        ];
+        is_told
+            && all
+            && !subjects
+                .iter()
+                .any(|subject| self.undone_members.contains(subject))
+    }
+
     fn refresh(&mut self, desk: &Desk, id: HostId, seen: &Seen) {
         self.session = desk.sessions.has(id);
         let tried = |kind| {
@@ -158,6 +179,12 @@ impl Report {
             ours.map_or(Revision(0), |outcome| Revision(outcome.stamp.generation))
         };
         (self.tried_members, self.tried_networks) = (tried(Kind::Members), tried(Kind::Networks));
+        let outcome = seen.tried(Kind::Members).outcome;
+        self.undone_members = outcome
+            .filter(|outcome| outcome.status != OutcomeStatus::Done)
+            .into_iter()
+            .flat_map(|outcome| outcome.problems.into_iter().map(|problem| problem.subject))
+            .collect();
         let controller = seen.digest(SectionKind::Controller);
         if controller != self.digests[0] {
             self.digests[0] = controller;

@@ -144,7 +144,7 @@ impl<'a> Eyes<'a> {
             Err(why) => Controller::Away(why),
             Ok((report, records)) => match records.get(&node) {
                 Some(true) => Controller::Authorizes,
-                Some(false) | None if told(since, report.tried_members) => Controller::Denies,
+                Some(false) | None if report.did(network.id, node, since) => Controller::Denies,
                 Some(false) | None => Controller::Untold,
             },
         }
@@ -229,6 +229,7 @@ impl<'a> Eyes<'a> {
     pub(crate) fn host(&self, host: &HostRecord) -> HostSight {
         let report = self.reports.of(host.id);
         HostSight {
+            made: self.made,
             banned: self.made && host.standing != HostStanding::Active,
             session: report.is_some_and(|report| report.session),
             deckies: report.and_then(|report| report.deckies),

@@ -189,6 +189,7 @@ fn that_our_own_path_is_cut_is_said_while_it_is_and_after_it_was() {
 
 fn host() -> HostSight {
     HostSight {
+        made: true,
         banned: true,
         session: false,
         deckies: Some(2),
@@ -237,4 +238,14 @@ fn a_host_that_somebody_let_in_again_is_not_said_to_be_banned() {
     let (_, standing) = weigh_host(times, let_in, "bern", at(1));
     assert_eq!(standing.banned, Proof::None);
     assert!(standing.cautions[0].contains("host unban"));
+    let drilled = HostSight {
+        made: false,
+        ..let_in
+    };
+    let (_, standing) = weigh_host(HostTimes::default(), drilled, "bern", at(1));
+    assert!(
+        standing.cautions.is_empty(),
+        "nobody was banned to be let in: {:?}",
+        standing.cautions
+    );
 }
