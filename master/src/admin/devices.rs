@@ -58,8 +58,11 @@ impl DeviceService for Devices {
         let _turn = desk.turn.lock().await;
         let decided = register(&desk.views.read(), &caller, &wanted, desk.now())?;
         if let Some(record) = decided {
-            // What was decided of the node before it was removed does not come back with it.
-            self.undo(&actor, node, "the device is registered anew").await?;
+            // What was decided of the node before it was removed does not come back with it. What somebody decided of one
+            // that nobody had registered stays.
+            if self.is_removed(node) {
+                self.undo(&actor, node, "the device is registered anew").await?;
+            }
             let why = format!("for {}", record.owner);
             self.write(&record, &actor, "device.register", &why).await?;
             let message = format!(
@@ -190,6 +193,12 @@ impl Devices {
             pair::change(desk, actor, (network, node), undo).await?;
         }
         Ok(())
+    }
+
+    fn is_removed(&self, node: NodeId) -> bool {
+        let views = self.0.views.read();
+        let kept = views.networks.device(node);
+        kept.is_some_and(|kept| kept.record.removed.is_some())
     }
 
     fn shown(&self, node: NodeId) -> Option<Device> {

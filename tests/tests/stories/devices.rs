@@ -9,7 +9,7 @@ use picket_tests::{
     OperatorRole::{Operator, Requester, Viewer},
     Site,
 };
-use picket_zerotier::{NetworkId, NodeId, address, node::Settings};
+use picket_zerotier::{NetworkId, NodeId, address, controller::Controller as _, node::Settings};
 use tonic::Code;
 
 async fn site() -> (Site, Host, NetworkId, NodeId) {
@@ -180,4 +180,29 @@ async fn a_requester_does_not_take_a_node_that_is_somewhere_already() {
     assert_eq!(refused.code(), Code::PermissionDenied, "{refused}");
     site.until_member(network, laptop, Authorized).await;
     assert!(ana.devices().await.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_was_admitted_or_adopted_is_still_on_after_an_operator_registers_it() {
+    let site = Site::new().await;
+    let oslo = site.enroll("oslo").await;
+    let network = site.network_on(&oslo).await;
+    let (adopted, admitted) = (site.lab().grow(), site.lab().grow());
+    oslo.controller().authorize(network, adopted, true).await.unwrap();
+    site.wait(Duration::from_secs(60)).await;
+    assert_eq!(site.adopt(network).await, 1);
+    site.enforce(network).await;
+    site.admit(network, admitted).await;
+    site.person("ana", Requester).await;
+    let bo = site.person("bo", Operator).await;
+    for (node, name) in [(adopted, "anas-laptop"), (admitted, "anas-phone")] {
+        let device = bo.register(node, name, "ana").await.unwrap();
+        assert_eq!(device.network_ids, [network.to_string()], "{name}");
+    }
+    site.wait(Duration::from_secs(120)).await;
+    for node in [adopted, admitted] {
+        let member = site.until_member(network, node, Authorized).await;
+        assert_eq!(member.decision(), MemberDecision::Authorized, "{}", member.because);
+        assert_eq!(member.owner, "person/ana");
+    }
 }
