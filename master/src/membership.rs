@@ -300,6 +300,11 @@ pub fn forbidden(facts: &Facts<'_>) -> Option<Because> {
         };
     }
     let removed = facts.device.and_then(|device| device.removed.as_ref())?;
+    // Whoever names it in the settings after that decided anew, as somebody does who registers it again.
+    let named = facts.network.allow.get(&facts.node);
+    if named.is_some_and(|named| named.since > removed.at) {
+        return None;
+    }
     Some(Because::DeviceRemoved {
         by: removed.by.clone(),
         reason: removed.reason.clone(),

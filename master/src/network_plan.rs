@@ -95,8 +95,8 @@ pub fn node_on(network: NetworkId, text: &str) -> Result<NodeId, WireError> {
         .ok_or_else(|| wrong(format!("{address} is no RFC4193 or 6PLANE address on {network}")))
 }
 
-/// The record that a form makes of a network. `revoked` says when a node was revoked last, if it is: settings that name
-/// it again from here on come after that.
+/// The record that a form makes of a network. `taken_off` says when a node was revoked or its device removed last, if it
+/// is: settings that name it anew from here on come after that.
 ///
 /// # Errors
 /// Two entries for one node, and one that names none.
@@ -104,7 +104,7 @@ pub fn with_form(
     before: &NetworkRecord,
     form: Form,
     now: Timestamp,
-    revoked: impl Fn(NodeId) -> Option<Timestamp>,
+    taken_off: impl Fn(NodeId) -> Option<Timestamp>,
 ) -> Result<NetworkRecord, WireError> {
     let mut allow = BTreeMap::new();
     for Allowed {
@@ -114,9 +114,9 @@ pub fn with_form(
     } in form.allow
     {
         let node = node_on(before.id, &text)?;
-        let since = match (before.allow.get(&node), revoked(node)) {
+        let since = match (before.allow.get(&node), taken_off(node)) {
             (Some(named), _) => named.since,
-            (None, Some(revoked)) => now.max(revoked + Duration::from_nanos(1)),
+            (None, Some(then)) => now.max(then + Duration::from_nanos(1)),
             (None, None) => now,
         };
         let named = AllowedNode {

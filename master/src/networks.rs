@@ -408,6 +408,16 @@ impl Networks {
             .map_or(Decision::Unknown, |facts| authorized(&facts, now))
     }
 
+    /// When a node was taken off a network last, by a revocation or with its device: settings that name it anew come after.
+    #[must_use]
+    pub fn taken_off(&self, network: NetworkId, node: NodeId) -> Option<Timestamp> {
+        let grant = self.grant(network, node).map(|kept| &kept.record);
+        let revoked = grant.filter(|grant| !grant.admitted).map(|grant| grant.at);
+        let device = self.devices.get(&node);
+        let removed = device.and_then(|device| device.record.removed.as_ref());
+        revoked.max(removed.map(|removed| removed.at))
+    }
+
     /// The kill of a whole network that holds, if there is one.
     #[must_use]
     pub fn closed(&self, network: NetworkId) -> Option<&KillRecord> {

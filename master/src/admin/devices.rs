@@ -1,6 +1,7 @@
 //! Devices: ZeroTier nodes and whose they are.
 
 mod registering;
+mod sight;
 
 use std::sync::Arc;
 
@@ -15,7 +16,10 @@ use picket_proto::{
 use picket_zerotier::ids::{NetworkId, NodeId};
 use tonic::{Request, Response, Status};
 
-use self::registering::{Registration, register, removal};
+use self::{
+    registering::{Registration, register, remarks, removal},
+    sight::sight,
+};
 use super::{
     members::{calling, decisions, pair},
     name,
@@ -56,7 +60,12 @@ impl DeviceService for Devices {
         let (desk, node) = (&self.0, wanted.node);
         // Names and the number of somebody's devices are looked at, and no guard names them.
         let _turn = desk.turn.lock().await;
-        let decided = register(&desk.views.read(), &caller, &wanted, desk.now())?;
+        let sight = sight(desk, node);
+        let decided = register(&desk.views.read(), &caller, (&wanted, &sight), desk.now())?;
+        let remarks = match decided {
+            Some(_) => remarks(node, &sight),
+            None => Vec::new(),
+        };
         if let Some(record) = decided {
             // What was decided of the node before it was removed does not come back with it. What somebody decided of one
             // that nobody had registered stays.
@@ -79,6 +88,7 @@ impl DeviceService for Devices {
         }
         Ok(Response::new(RegisterDeviceResponse {
             device: self.shown(node),
+            remarks,
         }))
     }
 

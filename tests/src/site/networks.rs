@@ -79,6 +79,19 @@ impl Site {
         found.unwrap_or_else(|| panic!("the master has no network {network}"))
     }
 
+    /// Waits until a network cannot be read, and returns why.
+    pub async fn until_problem(&self, network: NetworkId) -> String {
+        until(&format!("{network} to have a problem"), async || {
+            let problem = self.network(network).await.problem;
+            if problem.is_empty() {
+                Err("none")
+            } else {
+                Ok(problem)
+            }
+        })
+        .await
+    }
+
     /// Admits a node or a host to a network.
     ///
     /// # Errors

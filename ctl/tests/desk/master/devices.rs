@@ -35,6 +35,7 @@ impl device::DeviceService for FakeMaster {
         let device = state.devices.entry(request.node).or_insert(device).clone();
         Ok(Response::new(wire::RegisterDeviceResponse {
             device: Some(device),
+            remarks: Vec::new(),
         }))
     }
 

@@ -40,11 +40,8 @@ fn planned(desk: &Desk, id: NetworkId, form: Form) -> Result<(Network, Plan), Re
     }
     let (now, paths) = (desk.now(), desk.paths_over(id));
     let views = desk.views.read();
-    let revoked = |node| {
-        let grant = views.networks.grant(id, node)?;
-        (!grant.record.admitted).then_some(grant.record.at)
-    };
-    let after = network_plan::with_form(&before.record, form, now, revoked)?;
+    let taken_off = |node| views.networks.taken_off(id, node);
+    let after = network_plan::with_form(&before.record, form, now, taken_off)?;
     let plan = network_plan::plan(&views, &before.record, after, &paths, now);
     Ok((before, plan))
 }

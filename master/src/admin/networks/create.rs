@@ -173,10 +173,7 @@ async fn keep(
     // What was decided of a network of this id that is gone holds no more; a revocation does, unless the form names its node.
     let record = {
         let views = desk.views.read();
-        network_plan::with_form(&empty, form, now, |node| {
-            let grant = views.networks.grant(id, node)?;
-            (!grant.record.admitted).then_some(grant.record.at)
-        })?
+        network_plan::with_form(&empty, form, now, |node| views.networks.taken_off(id, node))?
     };
     let guard = free(desk, id).unwrap_or_else(|| Guard::Absent(record.key()));
     let write = super::apply::bounded(&record)?;
