@@ -111,7 +111,7 @@ pub(crate) async fn run(verb: Verb, desk: &mut Desk) -> Result<(), Fault> {
 
 /// A node with an owner.
 #[derive(Debug, Serialize)]
-struct Device {
+pub(crate) struct Device {
     node_id: String,
     name: String,
     owner: String,
@@ -140,6 +140,16 @@ impl From<wire::Device> for Device {
 }
 
 impl Device {
+    /// The node and the networks it is authorized on, in a sentence.
+    pub(crate) fn where_it_is(&self) -> String {
+        format!(
+            "{} ({}) on {}",
+            self.name,
+            self.node_id,
+            self.network_ids.join(", ")
+        )
+    }
+
     fn removed(&self, now: Timestamp) -> Cell {
         let Some(at) = self.removed_at else {
             return Cell::or_dash(None::<&str>);

@@ -244,6 +244,17 @@ fn of_host(state: &State, host: &HostRecord, node: NodeId, now: Timestamp) -> De
     }
 }
 
+/// The nodes of a person that are authorized somewhere.
+pub(super) fn still_authorized(desk: &Desk, owner: &str) -> Vec<Device> {
+    let (views, now) = (desk.views.read(), desk.now());
+    let theirs = views.networks.devices().map(|kept| &kept.record);
+    let theirs = theirs.filter(|device| {
+        device.owner == owner && device.removed.is_none() && views.roster.of_node(device.node).is_none()
+    });
+    let devices = theirs.map(|device| of_person(&views, device, now));
+    devices.filter(|device| !device.network_ids.is_empty()).collect()
+}
+
 fn authorized_on(state: &State, node: NodeId, now: Timestamp) -> Vec<String> {
     let decide = |id: &NetworkId| state.networks.decide(&state.roster, *id, node, now);
     let all = state.networks.networks().map(|network| network.record.id);

@@ -1,5 +1,7 @@
 //! A node on a network, as operators are shown it.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 use picket_proto::{status::ControlledMember, to_wire_time, wire::admin as wire};
 use picket_zerotier::{
@@ -12,7 +14,7 @@ use crate::{
     membership::Decision,
     owner::Owner,
     record::network::{ActivationRecord, GrantRecord, NetworkRecord, RequestRecord, RequestState},
-    request::missing,
+    request::{About, missing},
     views::State,
 };
 
@@ -74,7 +76,16 @@ pub(super) fn member(
             .map(|owner| owner.to_string())
             .unwrap_or_default(),
         device: host.or(device).map(ToString::to_string).unwrap_or_default(),
-        request: request.map(|request| shown_request(request, network)),
+        request: request.map(|request| {
+            let owner = Owner::of(state, node);
+            let about = About {
+                network,
+                node,
+                owner: owner.as_ref(),
+                role: &|name| state.roster.role(name),
+            };
+            shown_request(request, &about)
+        }),
         grant: kind(grant).into(),
         activation: activation.map(|activation| shown_activation(activation, now)),
         rfc4193,
@@ -97,12 +108,18 @@ fn kind(grant: Option<&GrantRecord>) -> wire::GrantKind {
     }
 }
 
-fn shown_request(request: &RequestRecord, network: &NetworkRecord) -> wire::MemberRequest {
+fn shown_request(request: &RequestRecord, about: &About<'_>) -> wire::MemberRequest {
     let ended = request.ended.as_ref();
+    let counting: BTreeSet<&str> = about
+        .counting(request)
+        .map(|approval| approval.by.as_str())
+        .collect();
+    let waits = request.state == RequestState::Pending;
     let approvals = request.approvals.iter().map(|approval| wire::Approval {
         by: approval.by.clone(),
         at: Some(to_wire_time(approval.at)),
         reason: approval.reason.clone(),
+        lapsed: waits && !counting.contains(approval.by.as_str()),
     });
     wire::MemberRequest {
         state: match request.state {
@@ -118,7 +135,7 @@ fn shown_request(request: &RequestRecord, network: &NetworkRecord) -> wire::Memb
         at: Some(to_wire_time(request.at)),
         expires_at: Some(to_wire_time(request.expires_at)),
         approvals: approvals.collect(),
-        missing: u32::try_from(missing(request, network)).unwrap_or(u32::MAX),
+        missing: u32::try_from(missing(request, about)).unwrap_or(u32::MAX),
         ended_by: ended.map(|ended| ended.by.clone()).unwrap_or_default(),
         ended_because: ended.map(|ended| ended.reason.clone()).unwrap_or_default(),
     }

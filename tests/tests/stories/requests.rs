@@ -97,6 +97,49 @@ async fn two_approvals_come_from_two_people_and_the_stricter_word_is_granted() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_approval_of_somebody_who_is_revoked_counts_no_more_nor_does_the_request_of_one() {
+    let (site, _oslo, network, laptop) = site(2).await;
+    let ana = site.person("ana", Requester).await;
+    let (bo, cy) = (
+        site.person("bo", Operator).await,
+        site.person("cy", Operator).await,
+    );
+    let eve = site.person("eve", Operator).await;
+    ana.register(laptop, "anas-laptop", "").await.unwrap();
+    ana.request(network, laptop).await.unwrap();
+    bo.approve(network, laptop, Stands).await.unwrap();
+    site.revoke_operator("bo", "").await.unwrap();
+    let request = cy.member(network, laptop).await.unwrap().request.unwrap();
+    assert_eq!((request.missing, request.approvals[0].lapsed), (2, true));
+    let member = cy.approve(network, laptop, Stands).await.unwrap();
+    assert_eq!(member.request.unwrap().missing, 1);
+    site.revoke_operator("ana", "").await.unwrap();
+    let refused = eve.approve(network, laptop, Stands).await.unwrap_err();
+    assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
+    assert!(refused.message().contains("ana"), "{refused}");
+    eve.deny(network, laptop).await.unwrap();
+    cy.request(network, laptop).await.unwrap();
+    eve.approve(network, laptop, Stands).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_revokes_an_operator_is_told_which_nodes_of_its_stay() {
+    let (site, _oslo, network, laptop) = site(1).await;
+    let (ana, bo) = (
+        site.person("ana", Requester).await,
+        site.person("bo", Operator).await,
+    );
+    ana.register(laptop, "anas-laptop", "").await.unwrap();
+    ana.register(site.lab().grow(), "anas-phone", "").await.unwrap();
+    ana.request(network, laptop).await.unwrap();
+    bo.approve(network, laptop, Stands).await.unwrap();
+    let left = site.revoke_operator("ana", "").await.unwrap().still_authorized;
+    assert_eq!(left.len(), 1, "{left:?}");
+    assert_eq!(left[0].name, "anas-laptop");
+    assert_eq!(left[0].network_ids, [network.to_string()]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn nobody_approves_what_they_asked_for_or_own_and_admitting_does_not_get_around_it() {
     let (site, _oslo, network, laptop) = site(1).await;
     let (ana, bo) = (
