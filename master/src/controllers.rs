@@ -3,12 +3,15 @@
 use std::collections::BTreeMap;
 
 use picket_proto::{
-    host::HostId,
+    host::{HostId, Labels},
     status::{ControlledNetwork, ControllerStatus},
 };
 use picket_zerotier::ids::NetworkId;
 
-use crate::{desk::Desk, record::network::Governor};
+use crate::{
+    desk::Desk,
+    record::{HostRecord, network::Governor},
+};
 
 impl Desk {
     /// What a controller said last; none when it has not said anything. While the service that it is part of does not
@@ -83,6 +86,14 @@ impl Desk {
             Governor::Host(host) => format!("the controller on {}", self.name_of(host)),
             Governor::Central(_) => "ZeroTier Central".to_owned(),
         }
+    }
+
+    /// Whether a host's labels make it a member of a network that those before did not, whether or not its node is known.
+    #[must_use]
+    pub fn lets_on(&self, host: &HostRecord, before: &Labels) -> bool {
+        let views = self.views.read();
+        let mut networks = views.networks.networks().map(|network| &network.record);
+        networks.any(|network| network.takes_labels_of(host) && !before.include(&network.member_labels))
     }
 
     /// The hosts whose session goes over a network.

@@ -50,11 +50,21 @@ impl Site {
 
     /// Starts repairs on a network.
     pub async fn enforce(&self, network: NetworkId) {
+        let enforced = self.try_enforce(network).await;
+        enforced.unwrap_or_else(|status| panic!("enforce: {}", status.message()));
+    }
+
+    /// Starts repairs on a network.
+    ///
+    /// # Errors
+    /// What the master refuses.
+    pub async fn try_enforce(&self, network: NetworkId) -> Result<(), Status> {
         let asked = EnforceNetworkRequest {
             id: network.to_string(),
         };
-        self.told(async |channel| NetworkServiceClient::new(channel).enforce_network(asked).await)
-            .await;
+        self.ask(async |channel| NetworkServiceClient::new(channel).enforce_network(asked).await)
+            .await
+            .map(drop)
     }
 
     /// A network of a machine's controller, adopted and enforced.
