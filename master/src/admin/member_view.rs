@@ -60,8 +60,10 @@ pub(super) fn member(
     let host = state.roster.of_node(node).map(|host| &host.record.name);
     let device = networks.device(node).map(|kept| &kept.record.name);
     let request = networks.request(id, node).map(|kept| &kept.record);
+    let request = request.filter(|request| network.knows(request.at));
     let grant = networks.grant(id, node).map(|kept| &kept.record);
     let activation = networks.activation(id, node).map(|kept| &kept.record);
+    let activation = activation.filter(|activation| network.knows(activation.at));
     let (rfc4193, sixplane) = addresses_of(id, node);
     wire::Member {
         network_id: id.to_string(),

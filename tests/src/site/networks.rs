@@ -33,19 +33,24 @@ impl Site {
 
     /// Adopts a network as soon as the master sees it, and returns how many members became grants.
     pub async fn adopt(&self, network: NetworkId) -> u32 {
+        until(&format!("the master to adopt {network}"), async || {
+            let adopted = self.try_adopt(network).await;
+            adopted.map_err(|status| status.message().to_owned())
+        })
+        .await
+    }
+
+    /// Adopts a network, and returns how many members became grants.
+    ///
+    /// # Errors
+    /// What the master refuses.
+    pub async fn try_adopt(&self, network: NetworkId) -> Result<u32, Status> {
         let asked = AdoptNetworkRequest {
             id: network.to_string(),
             ..Default::default()
         };
-        let adopted = until(&format!("the master to adopt {network}"), async || {
-            let asked = asked.clone();
-            let adopt = async |channel| NetworkServiceClient::new(channel).adopt_network(asked).await;
-            self.ask(adopt)
-                .await
-                .map_err(|status| status.message().to_owned())
-        })
-        .await;
-        adopted.imported
+        let adopt = async |channel| NetworkServiceClient::new(channel).adopt_network(asked).await;
+        Ok(self.ask(adopt).await?.imported)
     }
 
     /// Starts repairs on a network.

@@ -224,6 +224,18 @@ async fn a_network_that_is_deleted_while_its_controller_is_away_goes_when_that_i
     site.try_delete(network, false).await.unwrap();
     site.wait(5 * MINUTE).await;
     assert_eq!(site.network(network).await.mode(), NetworkMode::Deleting);
+    // Nobody is told that it is there, or watched, while it goes.
+    let again = [
+        site.try_create(&oslo, &network.to_string(), NetworkForm::default())
+            .await
+            .map(drop),
+        site.try_adopt(network).await.map(drop),
+    ];
+    for refused in again {
+        let refused = refused.unwrap_err();
+        assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
+        assert!(refused.message().contains("is being deleted"), "{refused}");
+    }
     oslo.start_zerotier();
     site.until_no_network(network).await;
     assert!(oslo.controller().network(network).await.is_err());

@@ -10,7 +10,7 @@ use picket_tests::{
     OperatorRole::{Operator, Requester, Viewer},
     RequestState, Site,
 };
-use picket_zerotier::{NetworkId, NodeId, node::Settings};
+use picket_zerotier::{NetworkId, NodeId, controller::Controller as _, node::Settings};
 use tonic::{Code, Status};
 
 /// A site whose one network wants so many approvals, and a node that knocks there.
@@ -137,6 +137,51 @@ async fn whoever_revokes_an_operator_is_told_which_nodes_of_its_stay() {
     assert_eq!(left.len(), 1, "{left:?}");
     assert_eq!(left[0].name, "anas-laptop");
     assert_eq!(left[0].network_ids, [network.to_string()]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_and_what_runs_ends_with_its_network_and_not_when_it_is_adopted_again() {
+    let (site, oslo, network, laptop) = site(1).await;
+    let (ana, bo) = (
+        site.person("ana", Requester).await,
+        site.person("bo", Operator).await,
+    );
+    let phone = site.lab().grow();
+    ana.register(laptop, "anas-laptop", "").await.unwrap();
+    ana.register(phone, "anas-phone", "").await.unwrap();
+    ana.request(network, laptop).await.unwrap();
+    bo.approve(network, laptop, MayActivate).await.unwrap();
+    ana.activate(network, laptop, Some(Duration::from_secs(7200)))
+        .await
+        .unwrap();
+    ana.request(network, phone).await.unwrap();
+    site.try_delete(network, true).await.unwrap();
+    // It is adopted by who knows only that nobody is on it.
+    site.until_no_network(network).await;
+    let put_off = oslo.controller().authorize(network, laptop, false).await;
+    put_off.unwrap();
+    site.wait(Duration::from_secs(60)).await;
+    site.adopt(network).await;
+    site.enforce(network).await;
+    assert_eq!(site.network(network).await.requests, 0);
+    assert_eq!(bo.member(network, phone).await.unwrap().request, None);
+    let refused = bo.approve(network, phone, Stands).await.unwrap_err();
+    assert!(refused.message().contains("waits"), "{refused}");
+    let member = bo.member(network, laptop).await.unwrap();
+    assert_eq!(
+        (member.decision(), member.activation),
+        (MemberDecision::Denied, None)
+    );
+    ana.request(network, laptop).await.unwrap();
+    let member = bo.approve(network, laptop, MayActivate).await.unwrap();
+    assert_eq!(member.decision(), MemberDecision::Denied, "{}", member.because);
+    let member = ana.activate(network, laptop, None).await.unwrap();
+    assert_eq!(
+        member.decision(),
+        MemberDecision::Authorized,
+        "{}",
+        member.because
+    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -320,7 +320,7 @@ pub(super) fn extend(
 
 /// Ends an activation before its time.
 pub(super) fn end(pair: &Pair, caller: &Caller, reason: &str) -> Result<Option<Change>, Refused> {
-    if pair.activation.is_none() {
+    if pair.activated().is_none() {
         let (network, node) = (pair.network.record.id, pair.node);
         return Err(activation::ActivationError::NotOn { network, node }.into());
     }

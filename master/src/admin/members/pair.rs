@@ -40,9 +40,9 @@ pub(in crate::admin) struct Pair {
     /// It counts: it was not made for a host that is retired since.
     pub(in crate::admin) holds: bool,
     /// The activation that was started last.
-    pub(in crate::admin) activation: Option<Kept<ActivationRecord>>,
+    activation: Option<Kept<ActivationRecord>>,
     /// The request that was made last.
-    pub(in crate::admin) request: Option<Kept<RequestRecord>>,
+    request: Option<Kept<RequestRecord>>,
     device: Option<Kept<RegisteredRecord>>,
     /// What keeps it off whatever is granted.
     pub(in crate::admin) forbidden: Option<Because>,
@@ -104,14 +104,16 @@ impl Pair {
             .map(|kept| &kept.record)
     }
 
-    /// The activation that was started last.
+    /// The activation that was started last, since the network is watched.
     pub(in crate::admin) fn activated(&self) -> Option<&ActivationRecord> {
-        self.activation.as_ref().map(|kept| &kept.record)
+        let activation = self.activation.as_ref().map(|kept| &kept.record);
+        activation.filter(|activation| self.network.record.knows(activation.at))
     }
 
-    /// The request that was made last.
+    /// The request that was made last, since the network is watched.
     pub(in crate::admin) fn requested(&self) -> Option<&RequestRecord> {
-        self.request.as_ref().map(|kept| &kept.record)
+        let request = self.request.as_ref().map(|kept| &kept.record);
+        request.filter(|request| self.network.record.knows(request.at))
     }
 
     /// What its request is about. `role` is [`Pair::role`].

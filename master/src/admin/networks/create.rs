@@ -8,7 +8,7 @@ use picket_proto::{
 use picket_zerotier::ids::{NetworkId, NodeId};
 
 use super::{
-    adopt::{both, free, warn},
+    adopt::{both, free, not_ending, warn},
     shown::shown,
 };
 use crate::{
@@ -42,6 +42,9 @@ pub(super) async fn create(
         (true, _) => return Err(both()),
         (false, host) => Governor::Host(desk.host_named(&name("controller_host", host)?)?),
     };
+    if let Some(id) = wanted {
+        not_ending(desk, id)?;
+    }
     if let Some(there) = wanted.and_then(|id| there(desk, id)) {
         if there.controller != governor {
             let whose = desk.whose(there.controller);
