@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use picket_tests::{
     GrantKind::Stands,
-    Host, MemberDecision,
+    Host, KillScope, MemberDecision,
     MemberObservation::{Authorized, Deauthorized},
     OperatorRole::{Operator, Requester, Viewer},
     Site, naming,
@@ -273,4 +273,28 @@ async fn a_device_that_was_removed_is_let_on_by_settings_that_name_it_afterwards
     bo.remove(gateway).await.unwrap();
     site.apply(network, form).await;
     site.until_member(network, gateway, Deauthorized).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_owner_is_killed_by_the_name_that_lists_show() {
+    let (site, _oslo, network, laptop) = site().await;
+    let (ana, bo) = (
+        site.person("ana", Requester).await,
+        site.person("bo", Operator).await,
+    );
+    ana.register(laptop, "anas-laptop", "").await.unwrap();
+    ana.request(network, laptop).await.unwrap();
+    bo.approve(network, laptop, Stands).await.unwrap();
+    let owner = ana.devices().await.remove(0).owner;
+    assert_eq!(owner, "person/ana");
+    let killed = site.kill(KillScope::Owner, &owner).await;
+    assert_eq!(killed.subject, "ana");
+    site.until_member(network, laptop, Deauthorized).await;
+    site.unkill(KillScope::Owner, &owner).await;
+    site.until_member(network, laptop, Authorized).await;
+    let refused = site.try_kill(KillScope::Owner, "host/oslo").await.unwrap_err();
+    assert!(
+        refused.message().contains("picketctl kill host oslo"),
+        "{refused}"
+    );
 }
