@@ -114,6 +114,30 @@ async fn a_node_of_nobody_named_by_its_address_is_let_on_and_off_again_when_it_i
 }
 
 #[tokio::test(start_paused = true)]
+async fn whoever_is_admitted_while_the_settings_name_him_no_more_stays_on() {
+    let site = Site::new().await;
+    let (oslo, friend) = (site.enroll("oslo").await, site.lab().grow());
+    let network = site.governed_network_on(&oslo).await;
+    for _ in 0..8 {
+        site.apply(network, naming(&[friend.to_string()])).await;
+        // Whichever comes first: both are acknowledged, so both hold.
+        tokio::join!(
+            site.admit(network, friend),
+            site.apply(network, NetworkForm::default())
+        );
+        let member = site.until_member(network, friend, Authorized).await;
+        assert_eq!(
+            member.decision(),
+            MemberDecision::Authorized,
+            "{}",
+            member.because
+        );
+        assert!(member.because.contains("admitted by"), "{}", member.because);
+        site.revoke(network, friend).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn more_nodes_than_one_commit_takes_are_named_no_more_and_none_stays() {
     let site = Site::new().await;
     let oslo = site.enroll("oslo").await;
