@@ -25,6 +25,7 @@ use picket_zerotier::{
 use crate::{
     membership::{Because, Decision, Facts, authorized},
     record::network::{AllowedNode, GrantRecord, NetworkRecord, Spans},
+    request::decides,
     views::State,
 };
 
@@ -66,6 +67,8 @@ pub struct Plan {
     pub changes: Vec<Change>,
     /// Whether somebody is let on who was not.
     pub admits: bool,
+    /// Why it takes an admin, in a sentence: it goes round the approvals that the network wants.
+    pub needs_admin: Option<String>,
     /// Hosts whose path to the master goes over the network and is cut, by name.
     pub cuts: Vec<String>,
 }
@@ -221,13 +224,58 @@ pub fn plan(
             changes.push(Change::new(what, said(&was), said(&is)));
         }
     }
+    let needs_admin = goes_round(state, before, &after, admits);
     Plan {
+        needs_admin,
         record: after,
         dropped,
         changes,
         admits,
         cuts,
     }
+}
+
+/// What of a change goes round the approvals that a network wants, in a sentence. What lets nobody on yet counts too, where
+/// it would with one more change that needs no approval: a label, or the end of an activation.
+fn goes_round(state: &State, before: &NetworkRecord, after: &NetworkRecord, admits: bool) -> Option<String> {
+    if before.approvals == 0 {
+        return None;
+    }
+    let names = after.allow.keys().any(|node| !before.allow.contains_key(node));
+    let narrower =
+        before.member_labels.iter().next().is_some() && after.member_labels.include(&before.member_labels);
+    let labels = after.member_labels.iter().next().is_some() && !narrower;
+    let mut others = after
+        .approvers
+        .iter()
+        .filter(|name| match state.roster.role(name) {
+            Some(role) => decides(after, name, role) && !decides(before, name, role),
+            None => !before.approvers.contains(*name),
+        });
+    let everybody = after.approvers.is_empty() && !before.approvers.is_empty();
+    let ways = [
+        (admits || names, "lets nodes on"),
+        (labels, "makes other hosts members"),
+        (after.approvals < before.approvals, "asks for fewer approvals"),
+        (everybody || others.next().is_some(), "lets others approve"),
+    ];
+    let ways: Vec<_> = ways
+        .into_iter()
+        .filter(|(is, _)| *is)
+        .map(|(_, way)| way)
+        .collect();
+    (!ways.is_empty()).then(|| {
+        format!(
+            "it {}, and network {} wants {} for that; an admin applies it, or leave that out and have each node requested and \
+             approved",
+            ways.join(" and "),
+            before.id,
+            match before.approvals {
+                1 => "1 approval".to_owned(),
+                many => format!("{many} approvals"),
+            }
+        )
+    })
 }
 
 /// What a node is called by whoever knows it.

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use picket_proto::wire::admin::ListAuditRequest;
+use picket_proto::wire::admin::{ListAuditRequest, NetworkForm};
 use picket_tests::{
     GrantKind::{self, MayActivate, Stands},
     Host, MemberDecision,
     MemberObservation::{Authorized, Deauthorized},
-    OperatorRole::{Operator, Requester, Viewer},
-    RequestState, Site,
+    OperatorRole::{Admin, Operator, Requester, Viewer},
+    RequestState, Site, naming,
 };
 use picket_zerotier::{NetworkId, NodeId, controller::Controller as _, node::Settings};
 use tonic::{Code, Status};
@@ -219,6 +219,38 @@ async fn nobody_approves_what_they_asked_for_or_own_and_admitting_does_not_get_a
     let admitted = bo.admit(network, laptop, None).await.unwrap();
     assert_eq!(admitted.decision(), MemberDecision::Authorized);
     assert_eq!(admitted.request.unwrap().state(), RequestState::Approved);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_settings_file_does_not_get_around_approvals_but_in_the_hands_of_an_admin() {
+    let (site, _oslo, network, laptop) = site(2).await;
+    let (bo, ada) = (site.person("bo", Operator).await, site.person("ada", Admin).await);
+    let two = NetworkForm {
+        approvals: 2,
+        ..NetworkForm::default()
+    };
+    let his_own = NetworkForm {
+        approvals: 2,
+        ..naming(&[laptop.to_string()])
+    };
+    for form in [his_own.clone(), NetworkForm::default()] {
+        let why = site.plan_network(network, form.clone()).await.needs_admin;
+        assert!(why.contains("2 approvals"), "{why}");
+        let refused = bo.apply(network, form).await.unwrap_err();
+        assert_eq!(refused.code(), Code::PermissionDenied, "{refused}");
+        assert!(refused.message().contains(&why), "{refused}");
+    }
+    let witnessed = NetworkForm {
+        witnesses: true,
+        ..two
+    };
+    assert_eq!(
+        site.plan_network(network, witnessed.clone()).await.needs_admin,
+        ""
+    );
+    bo.apply(network, witnessed).await.unwrap();
+    ada.apply(network, his_own).await.unwrap();
+    site.until_member(network, laptop, Authorized).await;
 }
 
 #[tokio::test(start_paused = true)]

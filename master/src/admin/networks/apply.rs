@@ -12,10 +12,11 @@ use super::shown::{change, record, shown};
 use crate::{
     desk::{Actor, Desk},
     event::Severity,
+    gate,
     network_plan::{self, Plan, revocation},
     networks::Network,
     record::{
-        Record as _, key,
+        OperatorRole, Record as _, key,
         network::{NetworkMode, NetworkRecord},
     },
     refused::Refused,
@@ -37,6 +38,7 @@ pub(super) fn plan(
     Ok(PlanNetworkResponse {
         changes: plan.changes.into_iter().map(change).collect(),
         cuts_own_path: plan.cuts,
+        needs_admin: plan.needs_admin.unwrap_or_default(),
     })
 }
 
@@ -86,6 +88,14 @@ pub(super) async fn apply(
     let mut changes = None;
     for _ in 0..MOST_TRIES {
         let planned = planned(desk, id, form.clone())?;
+        if let Some(why) = &planned.plan.needs_admin
+            && gate::role(desk, actor.name()) != Some(OperatorRole::Admin)
+        {
+            return Err(Refused::Denied(format!(
+                "{} may not apply this: {why}",
+                actor.name()
+            )));
+        }
         if planned.plan.admits {
             desk.may_approve()?;
         }
