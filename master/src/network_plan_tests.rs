@@ -243,12 +243,13 @@ fn settings_are_shown_by_field_and_long_ones_by_their_beginning() {
 
 #[test]
 fn what_goes_round_the_approvals_of_a_network_takes_an_admin() {
+    type Edit<'a> = &'a dyn Fn(&mut Form);
     let wants = |approvals: u8, approvers: &[&str]| NetworkRecord {
         approvals,
         approvers: approvers.iter().map(|name| (*name).to_owned()).collect(),
         ..network()
     };
-    let need = |before: &NetworkRecord, change: &dyn Fn(&mut Form)| {
+    let need = |before: &NetworkRecord, change: Edit<'_>| {
         let mut wanted = form(before);
         change(&mut wanted);
         planned(before, wanted).needs_admin
@@ -267,7 +268,7 @@ fn what_goes_round_the_approvals_of_a_network_takes_an_admin() {
     let others = |form: &mut Form| form.approvers.extend(["eve".to_owned()]);
     let everybody = |form: &mut Form| form.approvers.clear();
     let two = wants(2, &["bo", "cy"]);
-    let round: [(&dyn Fn(&mut Form), &str); 5] = [
+    let round: [(Edit<'_>, &str); 5] = [
         (&allow, "lets nodes on"),
         (&labels, "makes other hosts members"),
         (&fewer, "asks for fewer approvals"),
