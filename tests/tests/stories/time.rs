@@ -13,7 +13,6 @@ use picket_tests::{
     HostState::{Banned, Online},
     Site,
     conversation::Conversation,
-    members_by_label,
     stranger::{Door, Stranger},
 };
 use tonic::Code;
@@ -470,41 +469,6 @@ async fn a_jump_of_the_masters_clock_is_an_alarm_and_nothing_is_approved_until_t
     site.try_admit(network, oslo.node).await.unwrap();
     site.unban("bern").await;
     drop(bern);
-}
-
-#[tokio::test(start_paused = true)]
-async fn no_label_and_no_enforcing_and_no_accepted_node_lets_anybody_on_while_the_clock_is_not_believed() {
-    let site = Site::new().await;
-    let (oslo, bern) = (site.enroll("oslo").await, site.machine("bern"));
-    bern.hide_identity();
-    let bern = site.bring_in(bern).await;
-    let network = site.governed_network_on(&oslo).await;
-    site.apply(network, members_by_label("site", "bern")).await;
-    let watched = site.network_on(&oslo).await;
-    site.adopt(watched).await;
-    site.until_waiting("bern", bern.node).await;
-    site.clock.jump(3600);
-    let refused = [
-        site.try_label("bern", "site", "bern").await,
-        site.try_enforce(watched).await,
-        site.try_accept_node("bern", bern.node).await.map(drop),
-    ];
-    for refused in refused {
-        let refused = refused.unwrap_err();
-        assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
-        assert!(refused.message().contains("picketctl clock accept"), "{refused}");
-    }
-    // What lets nobody on is no approval.
-    site.try_label("bern", "rack", "7").await.unwrap();
-    site.clock.jump(-3600);
-    site.wait(Duration::from_secs(5)).await;
-    site.try_label("bern", "site", "bern").await.unwrap();
-    site.try_enforce(watched).await.unwrap();
-    site.try_accept_node("bern", bern.node).await.unwrap();
-    site.clock.jump(3600);
-    // Nor is what takes a member away, or leaves it.
-    site.try_label("bern", "rack", "8").await.unwrap();
-    site.unlabel("bern", "site").await;
 }
 
 #[tokio::test(start_paused = true)]
