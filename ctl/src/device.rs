@@ -22,8 +22,8 @@ pub(crate) enum Verb {
     #[command(
         long_about = "Register a node as a person's device.\n\n\
             A registered node is known by its name, and may ask to be let onto networks. Until something admits it, it is \
-            denied where members are enforced. The node's id is in `zerotier-cli info`. The nodes of hosts need no \
-            registration.",
+            denied where members are enforced. A node that works on a network where nobody admitted it is admitted there \
+            first, by an operator. The node's id is in `zerotier-cli info`. The nodes of hosts need no registration.",
         after_help = "Examples:\n  picketctl device register 39966434ba --name ana-laptop\n  \
             picketctl device register 39966434ba --name bo-phone --owner bo"
     )]
@@ -69,6 +69,9 @@ pub(crate) async fn run(verb: Verb, desk: &mut Desk) -> Result<(), Fault> {
             let mut devices = desk.devices().await?;
             let request = wire::RegisterDeviceRequest { node, name, owner };
             let answer = desk.call(&about, devices.register_device(request)).await?;
+            for remark in &answer.remarks {
+                desk.print.note(remark);
+            }
             let device = Device::from(answer.device.unwrap_or_default());
             let sentence = format!(
                 "device {} is node {} of {}; ask for a network with `picketctl member request {} --network ...`",
@@ -108,7 +111,7 @@ pub(crate) async fn run(verb: Verb, desk: &mut Desk) -> Result<(), Fault> {
 
 /// A node with an owner.
 #[derive(Debug, Serialize)]
-struct Device {
+pub(crate) struct Device {
     node_id: String,
     name: String,
     owner: String,
@@ -137,6 +140,16 @@ impl From<wire::Device> for Device {
 }
 
 impl Device {
+    /// The node and the networks it is authorized on, in a sentence.
+    pub(crate) fn where_it_is(&self) -> String {
+        format!(
+            "{} ({}) on {}",
+            self.name,
+            self.node_id,
+            self.network_ids.join(", ")
+        )
+    }
+
     fn removed(&self, now: Timestamp) -> Cell {
         let Some(at) = self.removed_at else {
             return Cell::or_dash(None::<&str>);

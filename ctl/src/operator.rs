@@ -18,7 +18,7 @@ use crate::{
 
 mod view;
 
-use view::Operator;
+use view::{Operator, Revoked};
 
 /// The command that shows what operators there are.
 const SEE: &str = "picketctl operator list";
@@ -196,8 +196,11 @@ pub(crate) async fn run(verb: Verb, desk: &mut Desk) -> Result<(), Fault> {
                 || format!("operator {} is revoked", operator.name),
                 |device| format!("the device {device} of operator {} is revoked", operator.name),
             );
-            let sentence = format!("{what}: open connections end within a second, and new ones are refused");
-            desk.print.done(&operator, &sentence)
+            let mut sentence =
+                format!("{what}: open connections end within a second, and new ones are refused");
+            let revoked = Revoked::new(operator, answer.still_authorized);
+            sentence += &revoked.what_is_left();
+            desk.print.done(&revoked, &sentence)
         }
     }
 }

@@ -1,12 +1,17 @@
 //! What controllers said of their networks last, those on hosts and ZeroTier Central alike.
 
+use std::collections::BTreeMap;
+
 use picket_proto::{
-    host::HostId,
+    host::{HostId, Labels},
     status::{ControlledNetwork, ControllerStatus},
 };
 use picket_zerotier::ids::NetworkId;
 
-use crate::{desk::Desk, record::network::Governor};
+use crate::{
+    desk::Desk,
+    record::{HostRecord, network::Governor},
+};
 
 impl Desk {
     /// What a controller said last; none when it has not said anything. While the service that it is part of does not
@@ -32,8 +37,27 @@ impl Desk {
     /// # Errors
     /// Why that is not known, in a sentence.
     pub fn controlled(&self, governor: Governor, id: NetworkId) -> Result<ControlledNetwork, String> {
-        let whose = self.whose(governor);
-        let Some(status) = self.controller(governor) else {
+        let status = self.readable(governor, self.controller(governor))?;
+        let network = status.networks.into_iter().find(|network| network.id == id);
+        network.ok_or_else(|| self.runs_none(governor))
+    }
+
+    /// What controllers said last, for whoever looks at many networks.
+    #[must_use]
+    pub fn controllers(&self) -> Controllers<'_> {
+        Controllers {
+            desk: self,
+            said: BTreeMap::new(),
+        }
+    }
+
+    /// What a controller said, when it can be read.
+    fn readable(
+        &self,
+        governor: Governor,
+        said: Option<ControllerStatus>,
+    ) -> Result<ControllerStatus, String> {
+        let Some(status) = said else {
             return Err(match governor {
                 Governor::Host(host) => {
                     let host = self.name_of(host);
@@ -45,11 +69,14 @@ impl Desk {
                 Governor::Central(_) => crate::central::NOT_CONFIGURED.to_owned(),
             });
         };
-        if let Some(problem) = status.service.problem() {
-            return Err(format!("{whose}: {problem}"));
+        match status.service.problem() {
+            Some(problem) => Err(format!("{}: {problem}", self.whose(governor))),
+            None => Ok(status),
         }
-        let network = status.networks.into_iter().find(|network| network.id == id);
-        network.ok_or_else(|| format!("{whose} does not run it"))
+    }
+
+    fn runs_none(&self, governor: Governor) -> String {
+        format!("{} does not run it", self.whose(governor))
     }
 
     /// What a controller is called in a sentence.
@@ -59,6 +86,14 @@ impl Desk {
             Governor::Host(host) => format!("the controller on {}", self.name_of(host)),
             Governor::Central(_) => "ZeroTier Central".to_owned(),
         }
+    }
+
+    /// Whether a host's labels make it a member of a network that those before did not, whether or not its node is known.
+    #[must_use]
+    pub fn lets_on(&self, host: &HostRecord, before: &Labels) -> bool {
+        let views = self.views.read();
+        let mut networks = views.networks.networks().map(|network| &network.record);
+        networks.any(|network| network.takes_labels_of(host) && !before.include(&network.member_labels))
     }
 
     /// The hosts whose session goes over a network.
@@ -71,5 +106,29 @@ impl Desk {
         let all = self.observed.all();
         let over = all.into_iter().filter(|(_, seen)| carries(seen));
         over.map(|(host, _)| host).collect()
+    }
+}
+
+/// What controllers said last. Each is read once, however many networks it runs.
+#[derive(Debug)]
+pub struct Controllers<'a> {
+    desk: &'a Desk,
+    said: BTreeMap<Governor, Result<ControllerStatus, String>>,
+}
+
+impl Controllers<'_> {
+    /// What a controller said of a network last.
+    ///
+    /// # Errors
+    /// Why that is not known, in a sentence.
+    pub fn network(&mut self, governor: Governor, id: NetworkId) -> Result<&ControlledNetwork, String> {
+        let desk = self.desk;
+        let said = self
+            .said
+            .entry(governor)
+            .or_insert_with(|| desk.readable(governor, desk.controller(governor)));
+        let status = said.as_ref().map_err(Clone::clone)?;
+        let network = status.networks.iter().find(|network| network.id == id);
+        network.ok_or_else(|| desk.runs_none(governor))
     }
 }

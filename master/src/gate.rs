@@ -116,9 +116,7 @@ async fn enter(desk: &Arc<Desk>, path: &str, peer: Option<&Peer>) -> Result<Ente
 
 /// The role of an operator that is not revoked.
 pub(crate) fn role(desk: &Desk, name: &str) -> Option<OperatorRole> {
-    let views = desk.views.read();
-    let (record, _) = views.roster.operator(name)?;
-    record.revoked.is_none().then_some(record.role)
+    desk.views.read().roster.role(name)
 }
 
 fn article(role: OperatorRole) -> &'static str {

@@ -193,7 +193,7 @@ pub fn authorized(facts: &Facts<'_>, now: Timestamp) -> Decision {
     let grant = holding(facts);
     let activation = facts
         .activation
-        .filter(|activation| outlived(facts, activation.at));
+        .filter(|activation| facts.network.knows(activation.at) && outlived(facts, activation.at));
     let may_activate = grant.is_some_and(|grant| grant.admitted);
     let running = activation
         .filter(|_| may_activate)
@@ -272,7 +272,7 @@ fn outlived(facts: &Facts<'_>, at: Timestamp) -> bool {
 /// does not, nor does a revocation from before the settings named the node.
 fn holds(grant: &GrantRecord, facts: &Facts<'_>) -> bool {
     if grant.admitted {
-        return grant.at >= facts.network.adopted_at;
+        return facts.network.knows(grant.at);
     }
     let named = facts.network.allow.get(&facts.node);
     named.is_none_or(|named| named.since <= grant.at)
@@ -300,6 +300,11 @@ pub fn forbidden(facts: &Facts<'_>) -> Option<Because> {
         };
     }
     let removed = facts.device.and_then(|device| device.removed.as_ref())?;
+    // Whoever names it in the settings after that decided anew, as somebody does who registers it again.
+    let named = facts.network.allow.get(&facts.node);
+    if named.is_some_and(|named| named.since > removed.at) {
+        return None;
+    }
     Some(Because::DeviceRemoved {
         by: removed.by.clone(),
         reason: removed.reason.clone(),

@@ -217,6 +217,22 @@ fn an_activation_authorizes_until_its_end_and_not_at_it() {
 }
 
 #[test]
+fn an_activation_on_a_network_of_the_same_id_that_ended_before_is_worth_nothing() {
+    let (mut again, running) = (network(), activation(100, None));
+    again.adopted_at = at(30);
+    let granted = GrantRecord {
+        at: at(40),
+        ..grant(true, true)
+    };
+    let facts = Facts {
+        grant: Some(&granted),
+        activation: Some(&running),
+        ..nothing(&again)
+    };
+    assert_eq!(authorized(&facts, at(50)), Decision::Denied(Because::NotActive));
+}
+
+#[test]
 fn who_may_be_activated_and_is_not_is_denied() {
     let (network, granted) = (network(), grant(true, true));
     let facts = Facts {

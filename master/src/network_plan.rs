@@ -25,6 +25,7 @@ use picket_zerotier::{
 use crate::{
     membership::{Because, Decision, Facts, authorized},
     record::network::{AllowedNode, GrantRecord, NetworkRecord, Spans},
+    request::decides,
     views::State,
 };
 
@@ -66,6 +67,8 @@ pub struct Plan {
     pub changes: Vec<Change>,
     /// Whether somebody is let on who was not.
     pub admits: bool,
+    /// Why it takes an admin, in a sentence: it goes round the approvals that the network wants.
+    pub needs_admin: Option<String>,
     /// Hosts whose path to the master goes over the network and is cut, by name.
     pub cuts: Vec<String>,
 }
@@ -95,8 +98,8 @@ pub fn node_on(network: NetworkId, text: &str) -> Result<NodeId, WireError> {
         .ok_or_else(|| wrong(format!("{address} is no RFC4193 or 6PLANE address on {network}")))
 }
 
-/// The record that a form makes of a network. `revoked` says when a node was revoked last, if it is: settings that name
-/// it again from here on come after that.
+/// The record that a form makes of a network. `taken_off` says when a node was revoked or its device removed last, if it
+/// is: settings that name it anew from here on come after that.
 ///
 /// # Errors
 /// Two entries for one node, and one that names none.
@@ -104,7 +107,7 @@ pub fn with_form(
     before: &NetworkRecord,
     form: Form,
     now: Timestamp,
-    revoked: impl Fn(NodeId) -> Option<Timestamp>,
+    taken_off: impl Fn(NodeId) -> Option<Timestamp>,
 ) -> Result<NetworkRecord, WireError> {
     let mut allow = BTreeMap::new();
     for Allowed {
@@ -114,9 +117,9 @@ pub fn with_form(
     } in form.allow
     {
         let node = node_on(before.id, &text)?;
-        let since = match (before.allow.get(&node), revoked(node)) {
+        let since = match (before.allow.get(&node), taken_off(node)) {
             (Some(named), _) => named.since,
-            (None, Some(revoked)) => now.max(revoked + Duration::from_nanos(1)),
+            (None, Some(then)) => now.max(then + Duration::from_nanos(1)),
             (None, None) => now,
         };
         let named = AllowedNode {
@@ -221,13 +224,58 @@ pub fn plan(
             changes.push(Change::new(what, said(&was), said(&is)));
         }
     }
+    let needs_admin = goes_round(state, before, &after, admits);
     Plan {
+        needs_admin,
         record: after,
         dropped,
         changes,
         admits,
         cuts,
     }
+}
+
+/// What of a change goes round the approvals that a network wants, in a sentence. What lets nobody on yet counts too, where
+/// it would with one more change that needs no approval: a label, or the end of an activation.
+fn goes_round(state: &State, before: &NetworkRecord, after: &NetworkRecord, admits: bool) -> Option<String> {
+    if before.approvals == 0 {
+        return None;
+    }
+    let names = after.allow.keys().any(|node| !before.allow.contains_key(node));
+    let narrower =
+        before.member_labels.iter().next().is_some() && after.member_labels.include(&before.member_labels);
+    let labels = after.member_labels.iter().next().is_some() && !narrower;
+    let mut others = after
+        .approvers
+        .iter()
+        .filter(|name| match state.roster.role(name) {
+            Some(role) => decides(after, name, role) && !decides(before, name, role),
+            None => !before.approvers.contains(*name),
+        });
+    let everybody = after.approvers.is_empty() && !before.approvers.is_empty();
+    let ways = [
+        (admits || names, "lets nodes on"),
+        (labels, "makes other hosts members"),
+        (after.approvals < before.approvals, "asks for fewer approvals"),
+        (everybody || others.next().is_some(), "lets others approve"),
+    ];
+    let ways: Vec<_> = ways
+        .into_iter()
+        .filter(|(is, _)| *is)
+        .map(|(_, way)| way)
+        .collect();
+    (!ways.is_empty()).then(|| {
+        format!(
+            "it {}, and network {} wants {} for that; an admin applies it, or leave that out and have each node requested and \
+             approved",
+            ways.join(" and "),
+            before.id,
+            match before.approvals {
+                1 => "1 approval".to_owned(),
+                many => format!("{many} approvals"),
+            }
+        )
+    })
 }
 
 /// What a node is called by whoever knows it.

@@ -240,3 +240,50 @@ fn settings_are_shown_by_field_and_long_ones_by_their_beginning() {
     assert_eq!(plan.changes[1].after, "none");
     assert!(plan.changes[2].after.len() < 200, "{}", plan.changes[2].after);
 }
+
+#[test]
+fn what_goes_round_the_approvals_of_a_network_takes_an_admin() {
+    type Edit<'a> = &'a dyn Fn(&mut Form);
+    let wants = |approvals: u8, approvers: &[&str]| NetworkRecord {
+        approvals,
+        approvers: approvers.iter().map(|name| (*name).to_owned()).collect(),
+        ..network()
+    };
+    let need = |before: &NetworkRecord, change: Edit<'_>| {
+        let mut wanted = form(before);
+        change(&mut wanted);
+        planned(before, wanted).needs_admin
+    };
+    let allow = |form: &mut Form| {
+        form.allow.push(Allowed {
+            node: "39966434ba".into(),
+            name: String::new(),
+            addresses: BTreeSet::new(),
+        });
+    };
+    let labels = |form: &mut Form| {
+        form.member_labels = Labels::new([("no".to_owned(), "host".to_owned())]).unwrap();
+    };
+    let fewer = |form: &mut Form| form.approvals = 1;
+    let others = |form: &mut Form| form.approvers.extend(["eve".to_owned()]);
+    let everybody = |form: &mut Form| form.approvers.clear();
+    let two = wants(2, &["bo", "cy"]);
+    let round: [(Edit<'_>, &str); 5] = [
+        (&allow, "lets nodes on"),
+        (&labels, "makes other hosts members"),
+        (&fewer, "asks for fewer approvals"),
+        (&others, "lets others approve"),
+        (&everybody, "lets others approve"),
+    ];
+    for (change, word) in round {
+        let why = need(&two, change).unwrap_or_else(|| panic!("it {word}"));
+        assert!(why.contains(word), "{why}");
+        assert_eq!(need(&wants(0, &[]), change), None, "nobody has to approve");
+    }
+    let more = |form: &mut Form| form.approvals = 2;
+    assert_eq!(need(&wants(1, &[]), &more), None);
+    let narrower = |form: &mut Form| form.approvers.retain(|name| name != "cy");
+    assert_eq!(need(&two, &narrower), None);
+    let settings = |form: &mut Form| form.settings.mtu = Some(1400);
+    assert_eq!(need(&two, &settings), None);
+}

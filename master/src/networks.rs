@@ -226,16 +226,14 @@ impl Networks {
         self.requests.get(&network)?.get(&node)
     }
 
-    /// Every request, whatever became of it.
-    pub fn requests(&self) -> impl Iterator<Item = &Kept<RequestRecord>> {
-        self.requests.values().flat_map(BTreeMap::values)
-    }
-
-    /// The requests that wait on a network, by node.
+    /// The requests that wait on a network, by node. Those of a network of this id that ended before are none.
     pub fn waiting_on(&self, network: NetworkId) -> impl Iterator<Item = &RequestRecord> {
+        let here = self.network(network).map(|kept| &kept.record);
         let all = self.requests.get(&network).into_iter().flat_map(BTreeMap::values);
-        let waits = |kept: &&Kept<RequestRecord>| kept.record.state == RequestState::Pending;
-        all.filter(waits).map(|kept| &kept.record)
+        let all = all.map(|kept| &kept.record);
+        all.filter(move |request| {
+            request.state == RequestState::Pending && here.is_some_and(|here| here.knows(request.at))
+        })
     }
 
     /// When activations that go on come to their ends.
@@ -406,6 +404,16 @@ impl Networks {
     pub fn decide(&self, roster: &Roster, network: NetworkId, node: NodeId, now: Timestamp) -> Decision {
         self.facts(roster, network, node)
             .map_or(Decision::Unknown, |facts| authorized(&facts, now))
+    }
+
+    /// When a node was taken off a network last, by a revocation or with its device: settings that name it anew come after.
+    #[must_use]
+    pub fn taken_off(&self, network: NetworkId, node: NodeId) -> Option<Timestamp> {
+        let grant = self.grant(network, node).map(|kept| &kept.record);
+        let revoked = grant.filter(|grant| !grant.admitted).map(|grant| grant.at);
+        let device = self.devices.get(&node);
+        let removed = device.and_then(|device| device.record.removed.as_ref());
+        revoked.max(removed.map(|removed| removed.at))
     }
 
     /// The kill of a whole network that holds, if there is one.

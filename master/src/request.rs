@@ -2,7 +2,8 @@
 //!
 //! A request needs as many approvals as its network says, and one where the network says none: there an operator admits
 //! directly, and whoever may not do that asks. Whoever approves is neither the requester nor the person whose node it is,
-//! and counts once. The last approval grants. Each approval says what is to be granted, and the stricter word wins: where
+//! and counts once, for as long as he might approve again: who is revoked, lost the role or is named no more counts no more.
+//! A request is worth nothing without the one who made it. The last approval grants. Each approval says what is to be granted, and the stricter word wins: where
 //! one of them said that the node may only be activated, that is what is granted.
 //!
 //! Plain functions of records and the time; nothing here is written or looked up.
@@ -37,6 +38,34 @@ impl Permission {
             (Self::Stands, Self::Stands) => Self::Stands,
             (Self::MayActivate, _) | (_, Self::MayActivate) => Self::MayActivate,
         }
+    }
+}
+
+/// What a request is about, and what those are who have to do with it.
+#[derive(Clone, Copy)]
+pub struct About<'a> {
+    /// Where.
+    pub network: &'a NetworkRecord,
+    /// For what.
+    pub node: NodeId,
+    /// Whose that is.
+    pub owner: Option<&'a Owner>,
+    /// The role that somebody has; none when it is revoked, or nobody of that name is known.
+    pub role: &'a dyn Fn(&str) -> Option<OperatorRole>,
+}
+
+impl About<'_> {
+    /// Whether somebody's word on a request counts.
+    fn counts(&self, request: &RequestRecord, name: &str) -> bool {
+        let owns = self.owner.is_some_and(|owner| owner.is(name));
+        let decides = (self.role)(name).is_some_and(|role| decides(self.network, name, role));
+        decides && !owns && request.by != name
+    }
+
+    /// The approvals that count.
+    pub fn counting<'r>(&self, request: &'r RequestRecord) -> impl Iterator<Item = &'r Revocation> {
+        let approvals = request.approvals.iter();
+        approvals.filter(|approval| self.counts(request, &approval.by))
     }
 }
 
@@ -104,6 +133,14 @@ pub enum RequestError {
         /// What.
         node: NodeId,
     },
+    /// Whoever asked is gone.
+    #[error(
+        "{by}, who asked for it, is revoked; turn it down with `picketctl member deny`, and let somebody else ask"
+    )]
+    AskerGone {
+        /// Who asked.
+        by: String,
+    },
     /// Somebody else's request is taken back.
     #[error(
         "{by} asked for it, and only {by} takes it back; an approver turns it down with `picketctl member deny`"
@@ -140,9 +177,12 @@ pub fn needed(network: &NetworkRecord) -> usize {
 
 /// How many approvals a request waits for.
 #[must_use]
-pub fn missing(request: &RequestRecord, network: &NetworkRecord) -> usize {
+pub fn missing(request: &RequestRecord, about: &About<'_>) -> usize {
     match request.state {
-        RequestState::Pending => needed(network).saturating_sub(request.approvals.len()).max(1),
+        RequestState::Pending => {
+            let counting = about.counting(request).count();
+            needed(about.network).saturating_sub(counting).max(1)
+        }
         RequestState::Approved | RequestState::Denied | RequestState::Cancelled | RequestState::Expired => 0,
     }
 }
@@ -153,13 +193,7 @@ pub fn missing(request: &RequestRecord, network: &NetworkRecord) -> usize {
 /// # Errors
 /// When it may not.
 pub fn approver(network: &NetworkRecord, caller: &Caller) -> Result<(), RequestError> {
-    let named = network.approvers.contains(&caller.name);
-    let may = match caller.role {
-        OperatorRole::Requester => false,
-        OperatorRole::Viewer => named,
-        OperatorRole::Operator | OperatorRole::Admin => named || network.approvers.is_empty(),
-    };
-    if may {
+    if decides(network, &caller.name, caller.role) {
         return Ok(());
     }
     Err(RequestError::NoApprover {
@@ -167,6 +201,17 @@ pub fn approver(network: &NetworkRecord, caller: &Caller) -> Result<(), RequestE
         network: network.id,
         named: network.approvers.iter().cloned().collect(),
     })
+}
+
+/// Whether somebody of this name and role decides on a network's requests.
+#[must_use]
+pub fn decides(network: &NetworkRecord, name: &str, role: OperatorRole) -> bool {
+    let named = network.approvers.contains(name);
+    match role {
+        OperatorRole::Requester => false,
+        OperatorRole::Viewer => named,
+        OperatorRole::Operator | OperatorRole::Admin => named || network.approvers.is_empty(),
+    }
 }
 
 /// Asks that a node be let on. Nothing when the caller asked already and that waits.
@@ -207,13 +252,14 @@ pub fn make(
 /// Approves.
 ///
 /// # Errors
-/// When nothing waits, or the caller is not one who may.
+/// When nothing waits, the caller is not one who may, or the one who asked is gone.
 pub fn approve(
     before: Option<&RequestRecord>,
-    (network, node, owner): (&NetworkRecord, NodeId, Option<&Owner>),
+    about: &About<'_>,
     (caller, permission): (&Caller, Permission),
     approval: Revocation,
 ) -> Result<Approved, RequestError> {
+    let (network, node) = (about.network, about.node);
     approver(network, caller)?;
     let theirs = |request: &RequestRecord| request.approvals.iter().any(|one| one.by == caller.name);
     if let Some(before) = before
@@ -228,16 +274,22 @@ pub fn approve(
             name: caller.name.clone(),
         });
     }
-    if caller.owns(owner) {
+    if caller.owns(about.owner) {
         return Err(RequestError::OwnNode {
             name: caller.name.clone(),
             node,
         });
     }
+    if (about.role)(&before.by).is_none() {
+        return Err(RequestError::AskerGone {
+            by: before.by.clone(),
+        });
+    }
     let mut request = before.clone();
-    if !theirs(before) {
+    request.approvals = about.counting(before).cloned().collect();
+    if !theirs(&request) {
         request.approvals.push(approval);
-    } else if needed(network) > before.approvals.len() {
+    } else if needed(network) > request.approvals.len() {
         return Ok(Approved::Same);
     }
     let said = if request.for_activation {

@@ -43,9 +43,44 @@ fn approve_as(
     network: &NetworkRecord,
     permission: Permission,
 ) -> Result<Approved, RequestError> {
+    approve_among(
+        &|_| Some(OperatorRole::Operator),
+        name,
+        request,
+        network,
+        permission,
+    )
+}
+
+/// As above, where those who have to do with it have these roles.
+fn approve_among(
+    role: &dyn Fn(&str) -> Option<OperatorRole>,
+    name: &str,
+    request: &RequestRecord,
+    network: &NetworkRecord,
+    permission: Permission,
+) -> Result<Approved, RequestError> {
     let who = caller(name, OperatorRole::Operator);
-    let about = (network, node(), Some(&Owner::Person("ana".into())));
-    approve(Some(request), about, (&who, permission), word_of(name, 20))
+    let owner = Owner::Person("ana".into());
+    let about = About {
+        owner: Some(&owner),
+        ..about(network, role)
+    };
+    approve(Some(request), &about, (&who, permission), word_of(name, 20))
+}
+
+fn about<'a>(network: &'a NetworkRecord, role: &'a dyn Fn(&str) -> Option<OperatorRole>) -> About<'a> {
+    About {
+        network,
+        node: node(),
+        owner: None,
+        role,
+    }
+}
+
+/// How many approvals are missing while everybody is an operator.
+fn missing(request: &RequestRecord, network: &NetworkRecord) -> usize {
+    super::missing(request, &about(network, &|_| Some(OperatorRole::Operator)))
 }
 
 #[test]
@@ -188,8 +223,13 @@ fn a_request_that_is_too_old_is_not_approved_before_anybody_noticed() {
         at: request.expires_at,
         ..word_of("bo", 0)
     };
-    let about = (&network, node(), None);
-    let refused = approve(Some(&request), about, (&who, Permission::Stands), late);
+    let role = |_: &str| Some(OperatorRole::Operator);
+    let refused = approve(
+        Some(&request),
+        &about(&network, &role),
+        (&who, Permission::Stands),
+        late,
+    );
     assert!(
         matches!(refused, Err(RequestError::NothingWaits { .. })),
         "{refused:?}"
@@ -218,4 +258,42 @@ fn a_network_that_asks_for_fewer_approvals_than_there_are_waits_for_one_more_wor
     assert_eq!(missing(&request, &one), 1);
     let granted = approve_as("bo", &request, &one, Permission::Stands);
     assert!(matches!(granted, Ok(Approved::Granted(..))), "{granted:?}");
+}
+
+#[test]
+fn an_approval_counts_for_as_long_as_who_gave_it_might_approve() {
+    use OperatorRole::{Operator, Viewer};
+    let network = network(2, &[]);
+    let Ok(Approved::Waits(request)) =
+        approve_as("bo", &asked_by("ana", &network), &network, Permission::Stands)
+    else {
+        panic!("another one is needed")
+    };
+    let revoked = |name: &str| (name != "bo").then_some(Operator);
+    let demoted = |name: &str| Some(if name == "bo" { Viewer } else { Operator });
+    for role in [&revoked as &dyn Fn(&str) -> _, &demoted] {
+        assert_eq!(super::missing(&request, &about(&network, role)), 2);
+        let again = approve_among(role, "cy", &request, &network, Permission::Stands);
+        let Ok(Approved::Waits(request)) = again else {
+            panic!("bo's word counts no more: {again:?}")
+        };
+        let by: Vec<_> = request.approvals.iter().map(|one| one.by.as_str()).collect();
+        assert_eq!(by, ["cy"]);
+    }
+    let mut named = network.clone();
+    named.approvers = ["cy".to_owned(), "eve".to_owned()].into();
+    let again = approve_as("cy", &request, &named, Permission::Stands);
+    assert!(matches!(again, Ok(Approved::Waits(_))), "{again:?}");
+    let granted = approve_as("cy", &request, &network, Permission::Stands);
+    assert!(matches!(granted, Ok(Approved::Granted(..))), "{granted:?}");
+}
+
+#[test]
+fn what_somebody_asked_for_who_is_revoked_is_not_approved() {
+    let network = network(1, &[]);
+    let request = asked_by("ana", &network);
+    let role = |name: &str| (name != "ana").then_some(OperatorRole::Operator);
+    let refused = approve_among(&role, "bo", &request, &network, Permission::Stands).unwrap_err();
+    assert_eq!(refused, RequestError::AskerGone { by: "ana".into() });
+    assert!(refused.to_string().contains("picketctl member deny"), "{refused}");
 }

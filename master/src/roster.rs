@@ -9,7 +9,7 @@ use picket_zerotier::ids::NodeId;
 
 use crate::{
     operators,
-    record::{HostRecord, HostStanding, OperatorRecord, Pin, Pins},
+    record::{HostRecord, HostStanding, OperatorRecord, OperatorRole, Pin, Pins},
     store::Revision,
 };
 
@@ -241,6 +241,13 @@ impl Roster {
     #[must_use]
     pub fn operator(&self, name: &str) -> Option<&(OperatorRecord, Revision)> {
         self.operators.get(name)
+    }
+
+    /// The role of an operator; none when it is revoked or not known.
+    #[must_use]
+    pub fn role(&self, name: &str) -> Option<OperatorRole> {
+        let (record, _) = self.operators.get(name)?;
+        record.revoked.is_none().then_some(record.role)
     }
 
     /// Every operator that stands after `name`, by name; revoked ones too.

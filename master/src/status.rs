@@ -43,7 +43,7 @@ impl From<Refused> for Status {
 fn request(error: &RequestError) -> Code {
     match error {
         RequestError::AskedAlready { .. } => Code::AlreadyExists,
-        RequestError::NothingWaits { .. } => Code::FailedPrecondition,
+        RequestError::NothingWaits { .. } | RequestError::AskerGone { .. } => Code::FailedPrecondition,
         RequestError::NoApprover { .. }
         | RequestError::OwnRequest { .. }
         | RequestError::OwnNode { .. }

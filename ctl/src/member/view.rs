@@ -98,6 +98,7 @@ struct Approval {
     by: String,
     at: Option<Timestamp>,
     reason: Option<String>,
+    lapsed: bool,
 }
 
 /// A permission that ends by itself.
@@ -168,6 +169,7 @@ impl From<wire::MemberRequest> for Request {
             by: approval.by,
             at: time(approval.at),
             reason: filled(approval.reason),
+            lapsed: approval.lapsed,
         };
         Self {
             state,
@@ -231,8 +233,12 @@ impl Request {
             page.facts([("Ended by", format!("{by}: {because}").into())]);
         }
         let approvals = self.approvals.iter().map(|approval| {
+            let by = match approval.lapsed {
+                false => approval.by.as_str().into(),
+                true => Cell::new(format!("{} (counts no more)", approval.by), Tone::Dim),
+            };
             vec![
-                approval.by.as_str().into(),
+                by,
                 Cell::or_dash(approval.at.map(|at| moment(at, now))),
                 Cell::or_dash(approval.reason.as_ref()),
             ]
@@ -325,6 +331,7 @@ impl Member {
         let approved: Vec<&str> = request
             .approvals
             .iter()
+            .filter(|approval| !approval.lapsed)
             .map(|approval| approval.by.as_str())
             .collect();
         Some(vec![

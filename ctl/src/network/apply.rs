@@ -18,7 +18,7 @@ use crate::{
     document::{Document, FromFile},
     fault::{About, Fault},
     print::{Named, View as _},
-    words::count,
+    words::{count, filled},
 };
 
 /// Whose controller runs a network.
@@ -157,6 +157,7 @@ async fn planned(desk: &mut Desk, id: &str, form: &Form) -> Result<Plan, Fault> 
         network_id: id.to_owned(),
         changes: changes(answer.changes),
         cuts_own_path: answer.cuts_own_path,
+        needs_admin: filled(answer.needs_admin),
     })
 }
 

@@ -269,6 +269,7 @@ pub(super) struct Plan {
     pub(super) network_id: String,
     pub(super) changes: Vec<Change>,
     pub(super) cuts_own_path: Vec<String>,
+    pub(super) needs_admin: Option<String>,
 }
 
 impl Named for Plan {
@@ -291,6 +292,7 @@ impl View for Plan {
             .map(|host| format!("host {host} reaches the master through it and would lose that way"))
             .collect();
         page.sentences("This cuts our own path", &cuts, Tone::Bad);
+        page.sentences("This takes an admin", self.needs_admin.as_slice(), Tone::Fair);
         page
     }
 }

@@ -5,6 +5,7 @@ use picket_proto::{from_wire_time, wire::admin as wire};
 use serde::Serialize;
 
 use crate::{
+    device::Device as Registered,
     print::{Cell, Named, Page, Row, Tone, View},
     words::{ago, filled, moment, to_the_second},
 };
@@ -142,6 +143,43 @@ impl Operator {
             this_device: filled(device.to_owned()),
             ..self
         }
+    }
+}
+
+/// An operator that was cut off, and what of its stays where it is.
+#[derive(Debug, Serialize)]
+pub(super) struct Revoked {
+    #[serde(flatten)]
+    operator: Operator,
+    still_authorized: Vec<Registered>,
+}
+
+impl Revoked {
+    pub(super) fn new(operator: Operator, still_authorized: Vec<wire::Device>) -> Self {
+        Self {
+            operator,
+            still_authorized: still_authorized.into_iter().map(Registered::from).collect(),
+        }
+    }
+
+    /// What stays, and what to do about that; empty when nothing does.
+    pub(super) fn what_is_left(&self) -> String {
+        if self.still_authorized.is_empty() {
+            return String::new();
+        }
+        let each = self.still_authorized.iter().map(Registered::where_it_is);
+        let each: Vec<String> = each.collect();
+        format!(
+            "\nits nodes are still on their networks: {}\nnext: `picketctl kill owner {} --reason ...` cuts them off",
+            each.join(", "),
+            self.operator.name
+        )
+    }
+}
+
+impl Named for Revoked {
+    fn name(&self) -> String {
+        self.operator.name.clone()
     }
 }
 

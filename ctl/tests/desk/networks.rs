@@ -170,6 +170,15 @@ async fn the_form_that_is_shown_is_a_settings_file_that_changes_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_plan_says_that_it_takes_an_admin() {
+    let office = with_network().await;
+    let file = with_file(&office, "approvals: 1\n");
+    office.master.state().needs_admin = "it asks for fewer approvals".into();
+    let plan = format!("network plan {NETWORK} -f {file}");
+    assert_snapshot!("needs_admin", office.types(&plan).await);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_change_that_cuts_our_own_path_is_asked_about() {
     let mut office = with_network().await;
     let file = with_file(&office, FILE);

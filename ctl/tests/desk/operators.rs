@@ -5,7 +5,10 @@ use std::fs;
 use insta::assert_snapshot;
 use picket_pki::{Bundle, Holder};
 
-use crate::office::Office;
+use crate::{
+    members::{NETWORK, with_network},
+    office::Office,
+};
 
 async fn with_ana() -> Office {
     let office = Office::open();
@@ -74,6 +77,28 @@ async fn operators_are_listed_and_shown_with_their_devices() {
     assert_snapshot!("listed", office.types("operator list").await);
     assert_snapshot!("shown_revoked", office.types("operator show ana -o yaml").await);
     assert_snapshot!("unknown", office.types("operator show eve").await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_revoked_leaves_nodes_behind_and_that_is_said_with_what_to_do() {
+    let office = with_network().await;
+    let out = office.path("laptop").display().to_string();
+    let add = format!("operator add ana --role operator --device laptop --out {out}");
+    office.types(&add).await.done();
+    let register = "device register 39966434ba --name ana-laptop --owner ana";
+    office.types(register).await.done();
+    let admit = format!("member admit ana-laptop --network {NETWORK} --reason tests");
+    office.types(&admit).await.done();
+    assert_snapshot!(
+        "revoked_with_nodes",
+        office.types("operator revoke ana --reason left").await
+    );
+    let again = office
+        .types("operator revoke ana --reason left -o json")
+        .await
+        .done();
+    assert_eq!(again.json()["state"], "revoked");
+    assert_eq!(again.json()["still_authorized"][0]["node_id"], "39966434ba");
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,6 +1,7 @@
 //! Devices: ZeroTier nodes and whose they are.
 
 mod registering;
+mod sight;
 
 use std::sync::Arc;
 
@@ -15,7 +16,10 @@ use picket_proto::{
 use picket_zerotier::ids::{NetworkId, NodeId};
 use tonic::{Request, Response, Status};
 
-use self::registering::{Registration, register, removal};
+use self::{
+    registering::{Registration, register, remarks, removal},
+    sight::sight,
+};
 use super::{
     members::{calling, decisions, pair},
     name,
@@ -56,10 +60,18 @@ impl DeviceService for Devices {
         let (desk, node) = (&self.0, wanted.node);
         // Names and the number of somebody's devices are looked at, and no guard names them.
         let _turn = desk.turn.lock().await;
-        let decided = register(&desk.views.read(), &caller, &wanted, desk.now())?;
+        let sight = sight(desk, node);
+        let decided = register(&desk.views.read(), &caller, (&wanted, &sight), desk.now())?;
+        let remarks = match decided {
+            Some(_) => remarks(node, &sight),
+            None => Vec::new(),
+        };
         if let Some(record) = decided {
-            // What was decided of the node before it was removed does not come back with it.
-            self.undo(&actor, node, "the device is registered anew").await?;
+            // What was decided of the node before it was removed does not come back with it. What somebody decided of one
+            // that nobody had registered stays.
+            if self.is_removed(node) {
+                self.undo(&actor, node, "the device is registered anew").await?;
+            }
             let why = format!("for {}", record.owner);
             self.write(&record, &actor, "device.register", &why).await?;
             let message = format!(
@@ -76,6 +88,7 @@ impl DeviceService for Devices {
         }
         Ok(Response::new(RegisterDeviceResponse {
             device: self.shown(node),
+            remarks,
         }))
     }
 
@@ -192,6 +205,12 @@ impl Devices {
         Ok(())
     }
 
+    fn is_removed(&self, node: NodeId) -> bool {
+        let views = self.0.views.read();
+        let kept = views.networks.device(node);
+        kept.is_some_and(|kept| kept.record.removed.is_some())
+    }
+
     fn shown(&self, node: NodeId) -> Option<Device> {
         let views = self.0.views.read();
         let kept = views.networks.device(node)?;
@@ -223,6 +242,17 @@ fn of_host(state: &State, host: &HostRecord, node: NodeId, now: Timestamp) -> De
         network_ids: authorized_on(state, node, now),
         ..Device::default()
     }
+}
+
+/// The nodes of a person that are authorized somewhere.
+pub(super) fn still_authorized(desk: &Desk, owner: &str) -> Vec<Device> {
+    let (views, now) = (desk.views.read(), desk.now());
+    let theirs = views.networks.devices().map(|kept| &kept.record);
+    let theirs = theirs.filter(|device| {
+        device.owner == owner && device.removed.is_none() && views.roster.of_node(device.node).is_none()
+    });
+    let devices = theirs.map(|device| of_person(&views, device, now));
+    devices.filter(|device| !device.network_ids.is_empty()).collect()
 }
 
 fn authorized_on(state: &State, node: NodeId, now: Timestamp) -> Vec<String> {

@@ -55,6 +55,8 @@ pub(super) async fn decide(
         && before != Some(node)
     {
         acceptable(desk, (name, id), node)?;
+        // What the host may, its node may from then on.
+        desk.may_approve()?;
     }
     let shown = desk.nodes.of(id).and_then(|waiting| waiting.claim.proof.ok());
     let change = |host: &mut HostRecord| {

@@ -175,7 +175,10 @@ impl HostService for Hosts {
         let change = |host: &mut HostRecord| {
             let labels = host.labels.changed(&set, &asked.remove)?;
             let differs = labels != host.labels;
-            host.labels = labels;
+            let before = std::mem::replace(&mut host.labels, labels);
+            if self.0.lets_on(host, &before) {
+                self.0.may_approve()?;
+            }
             Ok(differs)
         };
         self.0

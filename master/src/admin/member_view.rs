@@ -1,5 +1,7 @@
 //! A node on a network, as operators are shown it.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 use picket_proto::{status::ControlledMember, to_wire_time, wire::admin as wire};
 use picket_zerotier::{
@@ -12,7 +14,7 @@ use crate::{
     membership::Decision,
     owner::Owner,
     record::network::{ActivationRecord, GrantRecord, NetworkRecord, RequestRecord, RequestState},
-    request::missing,
+    request::{About, missing},
     views::State,
 };
 
@@ -58,8 +60,10 @@ pub(super) fn member(
     let host = state.roster.of_node(node).map(|host| &host.record.name);
     let device = networks.device(node).map(|kept| &kept.record.name);
     let request = networks.request(id, node).map(|kept| &kept.record);
+    let request = request.filter(|request| network.knows(request.at));
     let grant = networks.grant(id, node).map(|kept| &kept.record);
     let activation = networks.activation(id, node).map(|kept| &kept.record);
+    let activation = activation.filter(|activation| network.knows(activation.at));
     let (rfc4193, sixplane) = addresses_of(id, node);
     wire::Member {
         network_id: id.to_string(),
@@ -74,7 +78,16 @@ pub(super) fn member(
             .map(|owner| owner.to_string())
             .unwrap_or_default(),
         device: host.or(device).map(ToString::to_string).unwrap_or_default(),
-        request: request.map(|request| shown_request(request, network)),
+        request: request.map(|request| {
+            let owner = Owner::of(state, node);
+            let about = About {
+                network,
+                node,
+                owner: owner.as_ref(),
+                role: &|name| state.roster.role(name),
+            };
+            shown_request(request, &about)
+        }),
         grant: kind(grant).into(),
         activation: activation.map(|activation| shown_activation(activation, now)),
         rfc4193,
@@ -97,12 +110,18 @@ fn kind(grant: Option<&GrantRecord>) -> wire::GrantKind {
     }
 }
 
-fn shown_request(request: &RequestRecord, network: &NetworkRecord) -> wire::MemberRequest {
+fn shown_request(request: &RequestRecord, about: &About<'_>) -> wire::MemberRequest {
     let ended = request.ended.as_ref();
+    let counting: BTreeSet<&str> = about
+        .counting(request)
+        .map(|approval| approval.by.as_str())
+        .collect();
+    let waits = request.state == RequestState::Pending;
     let approvals = request.approvals.iter().map(|approval| wire::Approval {
         by: approval.by.clone(),
         at: Some(to_wire_time(approval.at)),
         reason: approval.reason.clone(),
+        lapsed: waits && !counting.contains(approval.by.as_str()),
     });
     wire::MemberRequest {
         state: match request.state {
@@ -118,7 +137,7 @@ fn shown_request(request: &RequestRecord, network: &NetworkRecord) -> wire::Memb
         at: Some(to_wire_time(request.at)),
         expires_at: Some(to_wire_time(request.expires_at)),
         approvals: approvals.collect(),
-        missing: u32::try_from(missing(request, network)).unwrap_or(u32::MAX),
+        missing: u32::try_from(missing(request, about)).unwrap_or(u32::MAX),
         ended_by: ended.map(|ended| ended.by.clone()).unwrap_or_default(),
         ended_because: ended.map(|ended| ended.reason.clone()).unwrap_or_default(),
     }

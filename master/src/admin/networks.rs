@@ -175,7 +175,8 @@ async fn enforce(desk: &Desk, actor: &Actor, id: NetworkId) -> Result<(), Refuse
     let kept = record(desk, id)?;
     match kept.record.mode {
         NetworkMode::Enforce => return Ok(()),
-        NetworkMode::Observe => {}
+        // Whom the grants, labels and settings let on is let on by this.
+        NetworkMode::Observe => desk.may_approve()?,
         NetworkMode::Deleting | NetworkMode::Gone => {
             return Err(Refused::NotNow(format!("network {id} is being deleted")));
         }

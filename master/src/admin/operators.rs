@@ -14,7 +14,7 @@ use picket_proto::{
 };
 use tonic::{Request, Response, Status};
 
-use super::{name, reason};
+use super::{devices, name, reason};
 use crate::{
     caller::{operator, operator_peer},
     desk::{Actor, Desk},
@@ -231,8 +231,13 @@ impl OperatorService for Operators {
             let message = format!("{what}revoked by {}: {reason}", actor.name());
             desk.say(Severity::Alert, "operator.revoked", operator.as_str(), &message);
         }
+        let still_authorized = match device {
+            None => devices::still_authorized(desk, operator.as_str()),
+            Some(_) => Vec::new(),
+        };
         Ok(Response::new(RevokeOperatorResponse {
             operator: Some(shown(&record, desk.now())),
+            still_authorized,
         }))
     }
 

@@ -282,8 +282,8 @@ fn varint(message: &mut &[u8]) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use picket_proto::wire::admin::{
-        AdmitMemberRequest, ApplyDeploymentRequest, ApproveMemberRequest, BanHostRequest, NoteHostRequest,
-        RegisterDeviceRequest, RemoveDeviceRequest, Site,
+        AdmitMemberRequest, ApplyDeploymentRequest, ApproveMemberRequest, BanHostRequest, KillRequest,
+        KillScope, NoteHostRequest, RegisterDeviceRequest, RemoveDeviceRequest, Site,
     };
 
     use super::*;
@@ -332,6 +332,14 @@ mod tests {
             (seen.subject.as_str(), seen.why.as_str()),
             ("8056c2e21c000001/anas-laptop", "on call")
         );
+        let kill = KillRequest {
+            scope: KillScope::Host.into(),
+            subject: "edge-07".into(),
+            reason: "a leak".into(),
+            ..KillRequest::default()
+        };
+        let seen = of("KillService/Kill", kill.encode_to_vec());
+        assert_eq!((seen.subject.as_str(), seen.why.as_str()), ("edge-07", "a leak"));
         let note = NoteHostRequest {
             name: "oslo".into(),
             note: "hush".into(),

@@ -183,6 +183,12 @@ impl NetworkRecord {
         self.member_labels.iter().next().is_some() && host.labels.include(&self.member_labels)
     }
 
+    /// Whether something that was decided then was decided of this network, and not of one of the same id that ended before.
+    #[must_use]
+    pub fn knows(&self, decided: Timestamp) -> bool {
+        decided >= self.adopted_at
+    }
+
     /// Whether its members are what the grants say: repairs have begun, and go on until it is gone.
     #[must_use]
     pub fn is_governed(&self) -> bool {

@@ -154,14 +154,24 @@ impl Site {
 
     /// Sets a label.
     pub async fn label(&self, name: &str, key: &str, value: &str) {
+        let labelled = self.try_label(name, key, value).await;
+        labelled.unwrap_or_else(|status| panic!("label {name}: {}", status.message()));
+    }
+
+    /// Sets a label.
+    ///
+    /// # Errors
+    /// What the master refuses.
+    pub async fn try_label(&self, name: &str, key: &str, value: &str) -> Result<(), Status> {
         let set = [(key.to_owned(), value.to_owned())].into();
         let asked = LabelHostRequest {
             name: name.to_owned(),
             set,
             remove: Vec::new(),
         };
-        self.told(async |channel| HostServiceClient::new(channel).label_host(asked).await)
-            .await;
+        self.ask(async |channel| HostServiceClient::new(channel).label_host(asked).await)
+            .await
+            .map(drop)
     }
 
     /// Bans a host.

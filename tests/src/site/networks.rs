@@ -33,28 +33,43 @@ impl Site {
 
     /// Adopts a network as soon as the master sees it, and returns how many members became grants.
     pub async fn adopt(&self, network: NetworkId) -> u32 {
+        until(&format!("the master to adopt {network}"), async || {
+            let adopted = self.try_adopt(network).await;
+            adopted.map_err(|status| status.message().to_owned())
+        })
+        .await
+    }
+
+    /// Adopts a network, and returns how many members became grants.
+    ///
+    /// # Errors
+    /// What the master refuses.
+    pub async fn try_adopt(&self, network: NetworkId) -> Result<u32, Status> {
         let asked = AdoptNetworkRequest {
             id: network.to_string(),
             ..Default::default()
         };
-        let adopted = until(&format!("the master to adopt {network}"), async || {
-            let asked = asked.clone();
-            let adopt = async |channel| NetworkServiceClient::new(channel).adopt_network(asked).await;
-            self.ask(adopt)
-                .await
-                .map_err(|status| status.message().to_owned())
-        })
-        .await;
-        adopted.imported
+        let adopt = async |channel| NetworkServiceClient::new(channel).adopt_network(asked).await;
+        Ok(self.ask(adopt).await?.imported)
     }
 
     /// Starts repairs on a network.
     pub async fn enforce(&self, network: NetworkId) {
+        let enforced = self.try_enforce(network).await;
+        enforced.unwrap_or_else(|status| panic!("enforce: {}", status.message()));
+    }
+
+    /// Starts repairs on a network.
+    ///
+    /// # Errors
+    /// What the master refuses.
+    pub async fn try_enforce(&self, network: NetworkId) -> Result<(), Status> {
         let asked = EnforceNetworkRequest {
             id: network.to_string(),
         };
-        self.told(async |channel| NetworkServiceClient::new(channel).enforce_network(asked).await)
-            .await;
+        self.ask(async |channel| NetworkServiceClient::new(channel).enforce_network(asked).await)
+            .await
+            .map(drop)
     }
 
     /// A network of a machine's controller, adopted and enforced.
@@ -77,6 +92,19 @@ impl Site {
             .into_iter()
             .find(|listed| listed.id == network.to_string());
         found.unwrap_or_else(|| panic!("the master has no network {network}"))
+    }
+
+    /// Waits until a network cannot be read, and returns why.
+    pub async fn until_problem(&self, network: NetworkId) -> String {
+        until(&format!("{network} to have a problem"), async || {
+            let problem = self.network(network).await.problem;
+            if problem.is_empty() {
+                Err("none")
+            } else {
+                Ok(problem)
+            }
+        })
+        .await
     }
 
     /// Admits a node or a host to a network.

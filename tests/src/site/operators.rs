@@ -10,7 +10,7 @@ use picket_master::{
 use picket_pki::{Authority, Bundle, Fingerprint, Holder, Key};
 use picket_proto::wire::admin::{
     AddOperatorRequest, ChangeOperatorRequest, GetOperatorRequest, Operator, OperatorRole,
-    RevokeOperatorRequest, operator_service_client::OperatorServiceClient,
+    RevokeOperatorRequest, RevokeOperatorResponse, operator_service_client::OperatorServiceClient,
 };
 use tonic::{Status, transport::Channel};
 
@@ -73,7 +73,7 @@ impl Site {
     ///
     /// # Errors
     /// What the master refuses.
-    pub async fn revoke_operator(&self, name: &str, device: &str) -> Result<(), Status> {
+    pub async fn revoke_operator(&self, name: &str, device: &str) -> Result<RevokeOperatorResponse, Status> {
         self.ask(async |channel| revoke(channel, name, device).await.map(tonic::Response::new))
             .await
     }
@@ -158,7 +158,7 @@ pub async fn change_role(channel: Channel, name: &str, role: OperatorRole) -> Re
 ///
 /// # Errors
 /// What the master refuses.
-pub async fn revoke(channel: Channel, name: &str, device: &str) -> Result<(), Status> {
+pub async fn revoke(channel: Channel, name: &str, device: &str) -> Result<RevokeOperatorResponse, Status> {
     let asked = RevokeOperatorRequest {
         name: name.to_owned(),
         device: device.to_owned(),
@@ -167,5 +167,5 @@ pub async fn revoke(channel: Channel, name: &str, device: &str) -> Result<(), St
     OperatorServiceClient::new(channel)
         .revoke_operator(asked)
         .await
-        .map(drop)
+        .map(tonic::Response::into_inner)
 }

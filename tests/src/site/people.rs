@@ -11,11 +11,12 @@ use picket_master::{
     store::{Audit, Commit, Guard},
 };
 use picket_proto::wire::admin::{
-    ActivateMemberRequest, AdmitMemberRequest, ApproveMemberRequest, CancelMemberRequest, DenyMemberRequest,
-    Device, EndMemberRequest, ExtendMemberRequest, GetMemberRequest, GrantKind, ListDevicesRequest,
-    ListMembersRequest, Member, OperatorRole, RegisterDeviceRequest, RemoveDeviceRequest,
-    RequestMemberRequest, RevokeMemberRequest, device_service_client::DeviceServiceClient,
-    member_service_client::MemberServiceClient,
+    ActivateMemberRequest, AdmitMemberRequest, ApplyNetworkRequest, ApproveMemberRequest,
+    CancelMemberRequest, DenyMemberRequest, Device, EndMemberRequest, ExtendMemberRequest, GetMemberRequest,
+    GrantKind, ListDevicesRequest, ListMembersRequest, Member, NetworkForm, OperatorRole,
+    RegisterDeviceRequest, RemoveDeviceRequest, RequestMemberRequest, RevokeMemberRequest,
+    device_service_client::DeviceServiceClient, member_service_client::MemberServiceClient,
+    network_service_client::NetworkServiceClient,
 };
 use picket_zerotier::{NetworkId, NodeId};
 use tonic::{Response, Status, transport::Channel};
@@ -150,6 +151,16 @@ impl Person {
         };
         let answer = self.ask(async |channel| MemberServiceClient::new(channel).get_member(asked).await);
         Ok(answer.await?.member.expect("an answer has a member"))
+    }
+
+    /// Makes a network follow a form.
+    pub async fn apply(&self, network: NetworkId, form: NetworkForm) -> Result<(), Status> {
+        let asked = ApplyNetworkRequest {
+            id: network.to_string(),
+            form: Some(form),
+        };
+        let answer = self.ask(async |channel| NetworkServiceClient::new(channel).apply_network(asked).await);
+        answer.await.map(drop)
     }
 
     /// Asks that a node be let on.

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use picket_tests::{
     GrantKind::Stands,
-    Host, MemberDecision,
+    Host, KillScope, MemberDecision,
     MemberObservation::{Authorized, Deauthorized},
     OperatorRole::{Operator, Requester, Viewer},
-    Site,
+    Site, naming,
 };
-use picket_zerotier::{NetworkId, NodeId, address, node::Settings};
+use picket_zerotier::{NetworkId, NodeId, address, controller::Controller as _, node::Settings};
 use tonic::Code;
 
 async fn site() -> (Site, Host, NetworkId, NodeId) {
@@ -180,4 +180,121 @@ async fn a_requester_does_not_take_a_node_that_is_somewhere_already() {
     assert_eq!(refused.code(), Code::PermissionDenied, "{refused}");
     site.until_member(network, laptop, Authorized).await;
     assert!(ana.devices().await.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_was_admitted_or_adopted_is_still_on_after_an_operator_registers_it() {
+    let site = Site::new().await;
+    let oslo = site.enroll("oslo").await;
+    let network = site.network_on(&oslo).await;
+    let (adopted, admitted) = (site.lab().grow(), site.lab().grow());
+    oslo.controller().authorize(network, adopted, true).await.unwrap();
+    site.wait(Duration::from_secs(60)).await;
+    assert_eq!(site.adopt(network).await, 1);
+    site.enforce(network).await;
+    site.admit(network, admitted).await;
+    site.person("ana", Requester).await;
+    let bo = site.person("bo", Operator).await;
+    for (node, name) in [(adopted, "anas-laptop"), (admitted, "anas-phone")] {
+        let device = bo.register(node, name, "ana").await.unwrap();
+        assert_eq!(device.network_ids, [network.to_string()], "{name}");
+    }
+    site.wait(Duration::from_secs(120)).await;
+    for node in [adopted, admitted] {
+        let member = site.until_member(network, node, Authorized).await;
+        assert_eq!(
+            member.decision(),
+            MemberDecision::Authorized,
+            "{}",
+            member.because
+        );
+        assert_eq!(member.owner, "person/ana");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_somebody_let_on_by_hand_stays_on_whoever_registers_it() {
+    let (site, oslo, network, gateway) = site().await;
+    oslo.controller().authorize(network, gateway, true).await.unwrap();
+    let member = site.until_member(network, gateway, Authorized).await;
+    assert_eq!(member.decision(), MemberDecision::Unknown);
+    let (ana, bo) = (
+        site.person("ana", Requester).await,
+        site.person("bo", Operator).await,
+    );
+    let refused = ana.register(gateway, "mine", "").await.unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied, "{refused}");
+    let refused = bo.register(gateway, "gateway", "").await.unwrap_err();
+    assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
+    for words in [network.to_string(), "picketctl member admit".to_owned()] {
+        assert!(refused.message().contains(&words), "{refused}");
+    }
+    bo.admit(network, gateway, None).await.unwrap();
+    bo.register(gateway, "gateway", "").await.unwrap();
+    site.wait(Duration::from_secs(120)).await;
+    site.until_member(network, gateway, Authorized).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_a_controller_cannot_be_read_only_an_operator_registers() {
+    let (site, oslo, network, laptop) = site().await;
+    let (ana, bo) = (
+        site.person("ana", Requester).await,
+        site.person("bo", Operator).await,
+    );
+    oslo.stop_zerotier();
+    site.until_problem(network).await;
+    let refused = ana.register(laptop, "anas-laptop", "").await.unwrap_err();
+    assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
+    assert!(refused.message().contains("ask an operator"), "{refused}");
+    bo.register(laptop, "anas-laptop", "ana").await.unwrap();
+    assert_eq!(ana.devices().await[0].name, "anas-laptop");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_device_that_was_removed_is_let_on_by_settings_that_name_it_afterwards() {
+    let (site, _oslo, network, gateway) = site().await;
+    let ana = site.person("ana", Requester).await;
+    ana.register(gateway, "mine", "").await.unwrap();
+    ana.remove(gateway).await.unwrap();
+    let form = naming(&[gateway.to_string()]);
+    let plan = site.plan_network(network, form.clone()).await.changes;
+    let member = plan
+        .iter()
+        .find(|change| change.what.starts_with("member"))
+        .unwrap();
+    assert!(member.before.contains("removed by ana"), "{member:?}");
+    assert!(member.after.starts_with("authorized"), "{member:?}");
+    site.apply(network, form.clone()).await;
+    site.until_member(network, gateway, Authorized).await;
+    // What is removed after it was named is denied again.
+    let bo = site.person("bo", Operator).await;
+    bo.register(gateway, "mine", "ana").await.unwrap();
+    bo.remove(gateway).await.unwrap();
+    site.apply(network, form).await;
+    site.until_member(network, gateway, Deauthorized).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_owner_is_killed_by_the_name_that_lists_show() {
+    let (site, _oslo, network, laptop) = site().await;
+    let (ana, bo) = (
+        site.person("ana", Requester).await,
+        site.person("bo", Operator).await,
+    );
+    ana.register(laptop, "anas-laptop", "").await.unwrap();
+    ana.request(network, laptop).await.unwrap();
+    bo.approve(network, laptop, Stands).await.unwrap();
+    let owner = ana.devices().await.remove(0).owner;
+    assert_eq!(owner, "person/ana");
+    let killed = site.kill(KillScope::Owner, &owner).await;
+    assert_eq!(killed.subject, "ana");
+    site.until_member(network, laptop, Deauthorized).await;
+    site.unkill(KillScope::Owner, &owner).await;
+    site.until_member(network, laptop, Authorized).await;
+    let refused = site.try_kill(KillScope::Owner, "host/oslo").await.unwrap_err();
+    assert!(
+        refused.message().contains("picketctl kill host oslo"),
+        "{refused}"
+    );
 }

@@ -5,10 +5,11 @@ use std::time::Duration;
 use picket_tests::{
     MemberDecision,
     MemberObservation::{Authorized, Deauthorized},
-    NetworkMode, Site,
+    NetworkMode, Site, members_by_label,
 };
 use picket_zerotier::{controller::Controller as _, node::Settings};
 use tokio::time::Instant;
+use tonic::Code;
 
 #[tokio::test(start_paused = true)]
 async fn adopting_imports_who_is_authorized_and_changes_nothing() {
@@ -222,4 +223,39 @@ async fn two_thousand_members_travel_beside_the_beats_in_both_directions() {
     // The controller's own node is one by itself.
     assert_eq!(site.network(network).await.members_authorized, 2001);
     assert_eq!(site.network(network).await.drift, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_label_and_no_enforcing_and_no_accepted_node_lets_anybody_on_while_the_clock_is_not_believed() {
+    let site = Site::new().await;
+    let (oslo, bern) = (site.enroll("oslo").await, site.machine("bern"));
+    bern.hide_identity();
+    let bern = site.bring_in(bern).await;
+    let network = site.governed_network_on(&oslo).await;
+    site.apply(network, members_by_label("site", "bern")).await;
+    let watched = site.network_on(&oslo).await;
+    site.adopt(watched).await;
+    site.until_waiting("bern", bern.node).await;
+    site.clock.jump(3600);
+    let refused = [
+        site.try_label("bern", "site", "bern").await,
+        site.try_enforce(watched).await,
+        site.try_accept_node("bern", bern.node).await.map(drop),
+    ];
+    for refused in refused {
+        let refused = refused.unwrap_err();
+        assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
+        assert!(refused.message().contains("picketctl clock accept"), "{refused}");
+    }
+    // What lets nobody on is no approval.
+    site.try_label("bern", "rack", "7").await.unwrap();
+    site.clock.jump(-3600);
+    site.wait(Duration::from_secs(5)).await;
+    site.try_label("bern", "site", "bern").await.unwrap();
+    site.try_enforce(watched).await.unwrap();
+    site.try_accept_node("bern", bern.node).await.unwrap();
+    site.clock.jump(3600);
+    // Nor is what takes a member away, or leaves it.
+    site.try_label("bern", "rack", "8").await.unwrap();
+    site.unlabel("bern", "site").await;
 }

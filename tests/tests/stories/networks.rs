@@ -149,6 +149,30 @@ async fn a_node_of_nobody_named_by_its_address_is_let_on_and_off_again_when_it_i
 }
 
 #[tokio::test(start_paused = true)]
+async fn whoever_is_admitted_while_the_settings_name_him_no_more_stays_on() {
+    let site = Site::new().await;
+    let (oslo, friend) = (site.enroll("oslo").await, site.lab().grow());
+    let network = site.governed_network_on(&oslo).await;
+    for _ in 0..8 {
+        site.apply(network, naming(&[friend.to_string()])).await;
+        // Whichever comes first: both are acknowledged, so both hold.
+        tokio::join!(
+            site.admit(network, friend),
+            site.apply(network, NetworkForm::default())
+        );
+        let member = site.until_member(network, friend, Authorized).await;
+        assert_eq!(
+            member.decision(),
+            MemberDecision::Authorized,
+            "{}",
+            member.because
+        );
+        assert!(member.because.contains("admitted by"), "{}", member.because);
+        site.revoke(network, friend).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn more_nodes_than_one_commit_takes_are_named_no_more_and_none_stays() {
     let site = Site::new().await;
     let oslo = site.enroll("oslo").await;
@@ -259,6 +283,18 @@ async fn a_network_that_is_deleted_while_its_controller_is_away_goes_when_that_i
     site.try_delete(network, false).await.unwrap();
     site.wait(5 * MINUTE).await;
     assert_eq!(site.network(network).await.mode(), NetworkMode::Deleting);
+    // Nobody is told that it is there, or watched, while it goes.
+    let again = [
+        site.try_create(&oslo, &network.to_string(), NetworkForm::default())
+            .await
+            .map(drop),
+        site.try_adopt(network).await.map(drop),
+    ];
+    for refused in again {
+        let refused = refused.unwrap_err();
+        assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
+        assert!(refused.message().contains("is being deleted"), "{refused}");
+    }
     oslo.start_zerotier();
     site.until_no_network(network).await;
     assert!(oslo.controller().network(network).await.is_err());

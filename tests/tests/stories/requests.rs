@@ -2,15 +2,15 @@
 
 use std::time::Duration;
 
-use picket_proto::wire::admin::ListAuditRequest;
+use picket_proto::wire::admin::{ListAuditRequest, NetworkForm};
 use picket_tests::{
     GrantKind::{self, MayActivate, Stands},
     Host, MemberDecision,
     MemberObservation::{Authorized, Deauthorized},
-    OperatorRole::{Operator, Requester, Viewer},
-    RequestState, Site,
+    OperatorRole::{Admin, Operator, Requester, Viewer},
+    RequestState, Site, naming,
 };
-use picket_zerotier::{NetworkId, NodeId, node::Settings};
+use picket_zerotier::{NetworkId, NodeId, controller::Controller as _, node::Settings};
 use tonic::{Code, Status};
 
 /// A site whose one network wants so many approvals, and a node that knocks there.
@@ -97,6 +97,94 @@ async fn two_approvals_come_from_two_people_and_the_stricter_word_is_granted() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_approval_of_somebody_who_is_revoked_counts_no_more_nor_does_the_request_of_one() {
+    let (site, _oslo, network, laptop) = site(2).await;
+    let ana = site.person("ana", Requester).await;
+    let (bo, cy) = (
+        site.person("bo", Operator).await,
+        site.person("cy", Operator).await,
+    );
+    let eve = site.person("eve", Operator).await;
+    ana.register(laptop, "anas-laptop", "").await.unwrap();
+    ana.request(network, laptop).await.unwrap();
+    bo.approve(network, laptop, Stands).await.unwrap();
+    site.revoke_operator("bo", "").await.unwrap();
+    let request = cy.member(network, laptop).await.unwrap().request.unwrap();
+    assert_eq!((request.missing, request.approvals[0].lapsed), (2, true));
+    let member = cy.approve(network, laptop, Stands).await.unwrap();
+    assert_eq!(member.request.unwrap().missing, 1);
+    site.revoke_operator("ana", "").await.unwrap();
+    let refused = eve.approve(network, laptop, Stands).await.unwrap_err();
+    assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
+    assert!(refused.message().contains("ana"), "{refused}");
+    eve.deny(network, laptop).await.unwrap();
+    cy.request(network, laptop).await.unwrap();
+    eve.approve(network, laptop, Stands).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_revokes_an_operator_is_told_which_nodes_of_its_stay() {
+    let (site, _oslo, network, laptop) = site(1).await;
+    let (ana, bo) = (
+        site.person("ana", Requester).await,
+        site.person("bo", Operator).await,
+    );
+    ana.register(laptop, "anas-laptop", "").await.unwrap();
+    ana.register(site.lab().grow(), "anas-phone", "").await.unwrap();
+    ana.request(network, laptop).await.unwrap();
+    bo.approve(network, laptop, Stands).await.unwrap();
+    let left = site.revoke_operator("ana", "").await.unwrap().still_authorized;
+    assert_eq!(left.len(), 1, "{left:?}");
+    assert_eq!(left[0].name, "anas-laptop");
+    assert_eq!(left[0].network_ids, [network.to_string()]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_and_what_runs_ends_with_its_network_and_not_when_it_is_adopted_again() {
+    let (site, oslo, network, laptop) = site(1).await;
+    let (ana, bo) = (
+        site.person("ana", Requester).await,
+        site.person("bo", Operator).await,
+    );
+    let phone = site.lab().grow();
+    ana.register(laptop, "anas-laptop", "").await.unwrap();
+    ana.register(phone, "anas-phone", "").await.unwrap();
+    ana.request(network, laptop).await.unwrap();
+    bo.approve(network, laptop, MayActivate).await.unwrap();
+    ana.activate(network, laptop, Some(Duration::from_secs(7200)))
+        .await
+        .unwrap();
+    ana.request(network, phone).await.unwrap();
+    site.try_delete(network, true).await.unwrap();
+    // It is adopted by who knows only that nobody is on it.
+    site.until_no_network(network).await;
+    let put_off = oslo.controller().authorize(network, laptop, false).await;
+    put_off.unwrap();
+    site.wait(Duration::from_secs(60)).await;
+    site.adopt(network).await;
+    site.enforce(network).await;
+    assert_eq!(site.network(network).await.requests, 0);
+    assert_eq!(bo.member(network, phone).await.unwrap().request, None);
+    let refused = bo.approve(network, phone, Stands).await.unwrap_err();
+    assert!(refused.message().contains("waits"), "{refused}");
+    let member = bo.member(network, laptop).await.unwrap();
+    assert_eq!(
+        (member.decision(), member.activation),
+        (MemberDecision::Denied, None)
+    );
+    ana.request(network, laptop).await.unwrap();
+    let member = bo.approve(network, laptop, MayActivate).await.unwrap();
+    assert_eq!(member.decision(), MemberDecision::Denied, "{}", member.because);
+    let member = ana.activate(network, laptop, None).await.unwrap();
+    assert_eq!(
+        member.decision(),
+        MemberDecision::Authorized,
+        "{}",
+        member.because
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn nobody_approves_what_they_asked_for_or_own_and_admitting_does_not_get_around_it() {
     let (site, _oslo, network, laptop) = site(1).await;
     let (ana, bo) = (
@@ -131,6 +219,38 @@ async fn nobody_approves_what_they_asked_for_or_own_and_admitting_does_not_get_a
     let admitted = bo.admit(network, laptop, None).await.unwrap();
     assert_eq!(admitted.decision(), MemberDecision::Authorized);
     assert_eq!(admitted.request.unwrap().state(), RequestState::Approved);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_settings_file_does_not_get_around_approvals_but_in_the_hands_of_an_admin() {
+    let (site, _oslo, network, laptop) = site(2).await;
+    let (bo, ada) = (site.person("bo", Operator).await, site.person("ada", Admin).await);
+    let two = NetworkForm {
+        approvals: 2,
+        ..NetworkForm::default()
+    };
+    let his_own = NetworkForm {
+        approvals: 2,
+        ..naming(&[laptop.to_string()])
+    };
+    for form in [his_own.clone(), NetworkForm::default()] {
+        let why = site.plan_network(network, form.clone()).await.needs_admin;
+        assert!(why.contains("2 approvals"), "{why}");
+        let refused = bo.apply(network, form).await.unwrap_err();
+        assert_eq!(refused.code(), Code::PermissionDenied, "{refused}");
+        assert!(refused.message().contains(&why), "{refused}");
+    }
+    let witnessed = NetworkForm {
+        witnesses: true,
+        ..two
+    };
+    assert_eq!(
+        site.plan_network(network, witnessed.clone()).await.needs_admin,
+        ""
+    );
+    bo.apply(network, witnessed).await.unwrap();
+    ada.apply(network, his_own).await.unwrap();
+    site.until_member(network, laptop, Authorized).await;
 }
 
 #[tokio::test(start_paused = true)]

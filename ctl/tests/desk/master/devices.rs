@@ -35,6 +35,7 @@ impl device::DeviceService for FakeMaster {
         let device = state.devices.entry(request.node).or_insert(device).clone();
         Ok(Response::new(wire::RegisterDeviceResponse {
             device: Some(device),
+            remarks: Vec::new(),
         }))
     }
 
@@ -96,6 +97,16 @@ impl device::DeviceService for FakeMaster {
 }
 
 impl State {
+    /// The devices of somebody that are authorized somewhere.
+    pub(super) fn still_authorized(&self, owner: &str) -> Vec<wire::Device> {
+        let theirs = self.devices.values().filter(|device| device.owner == owner);
+        let shown = theirs.map(|device| wire::Device {
+            network_ids: self.networks_of(&device.node_id),
+            ..device.clone()
+        });
+        shown.filter(|device| !device.network_ids.is_empty()).collect()
+    }
+
     fn networks_of(&self, node: &str) -> Vec<String> {
         let authorized = self.members.iter().filter(|((_, on), seat)| {
             on == node && seat.member.decision() == wire::MemberDecision::Authorized

@@ -321,6 +321,7 @@ impl member::MemberService for FakeMaster {
             by: by.clone(),
             at: Some(to_wire_time(now)),
             reason: request.reason.clone(),
+            lapsed: false,
         });
         asked.missing -= 1;
         if asked.missing > 0 {

@@ -140,6 +140,7 @@ impl network::NetworkService for FakeMaster {
         Ok(Response::new(wire::PlanNetworkResponse {
             changes,
             cuts_own_path: if cuts { cuts_own_path } else { Vec::new() },
+            needs_admin: state.needs_admin.clone(),
         }))
     }
 

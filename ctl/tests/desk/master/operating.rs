@@ -160,6 +160,10 @@ impl OperatorService for FakeMaster {
         let request = request.into_inner();
         reason(&request.reason)?;
         let mut state = self.open().await?;
+        let still_authorized = match request.device.as_str() {
+            "" => state.still_authorized(&format!("person/{}", request.name)),
+            _ => Vec::new(),
+        };
         let operator = state.operator(&request.name)?;
         for device in &mut operator.devices {
             if request.device.is_empty() || device.name == request.device {
@@ -174,6 +178,7 @@ impl OperatorService for FakeMaster {
         }
         Ok(Response::new(wire::RevokeOperatorResponse {
             operator: Some(operator.clone()),
+            still_authorized,
         }))
     }
 

@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use picket_proto::host::Name;
 use picket_zerotier::ids::{NetworkId, NodeId};
 
+use super::sight::Sight;
 use crate::{
     admin::naming::{bare_node, reads_as_node},
     owner::Caller,
@@ -31,11 +32,14 @@ pub(super) struct Registration {
 /// Decides on a registration. Nothing when it is registered just so.
 ///
 /// A person who registers without an operator proves nothing: so nobody gets a node that way of which somebody decided
-/// something before, and that could be removed from where it works then.
+/// something before, or that works somewhere, and that could be removed from where it works then.
+///
+/// A node that works on a network where it is unknown would be denied there as somebody's whom nobody admitted. So an
+/// operator decides first whether it is to be there: nothing ends by being registered.
 pub(super) fn register(
     state: &State,
     caller: &Caller,
-    wanted: &Registration,
+    (wanted, sight): (&Registration, &Sight),
     now: Timestamp,
 ) -> Result<Option<RegisteredRecord>, Refused> {
     let Registration { node, name, owner } = wanted;
@@ -68,7 +72,10 @@ pub(super) fn register(
     match before {
         Some(before) if before.removed.is_none() => return standing(before, caller, wanted),
         Some(before) => came_back(before, caller)?,
-        None => nobody_decided(state, caller, *node)?,
+        None => {
+            nobody_decided(state, caller, *node)?;
+            works_nowhere(caller, *node, sight)?;
+        }
     }
     free(state, name)?;
     room(state, caller, owner)?;
@@ -127,11 +134,58 @@ fn nobody_decided(state: &State, caller: &Caller, node: NodeId) -> Result<(), Re
         network.record.allow.contains_key(&node) || state.networks.grant(id, node).is_some()
     });
     if somebody && !caller.acts_for_all() {
-        return Err(Refused::Denied(format!(
-            "node {node} is known on a network already; an operator registers it for you"
+        return Err(known_already(node));
+    }
+    Ok(())
+}
+
+/// The node would not be cut off by being somebody's.
+fn works_nowhere(caller: &Caller, node: NodeId, sight: &Sight) -> Result<(), Refused> {
+    if caller.acts_for_all() {
+        if sight.on.is_empty() {
+            return Ok(());
+        }
+        let each = sight.on.iter().map(|(network, approvals)| match approvals {
+            0 => format!("`picketctl member admit {node} --network {network} --reason ...`"),
+            _ => {
+                format!("`picketctl member request {node} --network {network} --reason ...` and somebody's approval")
+            }
+        });
+        let networks: Vec<_> = sight.on.iter().map(|(network, _)| network.to_string()).collect();
+        return Err(Refused::NotNow(format!(
+            "node {node} works on network {}, where nobody admitted it, and would be cut off there as somebody's; first {}, \
+             or `picketctl member revoke` where it is not to be; then register it",
+            networks.join(", "),
+            each.collect::<Vec<_>>().join(", ")
+        )));
+    }
+    if !sight.on.is_empty() {
+        return Err(known_already(node));
+    }
+    if !sight.unread.is_empty() {
+        return Err(Refused::NotNow(format!(
+            "whether node {node} is on a network already cannot be seen just now; ask an operator to register it for you, or \
+             try again later"
         )));
     }
     Ok(())
+}
+
+/// What an operator should know who registers a node.
+pub(super) fn remarks(node: NodeId, sight: &Sight) -> Vec<String> {
+    let remark = |(network, problem): &(NetworkId, String)| {
+        format!(
+            "network {network} cannot be read just now ({problem}); if node {node} is let on there by hand, it is put off as \
+             soon as it can: `picketctl member admit {node} --network {network} --reason ...` keeps it there"
+        )
+    };
+    sight.unread.iter().map(remark).collect()
+}
+
+fn known_already(node: NodeId) -> Refused {
+    Refused::Denied(format!(
+        "node {node} is known on a network already; an operator registers it for you"
+    ))
 }
 
 /// Nothing else is called so.

@@ -66,6 +66,16 @@ fn wanted(last: u64, name: &str, owner: &str) -> Registration {
     }
 }
 
+/// Registers a node that works nowhere.
+fn register(
+    state: &State,
+    caller: &Caller,
+    wanted: &Registration,
+    now: Timestamp,
+) -> Result<Option<RegisteredRecord>, Refused> {
+    super::register(state, caller, (wanted, &Sight::default()), now)
+}
+
 /// Registers, and takes the record in.
 fn registered(state: &mut State, by: &Caller, wanted: &Registration) {
     let record = register(state, by, wanted, at(10)).unwrap().expect("it is news");
@@ -160,6 +170,47 @@ fn nobody_takes_a_node_without_an_operator_of_which_somebody_decided_something()
         assert_eq!(code(&refused), "denied", "{refused}");
     }
     registered(&mut state, &bo(), &wanted(1, "laptop", "ana"));
+}
+
+#[test]
+fn a_node_that_works_where_nobody_admitted_it_is_registered_after_somebody_decided_that() {
+    let state = site();
+    let works = |approvals| Sight {
+        on: vec![(network().id, approvals)],
+        unread: Vec::new(),
+    };
+    let refuse = |by: &Caller, sight: &Sight| {
+        super::register(&state, by, (&wanted(1, "gateway", &by.name), sight), at(10)).unwrap_err()
+    };
+    let refused = refuse(&ana(), &works(0));
+    assert_eq!(code(&refused), "denied", "{refused}");
+    assert!(
+        !refused.to_string().contains(&network().id.to_string()),
+        "{refused}"
+    );
+    let refused = refuse(&bo(), &works(0));
+    assert_eq!(code(&refused), "not now", "{refused}");
+    for words in [&*network().id.to_string(), "member admit", "member revoke"] {
+        assert!(refused.to_string().contains(words), "{refused}");
+    }
+    let refused = refuse(&bo(), &works(2)).to_string();
+    assert!(refused.contains("member request"), "{refused}");
+}
+
+#[test]
+fn while_a_network_cannot_be_read_an_operator_registers_and_is_told() {
+    let state = site();
+    let sight = Sight {
+        on: Vec::new(),
+        unread: vec![(network().id, "oslo is not connected".into())],
+    };
+    let mine = |by: &Caller| super::register(&state, by, (&wanted(1, "laptop", &by.name), &sight), at(10));
+    let refused = mine(&ana()).unwrap_err();
+    assert_eq!(code(&refused), "not now", "{refused}");
+    assert!(refused.to_string().contains("ask an operator"), "{refused}");
+    assert!(mine(&bo()).unwrap().is_some());
+    let told = remarks(node(1), &sight);
+    assert!(told[0].contains("oslo is not connected"), "{told:?}");
 }
 
 #[test]

@@ -30,7 +30,7 @@ pub(super) fn unknown(name: impl ToString) -> Refused {
 pub(super) fn subject(desk: &Desk, scope: i32, text: &str) -> Result<KillScope, Refused> {
     Ok(match wire::KillScope::try_from(scope) {
         Ok(wire::KillScope::Node) => KillScope::Node(node(desk, text)?),
-        Ok(wire::KillScope::Host) => KillScope::Host(host(desk, text)?),
+        Ok(wire::KillScope::Host) => KillScope::Host(host(desk, text.strip_prefix("host/").unwrap_or(text))?),
         Ok(wire::KillScope::Network) => {
             let id = network_id(text)?;
             if desk.views.read().networks.network(id).is_none() {
@@ -40,7 +40,15 @@ pub(super) fn subject(desk: &Desk, scope: i32, text: &str) -> Result<KillScope, 
             }
             KillScope::Network(id)
         }
+        // As lists show an owner, too.
         Ok(wire::KillScope::Owner) => {
+            if let Some(name) = text.strip_prefix("host/") {
+                return Err(Refused::invalid(
+                    "subject",
+                    format_args!("{name} is a host, and no person; `picketctl kill host {name}` kills it"),
+                ));
+            }
+            let text = text.strip_prefix("person/").unwrap_or(text);
             let known = desk.views.read().networks.devices_of(text).next().is_some();
             if !known {
                 return Err(Refused::Unknown {

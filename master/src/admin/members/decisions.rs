@@ -113,9 +113,9 @@ fn approved_by_admitting(
     if waiting(pair).is_none() {
         return Err(what_to_do());
     }
-    let about = (network, node, pair.owner.as_ref());
+    let role = |name: &str| pair.role(name);
     let word = pair.word(&caller.name, reason);
-    match request::approve(pair.requested(), about, (caller, permission), word)? {
+    match request::approve(pair.requested(), &pair.about(&role), (caller, permission), word)? {
         Approved::Granted(request, permission) => Ok((request, permission)),
         Approved::Same | Approved::Waits(_) => Err(what_to_do()),
     }
@@ -170,14 +170,15 @@ pub(super) fn approve(
     request::approver(network, caller)?;
     enforced(pair)?;
     grantable(pair)?;
-    let about = (network, pair.node, pair.owner.as_ref());
+    let role = |name: &str| pair.role(name);
+    let about = pair.about(&role);
     let word = pair.word(&caller.name, reason);
     let because = if reason.is_empty() {
         String::new()
     } else {
         format!(": {reason}")
     };
-    match request::approve(pair.requested(), about, (caller, permission), word)? {
+    match request::approve(pair.requested(), &about, (caller, permission), word)? {
         Approved::Same => {
             let still = waiting(pair).is_some() || pair.granted().is_some_and(|grant| grant.admitted);
             if still {
@@ -189,7 +190,8 @@ pub(super) fn approve(
             )))
         }
         Approved::Waits(request) => {
-            let missing = request::missing(&request, network);
+            // Whoever just approved is one who may.
+            let missing = request::needed(network).saturating_sub(request.approvals.len());
             let message = format!("approved by {}, {missing} more needed{because}", caller.name);
             Ok(Some(Change {
                 what: "member.approve",
@@ -318,7 +320,7 @@ pub(super) fn extend(
 
 /// Ends an activation before its time.
 pub(super) fn end(pair: &Pair, caller: &Caller, reason: &str) -> Result<Option<Change>, Refused> {
-    if pair.activation.is_none() {
+    if pair.activated().is_none() {
         let (network, node) = (pair.network.record.id, pair.node);
         return Err(activation::ActivationError::NotOn { network, node }.into());
     }

@@ -1,5 +1,7 @@
 //! One node on one network: everything that is decided of it, read at one moment and changed in one commit.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use picket_zerotier::ids::{NetworkId, NodeId};
 
@@ -10,11 +12,15 @@ use crate::{
     networks::Kept,
     owner::Owner,
     record::{
-        Record, Revocation, key,
-        network::{ActivationRecord, GrantRecord, NetworkRecord, RegisteredRecord, RequestRecord},
+        OperatorRole, Record, Revocation, key,
+        network::{
+            ActivationRecord, GrantRecord, NetworkRecord, RegisteredRecord, RequestRecord, RequestState,
+        },
     },
     refused::Refused,
+    request::About,
     store::{CommitError, Guard, Key, Write},
+    views::State,
 };
 
 /// How often a change is tried again when someone else changed the same records meanwhile.
@@ -34,12 +40,14 @@ pub(in crate::admin) struct Pair {
     /// It counts: it was not made for a host that is retired since.
     pub(in crate::admin) holds: bool,
     /// The activation that was started last.
-    pub(in crate::admin) activation: Option<Kept<ActivationRecord>>,
+    activation: Option<Kept<ActivationRecord>>,
     /// The request that was made last.
-    pub(in crate::admin) request: Option<Kept<RequestRecord>>,
+    request: Option<Kept<RequestRecord>>,
     device: Option<Kept<RegisteredRecord>>,
     /// What keeps it off whatever is granted.
     pub(in crate::admin) forbidden: Option<Because>,
+    /// Those who have to do with the request, and the roles they have.
+    people: BTreeMap<String, Option<Kept<OperatorRole>>>,
     /// When this was read.
     pub(in crate::admin) now: Timestamp,
 }
@@ -72,14 +80,16 @@ impl Pair {
         let facts = networks
             .facts(&views.roster, network, node)
             .ok_or_else(|| Refused::no_network(network))?;
+        let request = networks.request(network, node);
         Ok(Self {
+            people: request.map_or_else(BTreeMap::new, |kept| people(&views, &kept.record)),
             network: kept.clone(),
             node,
             owner: Owner::of(&views, node),
             grant: networks.grant(network, node).cloned(),
             holds: membership::holding(&facts).is_some(),
             activation: networks.activation(network, node).cloned(),
-            request: networks.request(network, node).cloned(),
+            request: request.cloned(),
             device: networks.device(node).cloned(),
             forbidden: membership::forbidden(&facts),
             now,
@@ -94,14 +104,32 @@ impl Pair {
             .map(|kept| &kept.record)
     }
 
-    /// The activation that was started last.
+    /// The activation that was started last, since the network is watched.
     pub(in crate::admin) fn activated(&self) -> Option<&ActivationRecord> {
-        self.activation.as_ref().map(|kept| &kept.record)
+        let activation = self.activation.as_ref().map(|kept| &kept.record);
+        activation.filter(|activation| self.network.record.knows(activation.at))
     }
 
-    /// The request that was made last.
+    /// The request that was made last, since the network is watched.
     pub(in crate::admin) fn requested(&self) -> Option<&RequestRecord> {
-        self.request.as_ref().map(|kept| &kept.record)
+        let request = self.request.as_ref().map(|kept| &kept.record);
+        request.filter(|request| self.network.record.knows(request.at))
+    }
+
+    /// What its request is about. `role` is [`Pair::role`].
+    pub(in crate::admin) fn about<'a>(&'a self, role: &'a dyn Fn(&str) -> Option<OperatorRole>) -> About<'a> {
+        About {
+            network: &self.network.record,
+            node: self.node,
+            owner: self.owner.as_ref(),
+            role,
+        }
+    }
+
+    /// The role of one of those who have to do with its request.
+    pub(in crate::admin) fn role(&self, name: &str) -> Option<OperatorRole> {
+        let kept = self.people.get(name)?.as_ref();
+        kept.map(|kept| kept.record)
     }
 
     /// Somebody's word at this moment.
@@ -113,17 +141,40 @@ impl Pair {
         }
     }
 
-    /// That nothing of what was read changed meanwhile, its network's rules and its device among that.
+    /// That nothing of what was read changed meanwhile, its network's rules, its device and who approved among that.
     fn guards(&self) -> Vec<Guard> {
         let (network, node) = (self.network.record.id, self.node);
-        vec![
+        let people = self.people.iter();
+        let people = people.filter_map(|(name, kept)| {
+            let revision = kept.as_ref()?.revision;
+            Some(Guard::At(key::operator(name), revision))
+        });
+        let mut guards = vec![
             Guard::At(key::network(network), self.network.revision),
             guard(key::grant(network, node), self.grant.as_ref()),
             guard(key::activation(network, node), self.activation.as_ref()),
             guard(key::request(network, node), self.request.as_ref()),
             guard(key::registered(node), self.device.as_ref()),
-        ]
+        ];
+        guards.extend(people);
+        guards
     }
+}
+
+/// Those who asked for something that waits and approved it, as far as they stand.
+fn people(state: &State, request: &RequestRecord) -> BTreeMap<String, Option<Kept<OperatorRole>>> {
+    let approved = request.approvals.iter().map(|approval| &approval.by);
+    let names = approved
+        .chain([&request.by])
+        .filter(|_| request.state == RequestState::Pending);
+    let stands = |name: &String| {
+        let (record, revision) = state.roster.operator(name)?;
+        record.revoked.is_none().then_some(Kept {
+            record: record.role,
+            revision: *revision,
+        })
+    };
+    names.map(|name| (name.clone(), stands(name))).collect()
 }
 
 fn guard<R>(key: Key, kept: Option<&Kept<R>>) -> Guard {

@@ -16,7 +16,7 @@ use crate::{
     event::Severity,
     record::{
         Record as _, key,
-        network::{Governor, GrantRecord, NetworkRecord},
+        network::{Governor, GrantRecord, NetworkMode, NetworkRecord},
     },
     refused::Refused,
     store::{CommitError, Guard, WRITES_MAX},
@@ -35,6 +35,7 @@ pub(super) async fn adopt(
     if asked.central && !asked.controller_host.is_empty() {
         return Err(both());
     }
+    not_ending(desk, id)?;
     let guard = match free(desk, id) {
         Some(guard) => guard,
         None => {
@@ -111,6 +112,19 @@ pub(super) fn caution(desk: &Desk, id: NetworkId) -> String {
     let views = desk.views.read();
     let governor = views.networks.network(id).map(|kept| kept.record.controller);
     governor.and_then(central::caution).unwrap_or_default().to_owned()
+}
+
+/// Refuses where a network of this id is being deleted.
+pub(super) fn not_ending(desk: &Desk, id: NetworkId) -> Result<(), Refused> {
+    let views = desk.views.read();
+    let network = views.networks.network(id).map(|kept| &kept.record);
+    if network.is_none_or(|network| network.mode != NetworkMode::Deleting) {
+        return Ok(());
+    }
+    Err(Refused::NotNow(format!(
+        "network {id} is being deleted; try again when `picketctl network list` shows it no more. Where its controller does not \
+         come back, `picketctl network delete {id} --forget --reason ...` gives it up"
+    )))
 }
 
 /// What a commit that begins to watch a network is guarded by; none when it is watched.

@@ -10,7 +10,7 @@ use picket_proto::{
 use picket_zerotier::ids::{NetworkId, NodeId};
 
 use super::{
-    adopt::{both, caution, free, warn},
+    adopt::{both, caution, free, not_ending, warn},
     shown::shown,
 };
 use crate::{
@@ -44,6 +44,9 @@ pub(super) async fn create(
         (true, _) => return Err(both()),
         (false, host) => Governor::Host(desk.host_named(&name("controller_host", host)?)?),
     };
+    if let Some(id) = wanted {
+        not_ending(desk, id)?;
+    }
     if let Some(there) = wanted.and_then(|id| there(desk, id)) {
         if there.controller != governor {
             let whose = desk.whose(there.controller);
@@ -207,10 +210,7 @@ async fn keep(
     // What was decided of a network of this id that is gone holds no more; a revocation does, unless the form names its node.
     let record = {
         let views = desk.views.read();
-        network_plan::with_form(&empty, form, now, |node| {
-            let grant = views.networks.grant(id, node)?;
-            (!grant.record.admitted).then_some(grant.record.at)
-        })?
+        network_plan::with_form(&empty, form, now, |node| views.networks.taken_off(id, node))?
     };
     let guard = free(desk, id).unwrap_or_else(|| Guard::Absent(record.key()));
     let write = super::apply::bounded(&record)?;

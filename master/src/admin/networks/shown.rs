@@ -14,7 +14,7 @@ use crate::{
     desk::Desk,
     membership::{Because, Decision},
     network_plan::{self, Change},
-    record::network::{NetworkMode, NetworkRecord, RequestState},
+    record::network::{NetworkMode, NetworkRecord},
     refused::Refused,
     views::State,
 };
@@ -118,12 +118,8 @@ pub(super) fn glance(desk: &Desk, record: &NetworkRecord) -> wire::Network {
 }
 
 fn pending(state: &State, id: NetworkId, now: jiff::Timestamp) -> u32 {
-    let waits = state
-        .networks
-        .requests()
-        .filter(|request| request.record.network == id && request.record.state == RequestState::Pending)
-        .filter(|request| now < request.record.expires_at);
-    count(waits.count())
+    let waiting = state.networks.waiting_on(id);
+    count(waiting.filter(|request| now < request.expires_at).count())
 }
 
 pub(super) fn count(number: usize) -> u32 {
