@@ -5,6 +5,7 @@
 
 mod renew;
 mod skew;
+mod streams;
 mod talk;
 mod transfer;
 mod turn;
@@ -21,7 +22,7 @@ use picket_proto::{
 use tokio::{sync::watch, time};
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use talk::{Streams, hello};
+pub(crate) use streams::{Streams, hello};
 
 use crate::{
     desired::{Desired, Reports},
