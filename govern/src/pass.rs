@@ -129,6 +129,29 @@ pub async fn pass(
     report
 }
 
+/// What looking at the governed networks showed.
+#[derive(Debug, Clone, Default)]
+pub struct Look {
+    /// How each governed network is.
+    pub networks: BTreeMap<NetworkId, Standing>,
+    /// Those that could be read, as they were.
+    pub there: BTreeMap<NetworkId, There>,
+}
+
+/// Reads the governed networks and says how they are. Nothing is changed by it, and nothing remembered.
+pub async fn look(controller: &impl Controller, want: &Members, memory: &Memory, now: Timestamp) -> Look {
+    let have = observe(controller, want).await;
+    let networks = plan(want, &have, memory, now).networks;
+    let there = have.into_iter().filter_map(|(id, have)| match have {
+        Have::There(there) => Some((id, *there)),
+        Have::Missing | Have::Unreadable(_) | Have::Foreign(_) => None,
+    });
+    Look {
+        networks,
+        there: there.collect(),
+    }
+}
+
 /// The networks that stay as they were read; those that are changed now are dropped before that.
 fn untouched(have: BTreeMap<NetworkId, Have>, plan: &Plan) -> BTreeMap<NetworkId, There> {
     let touched: BTreeSet<_> = plan.steps.iter().map(|step| step.network).collect();

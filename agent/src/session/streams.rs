@@ -6,7 +6,7 @@ use picket_failpoint::{Point, pass};
 use picket_proto::{
     VERSION,
     document::Kind,
-    session::{FromAgent, FromMaster, Hello, PING, Welcome},
+    session::{FromAgent, FromMaster, Hello, LOOK, PING, Welcome},
     wire::agent as wire,
 };
 use tokio::{sync::mpsc, time};
@@ -34,7 +34,7 @@ pub(crate) fn hello(
 ) -> Hello {
     Hello {
         version: VERSION.to_owned(),
-        capabilities: vec![PING.to_owned()],
+        capabilities: vec![PING.to_owned(), LOOK.to_owned()],
         machine_id: machine.machine_id.clone(),
         boot_id: machine.boot_id.clone(),
         instance_id: machine.instance_id,
@@ -74,6 +74,7 @@ impl Streams {
                 FromMaster::BeatAck(_)
                 | FromMaster::Document(_)
                 | FromMaster::Ping(_)
+                | FromMaster::Look(_)
                 | FromMaster::Trust(_) => Err(MasterError::Ended("its first message was no Welcome".into())),
             }
         };

@@ -10,7 +10,8 @@ use picket_failpoint::{Point, pending};
 use picket_link::Connected;
 use picket_proto::{
     beat::{Digest, SectionKind},
-    document::{Document, Kind, Outcome, OutcomeStatus, Problem},
+    document::{Document, Kind, MOST_PROBLEM_TEXT, Outcome, OutcomeStatus, Problem},
+    plain,
     session::{BeatAck, FromAgent, FromMaster, Hello, Trust},
 };
 use picket_zerotier::NodeId;
@@ -19,6 +20,7 @@ use tonic::transport::Channel;
 
 use super::{
     End, Session, blocking,
+    looking::Looking,
     renew::{self, Due},
     skew::Skew,
     streams::{Streams, hello},
@@ -32,6 +34,7 @@ use crate::{
     master::MasterError,
     node,
     observed::Sections,
+    question::Answer,
     sentence,
     status::{Connection, State},
 };
@@ -57,6 +60,8 @@ enum Aside {
     Trusted(Result<Identity, IdentityError>),
     /// The master's time is kept.
     Timed,
+    /// The controller was looked at, as the master asked.
+    Seen(Answer),
 }
 
 /// One open session.
@@ -84,6 +89,7 @@ pub(crate) struct Talk {
     skew: Skew,
     /// The CAs to trust that are being kept, and those that follow.
     trusting: Turn,
+    looking: Looking,
 }
 
 impl Talk {
@@ -143,6 +149,7 @@ impl Talk {
             look_at: next_look(proven, said),
             skew,
             trusting: Turn::default(),
+            looking: Looking::default(),
         })
     }
 
@@ -172,11 +179,15 @@ impl Talk {
                 }
                 message = self.streams.receive() => match message? {
                     FromMaster::Welcome(_) => return Err(MasterError::Ended("it said Welcome twice".into())),
-                    FromMaster::BeatAck(ack) => self.acknowledged(session, &ack),
+                    FromMaster::BeatAck(ack) => self.acknowledged(session, &ack)?,
                     FromMaster::Document(document) => self.announced(session, document)?,
                     FromMaster::Leave(leave) => return Ok(End::Left(leave)),
                     // Another session wants this one's place: whoever does not answer within 3 s loses it.
                     FromMaster::Ping(nonce) => self.streams.send(&FromAgent::Pong(nonce))?,
+                    FromMaster::Look(nonce) => {
+                        self.looking.asked(nonce);
+                        self.start_looking(session);
+                    }
                     FromMaster::Trust(trust) => {
                         if let Some(trust) = self.trusting.named(trust) {
                             self.start_trust(session, trust);
@@ -223,6 +234,7 @@ impl Talk {
         }
         let sections = self.sections.borrow_and_update().clone();
         let beat = self.beats.compose(session.reach.clock.reading(), now, &sections);
+        self.looking.beat(&beat, &sections);
         self.streams.send(&FromAgent::Beat(beat))?;
         self.last_beat = Some(now);
         self.due = now + self.interval.mul_f64(0.9 + 0.2 * fastrand::f64());
@@ -235,7 +247,7 @@ impl Talk {
         self.due = self.due.min(last + COALESCE);
     }
 
-    fn acknowledged(&mut self, session: &Session, ack: &BeatAck) {
+    fn acknowledged(&mut self, session: &Session, ack: &BeatAck) -> Result<(), MasterError> {
         if let Some(interval) = ack.beat_interval
             && interval != self.interval
         {
@@ -261,6 +273,11 @@ impl Talk {
         session
             .connection
             .send_modify(|connection| connection.last_ack = Some(now));
+        if let Some(answer) = self.looking.acknowledged(ack) {
+            self.streams.send(&answer)?;
+            self.start_looking(session);
+        }
+        Ok(())
     }
 
     /// Sends what the master was not told yet.
@@ -347,6 +364,33 @@ impl Talk {
         });
     }
 
+    /// Looks at the controller for the master, one question at a time.
+    fn start_looking(&mut self, session: &Session) {
+        if self.looking.begins() {
+            let looks = session.looks.clone();
+            self.asides.spawn(async move { Aside::Seen(looks.look().await) });
+        }
+    }
+
+    /// Says how looking went, or beats so that the master has what was seen.
+    fn seen(&mut self, session: &Session, answer: Answer) -> Result<(), MasterError> {
+        let answer = answer.map_err(|problem| plain(&problem, MOST_PROBLEM_TEXT));
+        if let Some(answer) = self.looking.looked(answer) {
+            self.streams.send(&answer)?;
+            self.start_looking(session);
+        }
+        self.start_reports();
+        self.hurry();
+        Ok(())
+    }
+
+    /// Beats at once when the master waits for what was seen, unless that travels by Report and is still on its way.
+    fn hurry(&mut self) {
+        if self.looking.is_untold() && !self.reporting.contains_key(&SectionKind::Controller) {
+            self.due = Instant::now();
+        }
+    }
+
     fn start_renewal(&mut self, session: &Session, identity: &Identity) {
         let (channel, store, base) = (self.channel.clone(), session.identities.clone(), identity.clone());
         self.asides.spawn(async move {
@@ -401,6 +445,7 @@ impl Talk {
         match aside {
             Aside::Reported(kind, digest, result) => {
                 self.reporting.remove(&kind);
+                let arrived = result.is_ok();
                 match result {
                     Ok(()) => self.beats.reported(kind, digest),
                     // The next beat's acknowledgement tries again.
@@ -412,6 +457,9 @@ impl Talk {
                     self.due = Instant::now();
                 } else {
                     self.soon();
+                }
+                if arrived {
+                    self.hurry();
                 }
                 Ok(None)
             }
@@ -440,6 +488,7 @@ impl Talk {
                 Ok(None)
             }
             Aside::Timed => Ok(None),
+            Aside::Seen(answer) => self.seen(session, answer).map(|()| None),
             Aside::Trusted(kept) => self.trusted(session, kept, renewal).map(|()| None),
             Aside::Renewed(Ok(())) => Ok(Some(End::Renewed)),
             Aside::Renewed(Err(error)) => {

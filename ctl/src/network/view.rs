@@ -307,6 +307,7 @@ pub(super) struct Reconciled {
     unknown: u32,
     unchanged: u32,
     changes: Vec<Change>,
+    cautions: Vec<String>,
 }
 
 impl Reconciled {
@@ -321,6 +322,7 @@ impl Reconciled {
             unknown: answer.unknown,
             unchanged: answer.unchanged,
             changes: changes(answer.changes),
+            cautions: answer.cautions,
         }
     }
 }
@@ -355,6 +357,7 @@ impl View for Reconciled {
             page.title("Changes");
             table(&mut page, &self.changes);
         }
+        page.sentences("Cautions", &self.cautions, Tone::Bad);
         page
     }
 }

@@ -79,6 +79,8 @@ pub(crate) struct State {
     pub(crate) witnesses: bool,
     /// By network, the hosts that reach the master through it.
     pub(crate) own_path: BTreeMap<String, Vec<String>>,
+    /// What is told beside the counts of a comparison.
+    pub(crate) cautions: Vec<String>,
     /// Deckies that will not start.
     pub(crate) broken: BTreeSet<String>,
     /// What hosts say they cannot do.

@@ -57,7 +57,7 @@ pub async fn tend(desk: Arc<Desk>, stop: CancellationToken) {
 }
 
 /// All that Central is to follow.
-fn wanted(desk: &Desk) -> (Revision, Members) {
+pub(super) fn wanted(desk: &Desk) -> (Revision, Members) {
     let views = desk.views.read();
     let now = desk.now();
     views
@@ -176,7 +176,7 @@ pub(super) async fn read(client: &Client, id: NetworkId) -> Result<ControlledNet
     Ok(shown(&network, &members))
 }
 
-fn standing(network: ControlledNetwork, report: &Report) -> ControlledNetwork {
+pub(super) fn standing(network: ControlledNetwork, report: &Report) -> ControlledNetwork {
     let Some(standing) = report.networks.get(&network.id) else {
         return network;
     };

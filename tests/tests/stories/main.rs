@@ -19,6 +19,7 @@ mod governance;
 mod identity;
 mod kills;
 mod leaving;
+mod looks;
 mod members;
 mod moons;
 mod network_life;
