@@ -166,8 +166,8 @@ fn braked(held: u32, network: &str) -> String {
         "repairs are",
     );
     format!(
-        "{held} held back by the network's brake until `picketctl network resume {network} --reason ...`, and `picketctl network \
-         reconcile {network} --dry-run` says which"
+        "{held} held back by the network's brake until `picketctl network resume {network} --reason ...` (`picketctl network \
+         reconcile {network} --dry-run` says which)"
     )
 }
 
