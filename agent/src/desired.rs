@@ -359,7 +359,10 @@ fn merged(before: &Contents, changes: Contents) -> Option<Contents> {
 
 #[cfg(test)]
 mod tests {
-    use picket_proto::{document::Lineage, rules::Rule};
+    use picket_proto::{
+        document::Lineage,
+        rules::{Governed, Rule},
+    };
     use picket_zerotier::{NetworkId, NodeId};
 
     use super::*;
@@ -389,7 +392,9 @@ mod tests {
         let rule = |(node, authorized): &(u64, bool)| {
             ((network, NodeId::new(*node).unwrap()), Rule::plain(*authorized))
         };
+        let governed = (!pairs.is_empty()).then(|| (network, Governed::default()));
         Contents::Members(Members {
+            networks: governed.into_iter().collect(),
             rules: pairs.iter().map(rule).collect(),
             ..Members::default()
         })

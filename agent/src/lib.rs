@@ -33,6 +33,7 @@ mod moon;
 mod node;
 mod observed;
 mod path;
+mod question;
 mod reconcile;
 mod session;
 mod supervisor;
@@ -70,12 +71,13 @@ use crate::{
     node::LocalNode,
     observed::Observed,
     path::Path,
+    question::Question,
     reconcile::{
         members::{Due, Kept, Looked, MemberReconciler},
         networks::{NetworkReconciler, guard::Guard, moons::Moons},
         shard,
     },
-    session::{Session, Which},
+    session::{Looks, Session, Which},
     state::{StateDir, StateError},
     status::{Connection, State},
     witness::{Prober, Witnesses},
@@ -166,6 +168,10 @@ pub async fn run(config: Config, parts: Parts, stop: CancellationToken) -> Resul
     let (kept, problems) = Kept::open(state.governed(), parts.clock.now());
     observed.complain("kept members", problems);
     let governance = Governance::new(parts.clock.clone());
+    let looks = Looks {
+        members: Question::default(),
+        reader: parts.zerotier.as_ref().map(|_| Question::default()),
+    };
     let reports = watch::Sender::new(Reports::new());
     let connection = watch::Sender::new(Connection {
         state: State::Connecting,
@@ -195,6 +201,7 @@ pub async fn run(config: Config, parts: Parts, stop: CancellationToken) -> Resul
             path: path.clone(),
             told: told.clone(),
             governance: governance.clone(),
+            asked: looks.reader.clone().unwrap_or_default(),
         };
         let reading = zerotier::watch(reach, known, observed.clone(), house.stop.clone());
         house.spawn("ZeroTier reader", reading);
@@ -234,6 +241,7 @@ pub async fn run(config: Config, parts: Parts, stop: CancellationToken) -> Resul
         changed,
         due: Due::Never,
         looked: Looked::default(),
+        asked: looks.members.clone(),
     };
     let (wanted, out, end) = reconcile(Kind::Members);
     house.spawn("reconciler of members", reconcile::run(members, wanted, out, end));
@@ -321,6 +329,7 @@ pub async fn run(config: Config, parts: Parts, stop: CancellationToken) -> Resul
         reports: reports.subscribe(),
         connection,
         path,
+        looks,
         renewed: None,
         which: Which::Current,
         stop: house.stop.clone(),

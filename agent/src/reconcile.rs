@@ -11,7 +11,10 @@ use std::{future::Future, sync::Arc, time::Duration};
 
 use picket_backoff::Backoff;
 use picket_proto::document::{Kind, MOST_PROBLEMS, OutcomeStatus, Problem};
-use tokio::{sync::watch, time};
+use tokio::{
+    sync::watch,
+    time::{self, Instant},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -81,6 +84,16 @@ pub(crate) trait Reconciler: Send {
         std::future::pending()
     }
 
+    /// Returns when somebody asks for [`answer`](Self::answer).
+    fn asked(&self) -> impl Future<Output = ()> + Send {
+        std::future::pending()
+    }
+
+    /// Looks how things are by what is wanted, changes nothing, and tells whoever asked.
+    fn answer(&mut self, _wanted: Option<&Wanted>) -> impl Future<Output = ()> + Send {
+        std::future::ready(())
+    }
+
     /// Returns when the world has changed and a pass is due before its time.
     fn woken(&self) -> impl Future<Output = ()> + Send {
         std::future::pending()
@@ -140,19 +153,28 @@ pub(crate) async fn run(
                 () = stop.cancelled() => return,
             }
         }
-        tokio::select! {
-            () = stop.cancelled() => return,
-            seen = wanted.changed() => if seen.is_err() { return },
-            () = time::sleep(wait) => {}
-            () = reconciler.due() => {}
-            () = woken(&reconciler, floor) => {}
+        let (again, floor) = (Instant::now() + wait, Instant::now() + floor);
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                seen = wanted.changed() => if seen.is_err() { return } else { break },
+                () = time::sleep_until(again) => break,
+                () = reconciler.due() => break,
+                () = woken(&reconciler, floor) => break,
+                () = reconciler.asked() => {}
+            }
+            let want = wanted.borrow().clone();
+            tokio::select! {
+                () = reconciler.answer(want.as_deref()) => {}
+                () = stop.cancelled() => return,
+            }
         }
     }
 }
 
-/// Waits to be woken, and at least for `floor`: what fails and is told of at once must not keep a core busy.
-async fn woken(reconciler: &impl Reconciler, floor: Duration) {
-    time::sleep(floor).await;
+/// Waits to be woken, and at least until `floor`: what fails and is told of at once must not keep a core busy.
+async fn woken(reconciler: &impl Reconciler, floor: Instant) {
+    time::sleep_until(floor).await;
     reconciler.woken().await;
 }
 

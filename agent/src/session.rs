@@ -3,8 +3,10 @@
 //! In: the identity, the observed sections, the reports of the reconcilers. Out: beats and outcomes to the master;
 //! documents to [`Desired`]; what the connection is like to the status file.
 
+mod looking;
 mod renew;
 mod skew;
+mod streams;
 mod talk;
 mod transfer;
 mod turn;
@@ -21,7 +23,8 @@ use picket_proto::{
 use tokio::{sync::watch, time};
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use talk::{Streams, hello};
+pub(crate) use looking::Looks;
+pub(crate) use streams::{Streams, hello};
 
 use crate::{
     desired::{Desired, Parting, Reports},
@@ -69,6 +72,8 @@ pub(crate) struct Session {
     pub(crate) connection: watch::Sender<Connection>,
     /// Told where a session goes out and when the master answers.
     pub(crate) path: Path,
+    /// Who looks when the master asks.
+    pub(crate) looks: Looks,
     /// When this process last renewed, in boot time.
     pub(crate) renewed: Option<Duration>,
     /// Which of the identities was used last.

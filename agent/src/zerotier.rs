@@ -29,7 +29,13 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use self::{controller::LastSeen, governance::Governance};
-use crate::{managed::Managed, observed::Observed, path::Path};
+use crate::{
+    managed::Managed,
+    observed::Observed,
+    path::Path,
+    question::{Answer, Question},
+    sentence,
+};
 
 /// How often the list of networks is looked at.
 const GLANCE: Duration = Duration::from_secs(1);
@@ -207,6 +213,8 @@ pub(crate) struct Known {
     pub(crate) told: Told,
     /// What the reconciler of members knows.
     pub(crate) governance: Governance,
+    /// Somebody wants everything read now.
+    pub(crate) asked: Question,
 }
 
 /// Reads until `stop`.
@@ -216,8 +224,12 @@ pub(crate) async fn watch(reach: Reach, known: Known, observed: Observed, stop: 
     let mut due = Instant::now();
     loop {
         if Instant::now() >= due {
+            let asked = known.asked.take();
             tokio::select! {
-                networks = read(&reach, &known, &observed, &mut last) => seen = networks,
+                (networks, answer) = read(&reach, &known, &observed, &mut last) => {
+                    seen = networks;
+                    asked.answer(&answer);
+                }
                 () = stop.cancelled() => return,
             }
             due = Instant::now() + READ.mul_f64(0.9 + 0.2 * fastrand::f64());
@@ -225,6 +237,7 @@ pub(crate) async fn watch(reach: Reach, known: Known, observed: Observed, stop: 
         tokio::select! {
             () = stop.cancelled() => return,
             () = known.told.poke.notified() => due = Instant::now(),
+            () = known.asked.asked() => due = Instant::now(),
             () = time::sleep(GLANCE.min(due.saturating_duration_since(Instant::now()))) => {
                 // A service that is gone shows at the next whole reading; so does its return.
                 let asked = async { Ok(reach.service()?.node().networks().await?) };
@@ -243,9 +256,15 @@ pub(crate) async fn watch(reach: Reach, known: Known, observed: Observed, stop: 
     }
 }
 
-/// Reads everything into its sections, and returns the networks as they were seen.
-async fn read(reach: &Reach, known: &Known, observed: &Observed, last: &mut LastSeen) -> Vec<JoinedNetwork> {
+/// Reads everything into its sections, and returns the networks as they were seen, and whether the service could be asked.
+async fn read(
+    reach: &Reach,
+    known: &Known,
+    observed: &Observed,
+    last: &mut LastSeen,
+) -> (Vec<JoinedNetwork>, Answer) {
     let governance = &known.governance;
+    let mut answer = Ok(());
     let status = match node(reach, known).await {
         Ok((status, service)) => {
             governance.answered();
@@ -265,6 +284,7 @@ async fn read(reach: &Reach, known: &Known, observed: &Observed, last: &mut Last
             if error.is_away() {
                 governance.missed();
             }
+            answer = Err(sentence(&error));
             // What the controller last said is left in place: nobody was authorized or cut off by its silence.
             ZeroTierStatus {
                 service: error.state(),
@@ -279,7 +299,7 @@ async fn read(reach: &Reach, known: &Known, observed: &Observed, last: &mut Last
         ..status
     };
     observed.put_zerotier(&status);
-    status.networks
+    (status.networks, answer)
 }
 
 async fn node(reach: &Reach, known: &Known) -> Result<(ZeroTierStatus, Service), ZeroTierError> {

@@ -111,6 +111,7 @@ impl Agent {
             | FromMaster::Document(_)
             | FromMaster::Leave(_)
             | FromMaster::Ping(_)
+            | FromMaster::Look(_)
             | FromMaster::Trust(_)) => Err(other("a Welcome", seen)),
         }
     }
@@ -199,6 +200,7 @@ impl Agent {
                 seen @ (FromMaster::Welcome(_)
                 | FromMaster::BeatAck(_)
                 | FromMaster::Leave(_)
+                | FromMaster::Look(_)
                 | FromMaster::Trust(_)) => {
                     return Err(other("the acknowledgement of the last beat", seen));
                 }
@@ -232,6 +234,7 @@ fn other(wanted: &'static str, seen: FromMaster) -> AgentError {
         | FromMaster::BeatAck(_)
         | FromMaster::Document(_)
         | FromMaster::Ping(_)
+        | FromMaster::Look(_)
         | FromMaster::Trust(_)) => AgentError::Other {
             wanted,
             seen: Box::new(seen),

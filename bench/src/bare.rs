@@ -101,7 +101,9 @@ fn answer(request: wire::SessionRequest, clock: &Clock) -> Option<wire::SessionR
         Asked::Beat(wire::Beat { sequence, .. }) => {
             Some((&say::FromMaster::BeatAck(ack(sequence, clock))).into())
         }
-        Asked::Outcome(_) | Asked::Goodbye(_) | Asked::Pong(_) | Asked::TrustAck(_) => None,
+        Asked::Outcome(_) | Asked::Goodbye(_) | Asked::Pong(_) | Asked::TrustAck(_) | Asked::Looked(_) => {
+            None
+        }
     }
 }
 

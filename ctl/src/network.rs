@@ -90,10 +90,12 @@ pub(crate) enum Verb {
         /// The network's id
         id: String,
     },
-    /// Compare with the controller and repair at once, and count what that is
+    /// Have the controller read, compare and repair at once, and count what that is
     #[command(
-        long_about = "Compare with the controller and repair at once, and count what that is.\n\n\
-            This is done every 60 s and on every change by itself.",
+        long_about = "Have the controller read, compare and repair at once, and count what that is.\n\n\
+            This is done every 60 s and on every change by itself. Where the controller cannot be read now, a caution says \
+            from when the counts are. `Held back` is what the brake holds back by itself; of a network that is only watched \
+            that is nothing, since `network enforce` does all at once.",
         after_help = "Example:\n  picketctl network reconcile 8056c2e21c000001 --dry-run"
     )]
     Reconcile {

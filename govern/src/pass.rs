@@ -28,7 +28,7 @@ const MOST_STEPS: usize = 1000;
 /// Members that are changed in one go. What is more urgent, and a controller that stops answering, are noticed in between.
 const BATCH: usize = 40;
 /// Changes that a pass makes before it makes way, so that it gets on however often something is more urgent.
-const FEWEST_STEPS: usize = 32;
+const FEWEST_STEPS: usize = BATCH;
 /// Networks whose changes may be waited for in vain. When there is another one, nobody answers.
 const MOST_SLOW: usize = 1;
 /// The most troubles that are told of one pass.
@@ -146,6 +146,29 @@ pub async fn pass_until(
     }
     memory.use_releases(want, &plan, &waits);
     report
+}
+
+/// What looking at the governed networks showed.
+#[derive(Debug, Clone, Default)]
+pub struct Look {
+    /// How each governed network is.
+    pub networks: BTreeMap<NetworkId, Standing>,
+    /// Those that could be read, as they were.
+    pub there: BTreeMap<NetworkId, There>,
+}
+
+/// Reads the governed networks and says how they are. Nothing is changed by it, and nothing remembered.
+pub async fn look(controller: &impl Controller, want: &Members, memory: &Memory, now: Timestamp) -> Look {
+    let have = observe(controller, want).await;
+    let networks = plan(want, &have, memory, now).networks;
+    let there = have.into_iter().filter_map(|(id, have)| match have {
+        Have::There(there) => Some((id, *there)),
+        Have::Missing | Have::Unreadable(_) | Have::Foreign(_) => None,
+    });
+    Look {
+        networks,
+        there: there.collect(),
+    }
 }
 
 /// The networks that stay as they were read; those that are changed now are dropped before that.

@@ -3,6 +3,7 @@
 //! In: that something was decided, the time, what Central answers. Out: what Central has, in the words in which a host's
 //! controller tells it, so that whoever looks need not know the difference. Nobody else ends an activation there.
 
+mod look;
 mod pass;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
-pub use self::pass::tend;
+pub use self::{look::look, pass::tend};
 use crate::{
     config::{Account, MOST_TOKEN},
     desk::Desk,

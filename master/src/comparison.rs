@@ -1,5 +1,5 @@
-//! What a controller has of a network beside what was decided: who would be let on, who would be put off, and what the
-//! brake holds back.
+//! What a controller has of a network beside what was decided: who would be let on, and who would be put off. What the brake
+//! holds back of that is for whoever repairs to say: it knows what was true before.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,11 +11,6 @@ use picket_proto::{
 use picket_zerotier::ids::NodeId;
 
 use crate::{membership::rule, network_plan::Change, record::network::NetworkRecord, views::State};
-
-/// So many repairs of drift pass the brake, however small a network is.
-const FREE: usize = 5;
-/// And otherwise one of so many members.
-const SHARE: usize = 5;
 
 /// How two pictures of one network differ.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -32,8 +27,6 @@ pub struct Comparison {
     pub authorized: usize,
     /// Nodes that are as they are to be.
     pub unchanged: usize,
-    /// How many of the differences the brake would hold back.
-    pub held_back: usize,
     /// Every difference, the settings' first.
     pub changes: Vec<Change>,
 }
@@ -75,7 +68,6 @@ pub fn compare(
         .map(|member| (member.node, member))
         .collect();
     let nodes: BTreeSet<NodeId> = records.keys().chain(rules.keys()).copied().collect();
-    let mut may_wait = 0;
     for node in nodes {
         let record = records.get(&node).copied();
         let rule = rules.get(&node);
@@ -88,7 +80,6 @@ pub fn compare(
             None => on && governed.unknown == Unknown::Report && !governed.closed,
         };
         found.authorized += usize::from(want && rule.is_some());
-        let urgent = governed.closed || rule.is_some_and(|rule| rule.urgent || rule.is_over(now));
         let (set, before, after) = match (on, want) {
             (false, true) => (&mut found.authorize, state_of(record), "authorized".to_owned()),
             (true, false) => (
@@ -109,13 +100,9 @@ pub fn compare(
             }
         };
         set.insert(node);
-        may_wait += usize::from(!urgent);
         found
             .changes
             .push(Change::new(format!("member {node}"), before, after));
-    }
-    if may_wait > FREE.max(observed.members.len() / SHARE) {
-        found.held_back = may_wait;
     }
     found
 }
@@ -241,35 +228,5 @@ mod tests {
         };
         let found = compared(members, &[], &put_off);
         assert_eq!(found.deauthorize, [node(1)].into());
-    }
-
-    #[test]
-    fn the_brake_holds_back_more_than_five_of_a_small_network_and_more_than_a_fifth_of_a_large_one() {
-        let drifted = |members: u64, off: u64| {
-            let records = (0..members).map(|number| member(number, number >= off)).collect();
-            let rules: Vec<_> = (0..members).map(|number| (number, Rule::plain(true))).collect();
-            compared(records, &rules, &Governed::default()).held_back
-        };
-        assert_eq!((drifted(6, 5), drifted(6, 6)), (0, 6));
-        assert_eq!((drifted(100, 20), drifted(100, 21)), (0, 21));
-    }
-
-    #[test]
-    fn a_kill_and_what_came_to_its_end_wait_for_no_brake() {
-        let members: Vec<_> = (0..20).map(|number| member(number, true)).collect();
-        let over = Rule {
-            until: Some(Timestamp::UNIX_EPOCH),
-            ..Rule::plain(true)
-        };
-        let rules: Vec<_> = (0..20).map(|number| (number, over.clone())).collect();
-        let found = compared(members.clone(), &rules, &Governed::default());
-        assert_eq!((found.deauthorize.len(), found.held_back), (20, 0));
-        let closed = Governed {
-            closed: true,
-            ..Governed::default()
-        };
-        let rules: Vec<_> = (0..20).map(|number| (number, Rule::plain(true))).collect();
-        let found = compared(members, &rules, &closed);
-        assert_eq!((found.deauthorize.len(), found.held_back), (20, 0));
     }
 }

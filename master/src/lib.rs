@@ -30,6 +30,7 @@ pub mod kill;
 pub mod listen;
 pub mod liveness;
 pub mod local;
+pub mod look;
 pub mod membership;
 pub mod metrics;
 pub mod monitor;

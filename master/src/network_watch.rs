@@ -12,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use jiff::SignedDuration;
 use picket_proto::document::Kind;
 use picket_zerotier::ids::NetworkId;
 use tokio::{
@@ -20,7 +21,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-pub use self::news::{Mark, News, Told, news};
+pub use self::news::{Mark, News, Told, brought, news};
 use crate::{
     desk::{Actor, Desk},
     event::Severity,
@@ -132,9 +133,9 @@ async fn look(desk: &Desk, governor: Governor) {
     let mut told = told(desk, governor);
     let news = {
         let (views, now) = (desk.views.read(), desk.now());
-        news(&mut told, &status, &ids, |network, node| {
-            views.networks.decide(&views.roster, network, node, now)
-        })
+        let ahead = ahead(desk, governor);
+        let decide = |network, node| views.networks.decide(&views.roster, network, node, now);
+        news(&mut told, &status, &ids, decide, |at| brought(at, ahead, now))
     };
     for one in news {
         // What is not told is told at a later look.
@@ -204,9 +205,20 @@ fn remember(desk: &Desk, governor: Governor, told: Told) {
     }
 }
 
+/// How far the clock of whoever repairs there is ahead.
+fn ahead(desk: &Desk, governor: Governor) -> SignedDuration {
+    match governor {
+        Governor::Host(host) => desk.observed.of(host).skew(),
+        Governor::Central(_) => SignedDuration::ZERO,
+    }
+}
+
 fn may_tell(desk: &Desk, governor: Governor) -> bool {
     match governor {
-        Governor::Host(host) => desk.observed.of(host).may_tell(desk.clock.monotonic()),
+        Governor::Host(host) => desk
+            .observed
+            .of(host)
+            .may_tell_of_networks(desk.clock.monotonic()),
         // Nobody can make Central push other events off the list but its owner.
         Governor::Central(_) => true,
     }

@@ -11,7 +11,7 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use picket_clock::Instant;
 use picket_proto::{
     WireError,
@@ -49,9 +49,20 @@ struct Inner {
     /// Bodies that made no sense, by section: the same one is not asked for again.
     refused: [Option<Digest>; SectionKind::ALL.len()],
     voice: Voice,
+    /// The same of events about its networks, which come in crowds.
+    news: Voice,
+    /// When it named its controller's section last.
+    controller_said: Option<Timestamp>,
     /// What was told of its controller; of most hosts nothing ever is.
     told: Option<Box<Told>>,
 }
+
+/// How many events an agent may cause at once, about its networks and about everything else: a list of repairs has up to 256
+/// of drift and 64 others, and each is an event.
+const NEWS_BURST: u32 = 320;
+const BURST: u32 = 32;
+/// One more may be told each time this has passed. A day of that is less than the list has room for.
+const EVERY: Duration = Duration::from_secs(10);
 
 /// How many events an agent may cause: a burst, then one every few seconds. A host that somebody broke into cannot push
 /// everybody else's events off the list.
@@ -62,24 +73,21 @@ struct Voice {
 }
 
 impl Voice {
-    const BURST: u32 = 32;
-    const EVERY: Duration = Duration::from_secs(10);
-
-    /// Whether one more may be told at `now`.
-    fn may(&mut self, now: Instant) -> bool {
+    /// Whether one more may be told at `now`, of `burst` at once.
+    fn may(&mut self, now: Instant, burst: u32) -> bool {
         let Some(refilled) = self.refilled else {
             *self = Self {
-                left: Self::BURST - 1,
+                left: burst - 1,
                 refilled: Some(now),
             };
             return true;
         };
-        let due = now.saturating_duration_since(refilled).as_secs() / Self::EVERY.as_secs();
+        let due = now.saturating_duration_since(refilled).as_secs() / EVERY.as_secs();
         if due > 0 {
             self.left = self
                 .left
                 .saturating_add(u32::try_from(due).unwrap_or(u32::MAX))
-                .min(Self::BURST);
+                .min(burst);
             self.refilled = Some(now);
         }
         let may = self.left > 0;
@@ -246,7 +254,29 @@ impl Seen {
 
     /// Whether one more event that the host causes may be told at `now`.
     pub fn may_tell(&self, now: Instant) -> bool {
-        self.inner().voice.may(now)
+        self.inner().voice.may(now, BURST)
+    }
+
+    /// Whether one more event about the networks of its controller may be told at `now`.
+    pub fn may_tell_of_networks(&self, now: Instant) -> bool {
+        self.inner().news.may(now, NEWS_BURST)
+    }
+
+    /// Notes that a beat named its controller's section.
+    pub fn controller_says(&self, now: Timestamp) {
+        self.inner().controller_said = Some(now);
+    }
+
+    /// When it did so last.
+    #[must_use]
+    pub fn controller_said(&self) -> Option<Timestamp> {
+        self.inner().controller_said
+    }
+
+    /// How far its clock is ahead of the master's.
+    #[must_use]
+    pub fn skew(&self) -> SignedDuration {
+        self.inner().skew
     }
 
     /// What was told of its controller.
@@ -698,15 +728,21 @@ mod tests {
 
     #[test]
     fn an_agent_may_cause_a_burst_of_events_and_then_one_every_ten_seconds() {
-        let mut now = picket_clock::Clock::system().monotonic();
-        let mut voice = Voice::default();
-        let heard = (0..1000).filter(|_| voice.may(now)).count();
+        let now = picket_clock::Clock::system().monotonic();
+        let seen = Seen::default();
+        let heard = (0..1000).filter(|_| seen.may_tell(now)).count();
         assert_eq!(heard, 32);
-        let later = (0..600).filter(|_| {
-            now += Duration::from_secs(1);
-            voice.may(now)
-        });
-        assert_eq!(later.count(), 60);
+        let of_networks = (0..1000).filter(|_| seen.may_tell_of_networks(now)).count();
+        assert_eq!(
+            of_networks, 320,
+            "whoever spent the one has the other, and a whole list of repairs fits"
+        );
+        for may in [Seen::may_tell, Seen::may_tell_of_networks] {
+            let later = (1..=600).filter(|second| may(&seen, now + Duration::from_secs(*second)));
+            assert_eq!(later.count(), 60);
+        }
+        let day = 320 + 24 * 3600 / EVERY.as_secs();
+        assert!(day < u64::try_from(crate::event::MOST_KEPT).unwrap());
     }
 
     #[test]

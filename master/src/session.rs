@@ -16,7 +16,7 @@ use picket_proto::{
     beat::{Beat, Digest, SectionKind},
     document::{Kind, Outcome, OutcomeStatus, Stamp},
     host::HostId,
-    session::{BeatAck, FromAgent, FromMaster, Hello, Leave, LeaveReason, Limits, PING, Welcome},
+    session::{BeatAck, FromAgent, FromMaster, Hello, LOOK, Leave, LeaveReason, Limits, PING, Welcome},
     wire::agent as wire,
 };
 use prost::Message as _;
@@ -36,7 +36,7 @@ use crate::{
     refused::Refused,
     renewal,
     session::claim::Claims,
-    sessions::{Heard, LAST_WORD, Newcomer, Seat, Seated},
+    sessions::{Heard, LAST_WORD, Newcomer, Post, Seat, Seated},
 };
 
 /// How many messages may wait for an agent: a welcome, a document of each kind, acknowledgements.
@@ -83,6 +83,8 @@ struct Session {
     claims: Claims,
     /// The question that was sent last.
     pinged: u64,
+    /// The same of its controller.
+    looked: u64,
     /// What the agent holds and was told of the CAs.
     told_cas: Told,
 }
@@ -159,6 +161,7 @@ pub async fn serve(
         beat_at: now,
         claims: Claims::new(&desk, &caller, &hello),
         pinged: 0,
+        looked: 0,
         told_cas: Told::new(&hello.authorities),
         host,
         seen,
@@ -196,6 +199,7 @@ async fn take_seat(desk: &Desk, caller: &HostCaller, hello: &Hello) -> Result<Se
     let newcomer = Newcomer {
         machine: Machine::of(hello),
         answers: hello.capabilities.iter().any(|capability| capability == PING),
+        looks: hello.capabilities.iter().any(|capability| capability == LOOK),
         address: caller.peer.address,
         connection: caller.peer.connection,
     };
@@ -298,7 +302,8 @@ async fn greet(inbound: &mut Streaming<wire::SessionRequest>) -> Result<Hello, O
             | FromAgent::Outcome(_)
             | FromAgent::Goodbye(_)
             | FromAgent::Pong(_)
-            | FromAgent::TrustAck(_),
+            | FromAgent::TrustAck(_)
+            | FromAgent::Looked { .. },
         ) => {
             return Err(Some(protocol("a session begins with a hello")));
         }
@@ -411,10 +416,7 @@ impl Session {
                 message = inbound.message() => Step::Message(message),
             };
             let result = match step {
-                Step::Nudged => match self.ping(seat.post.question()).await {
-                    Ok(()) => self.announce().await,
-                    Err(end) => Err(end),
-                },
+                Step::Nudged => self.nudged(&seat.post).await,
                 Step::Checked => {
                     self.claims.weigh(&self.seen).await;
                     Ok(())
@@ -437,6 +439,19 @@ impl Session {
             if let Err(end) = result {
                 return end;
             }
+        }
+    }
+
+    /// Passes on what was put down for the agent. What it is to do comes before the question how things are.
+    async fn nudged(&mut self, post: &Post) -> Result<(), End> {
+        self.ping(post.question()).await?;
+        self.announce().await?;
+        match post.looks.question() {
+            Some(question) if question > self.looked => {
+                self.looked = question;
+                self.send(FromMaster::Look(question)).await
+            }
+            Some(_) | None => Ok(()),
         }
     }
 
@@ -463,6 +478,10 @@ impl Session {
             FromAgent::Goodbye(_) => Err(End::Goodbye),
             FromAgent::Pong(question) => {
                 seat.post.answer(question);
+                Ok(())
+            }
+            FromAgent::Looked { nonce, problem } => {
+                seat.post.looks.answer(nonce, problem);
                 Ok(())
             }
             FromAgent::TrustAck(holds) => {
@@ -496,7 +515,11 @@ impl Session {
                 self.seen.absent(kind);
                 continue;
             };
-            match self.seen.take(kind, section) {
+            let taken = self.seen.take(kind, section);
+            if kind == SectionKind::Controller && matches!(taken, Taken::Same | Taken::Changed { .. }) {
+                self.seen.controller_says(now);
+            }
+            match taken {
                 Taken::Same => {}
                 Taken::Unknown => unknown.push(kind),
                 Taken::Changed { skipped } => {

@@ -23,7 +23,10 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::clones::{Clones, Machine};
+use crate::{
+    clones::{Clones, Machine},
+    look::{Looked, Looks},
+};
 
 /// How long a host has for its last message before its connection is closed.
 pub const LAST_WORD: Duration = Duration::from_millis(500);
@@ -77,6 +80,8 @@ pub struct Newcomer {
     pub machine: Machine,
     /// Whether its agent answers pings.
     pub answers: bool,
+    /// Whether it looks at its controller when it is asked.
+    pub looks: bool,
     /// Where it comes from.
     pub address: SocketAddr,
     /// The number of its connection.
@@ -91,6 +96,8 @@ pub struct Post {
     /// How many questions were asked, and up to which one the agent answered.
     asked: AtomicU64,
     answered: AtomicU64,
+    /// What is asked of its controller.
+    pub looks: Looks,
     /// The agent answered, or the session ended.
     heard: Notify,
 }
@@ -148,9 +155,15 @@ impl Post {
         }
     }
 
+    /// Has the agent look at its controller.
+    pub async fn look(&self, patience: Duration) -> Looked {
+        self.looks.ask(|| self.nudge.notify_one(), patience).await
+    }
+
     fn end(&self) {
         self.answered.store(ENDED, Ordering::Release);
         self.heard.notify_waiters();
+        self.looks.end();
     }
 }
 
@@ -473,6 +486,7 @@ mod tests {
         Newcomer {
             machine: Machine::of(&hello),
             answers: true,
+            looks: true,
             address: ([192, 0, 2, 1], 1).into(),
             connection,
         }

@@ -11,7 +11,7 @@ use crate::{
         Beat, MOST_BEAT_BYTES, MOST_CHUNK_BYTES, MOST_INLINE_BYTES, MOST_SECTION_BYTES, SectionKind,
         section_kind,
     },
-    document::{Document, Kind, Lineage, Outcome, Stamp, kind, stamp},
+    document::{Document, Kind, Lineage, MOST_PROBLEM_TEXT, Outcome, Stamp, kind, stamp},
     field::{array, present, span, text, time, to_wire_span, to_wire_time},
     node::NodeProof,
     wire::agent as wire,
@@ -19,6 +19,9 @@ use crate::{
 
 /// The capability of an agent that answers [`FromMaster::Ping`] and knows [`LeaveReason::Quarantined`].
 pub const PING: &str = "ping";
+
+/// The capability of an agent that answers [`FromMaster::Look`].
+pub const LOOK: &str = "look";
 
 /// The most CAs an agent is told to trust, or says it does.
 const MOST_AUTHORITIES: usize = 16;
@@ -155,6 +158,13 @@ pub enum FromAgent {
     Goodbye(String),
     /// The answer to [`FromMaster::Ping`], with its number.
     Pong(u64),
+    /// The answer to [`FromMaster::Look`], and to those before it.
+    Looked {
+        /// Its number.
+        nonce: u64,
+        /// Why the controller could not be read; empty when it was.
+        problem: String,
+    },
     /// SHA-256 of each CA certificate that is kept as one to trust.
     TrustAck(Vec<[u8; 32]>),
 }
@@ -172,6 +182,8 @@ pub enum FromMaster {
     Leave(Leave),
     /// Asks whether the agent is there.
     Ping(u64),
+    /// Asks the agent to read its controller now.
+    Look(u64),
     /// The CAs to trust.
     Trust(Trust),
 }
@@ -189,6 +201,10 @@ impl From<&FromAgent> for wire::SessionRequest {
             FromAgent::Pong(nonce) => Message::Pong(wire::Pong { nonce: *nonce }),
             FromAgent::TrustAck(held) => Message::TrustAck(wire::TrustAck {
                 sha256: to_wire_digests(held),
+            }),
+            FromAgent::Looked { nonce, problem } => Message::Looked(wire::Looked {
+                nonce: *nonce,
+                problem: problem.clone(),
             }),
         };
         Self {
@@ -209,6 +225,10 @@ impl TryFrom<wire::SessionRequest> for FromAgent {
             Message::Goodbye(goodbye) => Self::Goodbye(text("goodbye.reason", goodbye.reason, 256)?),
             Message::Pong(pong) => Self::Pong(pong.nonce),
             Message::TrustAck(ack) => Self::TrustAck(digests("trust_ack.sha256", &ack.sha256)?),
+            Message::Looked(looked) => Self::Looked {
+                nonce: looked.nonce,
+                problem: text("looked.problem", looked.problem, MOST_PROBLEM_TEXT)?,
+            },
         })
     }
 }
@@ -222,6 +242,7 @@ impl From<&FromMaster> for wire::SessionResponse {
             FromMaster::Document(document) => Message::Document(document.into()),
             FromMaster::Leave(leave) => Message::Leave(leave.into()),
             FromMaster::Ping(nonce) => Message::Ping(wire::Ping { nonce: *nonce }),
+            FromMaster::Look(nonce) => Message::Look(wire::Look { nonce: *nonce }),
             FromMaster::Trust(trust) => Message::Trust(wire::Trust {
                 authorities: trust.authorities.clone(),
                 cross_signed: trust.cross_signed.clone(),
@@ -244,6 +265,7 @@ impl TryFrom<wire::SessionResponse> for FromMaster {
             Message::Document(document) => Self::Document(document.try_into()?),
             Message::Leave(leave) => Self::Leave(leave.try_into()?),
             Message::Ping(ping) => Self::Ping(ping.nonce),
+            Message::Look(look) => Self::Look(look.nonce),
             Message::Trust(trust) => Self::Trust(Trust {
                 authorities: certificates("trust.authorities", trust.authorities, MOST_AUTHORITIES)?,
                 cross_signed: certificates("trust.cross_signed", trust.cross_signed, MOST_VOUCHERS)?,

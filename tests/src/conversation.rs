@@ -157,6 +157,7 @@ impl Conversation {
                     session_response::Message::Welcome(_)
                     | session_response::Message::Document(_)
                     | session_response::Message::Ping(_)
+                    | session_response::Message::Look(_)
                     | session_response::Message::Trust(_),
                 ) => {}
                 None => panic!("the master ends it without a word"),

@@ -6,13 +6,16 @@ use std::{borrow::Cow, collections::BTreeMap, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use picket_clock::Clock;
-use picket_govern::{Lasts, Left, Moment, Report, Sighting, pass};
+use picket_govern::{Lasts, Left, Moment, Report, Sighting, Standing, pass};
 use picket_proto::{
     document::{Contents, Kind, Problem},
     rules::Members,
 };
-use picket_zerotier::controller::LocalController;
-use tokio::{sync::Notify, time};
+use picket_zerotier::{NetworkId, controller::LocalController};
+use tokio::{
+    sync::Notify,
+    time::{self, Instant},
+};
 
 pub(crate) use kept::Kept;
 
@@ -20,6 +23,7 @@ use super::{Newer, Reconciler, Trouble};
 use crate::{
     desired::Wanted,
     master_time::{MasterTime, Told},
+    question::{Answer, Question},
     sentence,
     zerotier::{
         Reach, ZeroTierError,
@@ -45,6 +49,8 @@ pub(crate) struct MemberReconciler {
     pub(crate) changed: Arc<Notify>,
     pub(crate) due: Due,
     pub(crate) looked: Looked,
+    /// Somebody wants to know how things are.
+    pub(crate) asked: Question,
 }
 
 /// When a pass is due by itself.
@@ -54,8 +60,8 @@ pub(crate) enum Due {
     Never,
     /// At this time of the master's.
     At(Timestamp),
-    /// [`SOON`].
-    Soon,
+    /// In a moment.
+    Soon(Instant),
 }
 
 /// For which wishes what was changed was looked at once more: the service may write back a record that it had read before.
@@ -98,7 +104,7 @@ impl Reconciler for MemberReconciler {
                     self.governance.missed();
                 }
                 // Somebody may have to be cut off as soon as it answers.
-                self.due = Due::Soon;
+                self.due = Due::Soon(Instant::now() + SOON);
                 return vec![Trouble::InTheWay(Problem::new("zerotier", sentence(&error)))];
             }
         };
@@ -126,8 +132,21 @@ impl Reconciler for MemberReconciler {
         match self.due {
             Due::Never => std::future::pending().await,
             Due::At(at) => self.time.reaches(at).await,
-            Due::Soon => time::sleep(SOON).await,
+            Due::Soon(at) => time::sleep_until(at).await,
         }
+    }
+
+    async fn asked(&self) {
+        self.asked.asked().await;
+    }
+
+    async fn answer(&mut self, wanted: Option<&Wanted>) {
+        let asked = self.asked.take();
+        let answer = match wanted.map(|wanted| &wanted.contents) {
+            Some(Contents::Members(members)) if !members.networks.is_empty() => self.look(members).await,
+            Some(Contents::Members(_) | Contents::Networks(_) | Contents::Shard(_)) | None => Ok(()),
+        };
+        asked.answer(&answer);
     }
 }
 
@@ -148,22 +167,37 @@ impl MemberReconciler {
             self.time.passed(told.at()).await;
         }
         self.kept.keep().await;
-        self.show(Some(&report));
+        self.show(Some(&report.networks));
         if news {
             self.changed.notify_one();
         }
         let looks_again = self.looked.again(ticket, report.taken);
         self.due = if report.left == Left::Departures || looks_again {
-            Due::Soon
+            Due::Soon(Instant::now() + SOON)
         } else {
             picket_govern::next(&want, &self.kept.memory, told.at()).map_or(Due::Never, Due::At)
         };
         report
     }
 
+    /// Reads the controller and keeps how it is by the rules, for the reader to show. Changes nothing there.
+    async fn look(&mut self, members: &Members) -> Answer {
+        let reach = self.reach.clone().ok_or("ZeroTier is switched off here")?;
+        let controller = controller(&reach).await.map_err(|error| sentence(&error))?;
+        self.time.look().await;
+        let told = self.time.now();
+        let want = as_of(told, members);
+        let look = picket_govern::look(&controller, &want, &self.kept.memory, told.at()).await;
+        let there = look.there.into_iter();
+        self.governance
+            .found(there.map(|(id, there)| (id, there.into())).collect());
+        self.show(Some(&look.networks));
+        Ok(())
+    }
+
     /// Shows what was done, and has the controller read at once when that is news.
-    fn show(&self, report: Option<&Report>) {
-        let networks = report.into_iter().flat_map(|report| &report.networks);
+    fn show(&self, networks: Option<&BTreeMap<NetworkId, Standing>>) {
+        let networks = networks.into_iter().flatten();
         let shown = Shown {
             repairs: self.kept.memory.repairs(),
             forgotten: self.kept.memory.forgotten(),

@@ -6,28 +6,24 @@ use std::{
 };
 
 use picket_clock::Instant;
-use picket_failpoint::{Point, pass, pending};
+use picket_failpoint::{Point, pending};
 use picket_link::Connected;
 use picket_proto::{
-    VERSION,
     beat::{Digest, SectionKind},
-    document::{Document, Kind, Outcome, OutcomeStatus, Problem},
-    session::{BeatAck, FromAgent, FromMaster, Hello, PING, Trust, Welcome},
-    wire::agent as wire,
+    document::{Document, Kind, MOST_PROBLEM_TEXT, Outcome, OutcomeStatus, Problem},
+    plain,
+    session::{BeatAck, FromAgent, FromMaster, Hello, Trust},
 };
 use picket_zerotier::NodeId;
-use tokio::{
-    sync::{mpsc, watch},
-    task::JoinSet,
-    time,
-};
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Streaming, transport::Channel};
+use tokio::{sync::watch, task::JoinSet, time};
+use tonic::transport::Channel;
 
 use super::{
     End, Session, blocking,
+    looking::Looking,
     renew::{self, Due},
     skew::Skew,
+    streams::{Streams, hello},
     transfer,
     turn::Turn,
 };
@@ -35,119 +31,24 @@ use crate::{
     beat::Beats,
     desired::{AcceptError, Reports},
     identity::{Identity, IdentityError},
-    machine::Machine,
-    master::{Client, MasterError},
+    master::MasterError,
     node,
     observed::Sections,
+    question::Answer,
     sentence,
     status::{Connection, State},
-    version,
 };
 
-/// Messages on their way to the connection. A beat, three outcomes and some more: when this is full the connection has
-/// taken nothing for a long time.
-const OUTBOUND: usize = 16;
 /// How long the master may take to answer Hello, and a beat.
-const ANSWER: Duration = Duration::from_secs(25);
+pub(super) const ANSWER: Duration = Duration::from_secs(25);
 /// The least time between two beats.
 const COALESCE: Duration = Duration::from_secs(1);
 /// How long the first beat waits for reports that it is to name.
 const REPORT_FIRST: Duration = Duration::from_secs(5);
-/// How long a farewell may take to be sent.
-const GOODBYE: Duration = Duration::from_millis(300);
 /// Documents of one kind that wait to be kept. A master that sends more is better asked for the whole.
 const MOST_WAITING: usize = 16;
 /// How often to look whether the local node's identity can be read, or is the service's, by now.
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
-
-/// Returns the Hello of this machine.
-pub(crate) fn hello(
-    machine: &Machine,
-    now: jiff::Timestamp,
-    held: Vec<(Kind, picket_proto::document::Stamp)>,
-) -> Hello {
-    Hello {
-        version: VERSION.to_owned(),
-        capabilities: vec![PING.to_owned()],
-        machine_id: machine.machine_id.clone(),
-        boot_id: machine.boot_id.clone(),
-        instance_id: machine.instance_id,
-        time: now,
-        held,
-        node_proof: None,
-        authorities: Vec::new(),
-    }
-}
-
-/// The two directions of an open session.
-pub(crate) struct Streams {
-    outbound: mpsc::Sender<wire::SessionRequest>,
-    inbound: Streaming<wire::SessionResponse>,
-}
-
-impl Streams {
-    /// Says Hello and waits for the answer.
-    pub(crate) async fn open(channel: Channel, hello: Hello) -> Result<(Self, Welcome), MasterError> {
-        const WHAT: &str = "open a session";
-        let (outbound, requests) = mpsc::channel(OUTBOUND);
-        let mut client = Client::new(channel);
-        pass(Point::AgentBeforeHello);
-        let opening = async {
-            let first = wire::SessionRequest::from(&FromAgent::Hello(hello));
-            outbound
-                .try_send(first)
-                .map_err(|_| MasterError::Ended("the connection takes nothing".into()))?;
-            let answer = client.session(ReceiverStream::new(requests)).await;
-            let inbound = answer
-                .map_err(|status| MasterError::call(WHAT, status))?
-                .into_inner();
-            let mut streams = Self { outbound, inbound };
-            match streams.receive().await? {
-                FromMaster::Welcome(welcome) => Ok((streams, welcome)),
-                FromMaster::Leave(leave) => Err(MasterError::Left(Box::new(leave))),
-                FromMaster::BeatAck(_)
-                | FromMaster::Document(_)
-                | FromMaster::Ping(_)
-                | FromMaster::Trust(_) => Err(MasterError::Ended("its first message was no Welcome".into())),
-            }
-        };
-        let opened = time::timeout(ANSWER, opening).await;
-        let (streams, welcome) = opened.map_err(|_| MasterError::Silent { what: WHAT })??;
-        pass(Point::AgentAfterWelcome);
-        version::check(VERSION, &welcome.version)?;
-        Ok((streams, welcome))
-    }
-
-    async fn receive(&mut self) -> Result<FromMaster, MasterError> {
-        const WHAT: &str = "go on with the session";
-        match self
-            .inbound
-            .message()
-            .await
-            .map_err(|status| MasterError::call(WHAT, status))?
-        {
-            Some(message) => Ok(message.try_into()?),
-            None => Err(MasterError::Ended("it closed the stream without a word".into())),
-        }
-    }
-
-    fn send(&self, message: &FromAgent) -> Result<(), MasterError> {
-        self.outbound
-            .try_send(message.into())
-            .map_err(|_| MasterError::Ended("the connection takes nothing".into()))
-    }
-
-    /// Says goodbye, and waits a moment for the words to leave.
-    pub(crate) async fn goodbye(mut self, reason: &str) {
-        pass(Point::AgentBeforeGoodbye);
-        // A farewell that cannot be said is none the less one.
-        drop(self.send(&FromAgent::Goodbye(reason.to_owned())));
-        drop(self.outbound);
-        let closed = async { while let Ok(Some(_)) = self.inbound.message().await {} };
-        drop(time::timeout(GOODBYE, closed).await);
-        pass(Point::AgentAfterGoodbye);
-    }
-}
 
 /// What runs beside a session, on the same connection.
 enum Aside {
@@ -159,6 +60,8 @@ enum Aside {
     Trusted(Result<Identity, IdentityError>),
     /// The master's time is kept.
     Timed,
+    /// The controller was looked at, as the master asked.
+    Seen(Answer),
 }
 
 /// One open session.
@@ -186,6 +89,7 @@ pub(crate) struct Talk {
     skew: Skew,
     /// The CAs to trust that are being kept, and those that follow.
     trusting: Turn,
+    looking: Looking,
 }
 
 impl Talk {
@@ -245,6 +149,7 @@ impl Talk {
             look_at: next_look(proven, said),
             skew,
             trusting: Turn::default(),
+            looking: Looking::default(),
         })
     }
 
@@ -274,11 +179,15 @@ impl Talk {
                 }
                 message = self.streams.receive() => match message? {
                     FromMaster::Welcome(_) => return Err(MasterError::Ended("it said Welcome twice".into())),
-                    FromMaster::BeatAck(ack) => self.acknowledged(session, &ack),
+                    FromMaster::BeatAck(ack) => self.acknowledged(session, &ack)?,
                     FromMaster::Document(document) => self.announced(session, document)?,
                     FromMaster::Leave(leave) => return Ok(End::Left(leave)),
                     // Another session wants this one's place: whoever does not answer within 3 s loses it.
                     FromMaster::Ping(nonce) => self.streams.send(&FromAgent::Pong(nonce))?,
+                    FromMaster::Look(nonce) => {
+                        self.looking.asked(nonce);
+                        self.start_looking(session);
+                    }
                     FromMaster::Trust(trust) => {
                         if let Some(trust) = self.trusting.named(trust) {
                             self.start_trust(session, trust);
@@ -325,6 +234,7 @@ impl Talk {
         }
         let sections = self.sections.borrow_and_update().clone();
         let beat = self.beats.compose(session.reach.clock.reading(), now, &sections);
+        self.looking.beat(&beat, &sections);
         self.streams.send(&FromAgent::Beat(beat))?;
         self.last_beat = Some(now);
         self.due = now + self.interval.mul_f64(0.9 + 0.2 * fastrand::f64());
@@ -337,7 +247,7 @@ impl Talk {
         self.due = self.due.min(last + COALESCE);
     }
 
-    fn acknowledged(&mut self, session: &Session, ack: &BeatAck) {
+    fn acknowledged(&mut self, session: &Session, ack: &BeatAck) -> Result<(), MasterError> {
         if let Some(interval) = ack.beat_interval
             && interval != self.interval
         {
@@ -363,6 +273,11 @@ impl Talk {
         session
             .connection
             .send_modify(|connection| connection.last_ack = Some(now));
+        if let Some(answer) = self.looking.acknowledged(ack) {
+            self.streams.send(&answer)?;
+            self.start_looking(session);
+        }
+        Ok(())
     }
 
     /// Sends what the master was not told yet.
@@ -449,6 +364,33 @@ impl Talk {
         });
     }
 
+    /// Looks at the controller for the master, one question at a time.
+    fn start_looking(&mut self, session: &Session) {
+        if self.looking.begins() {
+            let looks = session.looks.clone();
+            self.asides.spawn(async move { Aside::Seen(looks.look().await) });
+        }
+    }
+
+    /// Says how looking went, or beats so that the master has what was seen.
+    fn seen(&mut self, session: &Session, answer: Answer) -> Result<(), MasterError> {
+        let answer = answer.map_err(|problem| plain(&problem, MOST_PROBLEM_TEXT));
+        if let Some(answer) = self.looking.looked(answer) {
+            self.streams.send(&answer)?;
+            self.start_looking(session);
+        }
+        self.start_reports();
+        self.hurry();
+        Ok(())
+    }
+
+    /// Beats at once when the master waits for what was seen, unless that travels by Report and is still on its way.
+    fn hurry(&mut self) {
+        if self.looking.is_untold() && !self.reporting.contains_key(&SectionKind::Controller) {
+            self.due = Instant::now();
+        }
+    }
+
     fn start_renewal(&mut self, session: &Session, identity: &Identity) {
         let (channel, store, base) = (self.channel.clone(), session.identities.clone(), identity.clone());
         self.asides.spawn(async move {
@@ -503,6 +445,7 @@ impl Talk {
         match aside {
             Aside::Reported(kind, digest, result) => {
                 self.reporting.remove(&kind);
+                let arrived = result.is_ok();
                 match result {
                     Ok(()) => self.beats.reported(kind, digest),
                     // The next beat's acknowledgement tries again.
@@ -514,6 +457,9 @@ impl Talk {
                     self.due = Instant::now();
                 } else {
                     self.soon();
+                }
+                if arrived {
+                    self.hurry();
                 }
                 Ok(None)
             }
@@ -542,6 +488,7 @@ impl Talk {
                 Ok(None)
             }
             Aside::Timed => Ok(None),
+            Aside::Seen(answer) => self.seen(session, answer).map(|()| None),
             Aside::Trusted(kept) => self.trusted(session, kept, renewal).map(|()| None),
             Aside::Renewed(Ok(())) => Ok(Some(End::Renewed)),
             Aside::Renewed(Err(error)) => {

@@ -365,7 +365,7 @@ impl Master {
     fn heard(&self, message: FromAgent) -> Option<FromMaster> {
         let mut state = self.state();
         match message {
-            FromAgent::Hello(_) | FromAgent::Pong(_) => {}
+            FromAgent::Hello(_) | FromAgent::Pong(_) | FromAgent::Looked { .. } => {}
             FromAgent::TrustAck(holds) => state.log.trusted.push(holds),
             FromAgent::Outcome(outcome) => state.log.outcomes.push(outcome),
             FromAgent::Goodbye(reason) => state.log.goodbyes.push(reason),

@@ -2,13 +2,19 @@
 
 use std::time::Duration;
 
+use picket_proto::wire::admin as wire;
 use tokio::time;
 
 use super::{
     Patience, Which, show,
     view::{Decision, Member, Observation},
 };
-use crate::{desk::Desk, fault::Fault, progress::Progress};
+use crate::{
+    desk::Desk,
+    fault::{About, Fault},
+    progress::Progress,
+    words::count,
+};
 
 /// How often the master is asked what the controller says by now.
 const ASK_EVERY: Duration = Duration::from_millis(500);
@@ -110,8 +116,12 @@ pub(super) async fn until_true(
             Standing::NotYet(missing) => missing,
         };
         if progress.elapsed(&desk.clock) >= within {
+            let next = match held_back(desk, &which.network).await {
+                0 => "the master goes on by itself".to_owned(),
+                held => braked(held, &which.network),
+            };
             break Err(Fault::NotYet(format!(
-                "{label} is {word}: recorded, and after {within:?} {missing}; the master goes on by itself, look with {look}"
+                "{label} is {word}: recorded, and after {within:?} {missing}; {next}, look with {look}"
             )));
         }
         progress.tell(&desk.clock, &mut desk.print, [(label.as_str(), missing)]);
@@ -135,10 +145,34 @@ pub(super) async fn until_true(
     desk.print.done(&member, &sentence)
 }
 
+/// How many repairs the brake of a network holds back; 0 too where the caller may not know.
+async fn held_back(desk: &mut Desk, network: &str) -> u32 {
+    let about = About::reading("list the networks", "picketctl network list");
+    let listed = async {
+        let mut networks = desk.networks().await?;
+        desk.call(&about, networks.list_networks(wire::ListNetworksRequest {}))
+            .await
+    };
+    // It is only for a better word to somebody who waited in vain.
+    let listed = listed.await.map(|answer| answer.networks).unwrap_or_default();
+    let found = listed.iter().find(|listed| listed.id == network);
+    found.map_or(0, |network| network.held_back)
+}
+
+fn braked(held: u32, network: &str) -> String {
+    let held = count(
+        usize::try_from(held).unwrap_or(usize::MAX),
+        "repair is",
+        "repairs are",
+    );
+    format!(
+        "{held} held back by the network's brake until `picketctl network resume {network} --reason ...` (`picketctl network \
+         reconcile {network} --dry-run` says which)"
+    )
+}
+
 #[cfg(test)]
 mod tests {
-    use picket_proto::wire::admin as wire;
-
     use super::*;
 
     fn member(decision: wire::MemberDecision, observed: wire::MemberObservation) -> Member {

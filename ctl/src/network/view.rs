@@ -309,6 +309,7 @@ pub(super) struct Reconciled {
     unknown: u32,
     unchanged: u32,
     changes: Vec<Change>,
+    cautions: Vec<String>,
 }
 
 impl Reconciled {
@@ -323,6 +324,7 @@ impl Reconciled {
             unknown: answer.unknown,
             unchanged: answer.unchanged,
             changes: changes(answer.changes),
+            cautions: answer.cautions,
         }
     }
 }
@@ -357,6 +359,7 @@ impl View for Reconciled {
             page.title("Changes");
             table(&mut page, &self.changes);
         }
+        page.sentences("Cautions", &self.cautions, Tone::Bad);
         page
     }
 }

@@ -81,6 +81,8 @@ pub(crate) struct State {
     pub(crate) own_path: BTreeMap<String, Vec<String>>,
     /// Why a settings file takes an admin.
     pub(crate) needs_admin: String,
+    /// What is told beside the counts of a comparison.
+    pub(crate) cautions: Vec<String>,
     /// Deckies that will not start.
     pub(crate) broken: BTreeSet<String>,
     /// What hosts say they cannot do.

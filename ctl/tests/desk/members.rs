@@ -92,6 +92,22 @@ async fn a_controller_that_does_not_confirm_is_not_success() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn whoever_waits_while_the_brake_holds_is_told_what_lets_it_through() {
+    let office = with_network().await;
+    {
+        let mut state = office.master.state();
+        state.controller_takes = None;
+        state.networks.get_mut(NETWORK).unwrap().held_back = 8;
+    }
+    let said = office
+        .types(&format!(
+            "member admit edge-07 --network {NETWORK} --reason new --within 20s"
+        ))
+        .await;
+    assert_snapshot!("braked", said);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_network_that_is_only_observed_admits_nobody() {
     let office = with_hosts().await;
     office.types(&format!("network adopt {NETWORK}")).await.done();

@@ -105,7 +105,7 @@ impl NetworkService for Networks {
         let asked = request.into_inner();
         let id = network_id(&asked.id)?;
         let answer = if asked.dry_run {
-            repair::differs(&self.0, id)?
+            repair::differs(&self.0, id).await?
         } else {
             repair::reconcile(&self.0, &actor, id).await?
         };

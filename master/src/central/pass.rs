@@ -78,7 +78,7 @@ async fn follow(desk: &Desk, stop: &CancellationToken) {
 
 /// All that Central is to follow, and the newest decision at all: whoever follows the one has followed the other, though it
 /// may be about networks of others.
-fn wanted(desk: &Desk) -> (Revision, Members) {
+pub(super) fn wanted(desk: &Desk) -> (Revision, Members) {
     let views = desk.views.read();
     let now = desk.now();
     let (_, members) = views
@@ -231,7 +231,7 @@ pub(super) async fn read(client: &Client, id: NetworkId) -> Result<ControlledNet
     Ok(shown(&network, &members))
 }
 
-fn standing(network: ControlledNetwork, report: &Report) -> ControlledNetwork {
+pub(super) fn standing(network: ControlledNetwork, report: &Report) -> ControlledNetwork {
     let Some(standing) = report.networks.get(&network.id) else {
         return network;
     };

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use jiff::{SignedDuration, Timestamp};
 use picket_proto::{
     repair::{Repair, Why},
     status::{ControlledMember, ControlledNetwork, ControllerStatus},
@@ -80,32 +81,46 @@ impl Told {
     }
 }
 
-/// What is to be told of what a controller said, oldest first. What needs no telling is noted at once.
+/// What is to be told of what a controller said: how its networks are and who turned up, then what was repaired, oldest first.
+/// Not all of it may be told at once, and repairs can wait. What needs no telling is noted at once. `made` brings the time of
+/// a repair to the master's.
 pub fn news(
     told: &mut Told,
     status: &ControllerStatus,
     watched: &BTreeSet<NetworkId>,
     decide: impl Fn(NetworkId, NodeId) -> Decision,
+    made: impl Fn(Timestamp) -> Timestamp,
 ) -> Vec<News> {
     let mut news = Vec::new();
-    lost(told, status, watched, &mut news);
-    repairs(told, &status.repairs, watched, &mut news);
     told.networks.retain(|network, _| watched.contains(network));
-    if status.service.problem().is_some() {
-        return news;
+    if status.service.problem().is_none() {
+        networks(told, status, watched, &decide, &mut news);
     }
+    let mut ours = Vec::new();
+    lost(told, status, watched, &mut ours);
+    repairs(told, &status.repairs, watched, &made, &mut ours);
+    news.append(&mut ours);
+    news
+}
+
+fn networks(
+    told: &mut Told,
+    status: &ControllerStatus,
+    watched: &BTreeSet<NetworkId>,
+    decide: &impl Fn(NetworkId, NodeId) -> Decision,
+    news: &mut Vec<News>,
+) {
     for network in status
         .networks
         .iter()
         .filter(|network| watched.contains(&network.id))
     {
-        standing(told, network, &mut news);
+        standing(told, network, news);
         // A frozen network's members are what they were when it could be read last, or nothing.
         if network.frozen.is_empty() {
-            members(told, network, &status.repairs, &decide, &mut news);
+            members(told, network, &status.repairs, decide, news);
         }
     }
-    news
 }
 
 /// Repairs that fell off the list before they were told: more of them at once than it has room for, or while nobody
@@ -136,7 +151,13 @@ fn lost(told: &mut Told, status: &ControllerStatus, watched: &BTreeSet<NetworkId
     });
 }
 
-fn repairs(told: &mut Told, repairs: &[Repair], watched: &BTreeSet<NetworkId>, news: &mut Vec<News>) {
+fn repairs(
+    told: &mut Told,
+    repairs: &[Repair],
+    watched: &BTreeSet<NetworkId>,
+    made: &impl Fn(Timestamp) -> Timestamp,
+    news: &mut Vec<News>,
+) {
     let Some(newest) = repairs.iter().map(|repair| repair.sequence).max() else {
         return;
     };
@@ -152,7 +173,7 @@ fn repairs(told: &mut Told, repairs: &[Repair], watched: &BTreeSet<NetworkId>, n
         let (count, last) = each.entry((repair.network, repair.why)).or_default();
         (*count, *last) = (*count + 1, repair.sequence);
         if *count <= MOST_EACH || repair.why == Why::Drift {
-            news.push(repaired(repair));
+            news.push(repaired(repair, made(repair.at)));
         }
     }
     for ((network, why), (count, _)) in each {
@@ -174,7 +195,7 @@ fn repairs(told: &mut Told, repairs: &[Repair], watched: &BTreeSet<NetworkId>, n
     }
 }
 
-fn repaired(repair: &Repair) -> News {
+fn repaired(repair: &Repair, at: Timestamp) -> News {
     let Repair {
         why,
         network,
@@ -188,9 +209,18 @@ fn repaired(repair: &Repair) -> News {
         severity: weight(*why),
         kind: kind(*why, node.map(drop)),
         subject: node.map_or_else(|| network.to_string(), |node| format!("{network}/{node}")),
-        message: format!("{}: {before} \u{2192} {after}", cause(*why)),
+        message: format!(
+            "{}, at {}: {before} \u{2192} {after}",
+            cause(*why),
+            at.strftime("%Y-%m-%dT%H:%M:%SZ")
+        ),
         mark: Mark::Repairs(*sequence),
     }
+}
+
+/// A time by the clock of a host that is `ahead`, as the master's. Nothing was done later than `now`, whatever a host says.
+pub fn brought(at: Timestamp, ahead: SignedDuration, now: Timestamp) -> Timestamp {
+    at.checked_sub(ahead).unwrap_or(at).min(now)
 }
 
 fn weight(why: Why) -> Severity {
@@ -375,7 +405,6 @@ fn is_gone(because: &Because) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use jiff::Timestamp;
     use picket_proto::status::ServiceState;
 
     use super::*;
@@ -432,7 +461,7 @@ mod tests {
         status: &ControllerStatus,
         decide: fn(NodeId) -> Decision,
     ) -> Vec<(&'static str, String)> {
-        let news = news(told, status, &[id()].into(), |_, node| decide(node));
+        let news = news(told, status, &[id()].into(), |_, node| decide(node), |at| at);
         news.into_iter()
             .map(|one| {
                 told.mark(one.mark);
@@ -541,10 +570,40 @@ mod tests {
     }
 
     #[test]
+    fn who_turned_up_is_told_before_what_was_repaired() {
+        let mut told = Told::default();
+        let both = status(&[7], (1..=256).map(drift).collect());
+        let kinds = kinds(&mut told, &both, unknown);
+        assert_eq!((kinds[0], kinds.len()), ("member.unknown", 257));
+        assert_eq!(super::tests::kinds(&mut told, &both, unknown).len(), 0, "once");
+    }
+
+    #[test]
+    fn a_repair_says_when_it_was_made_by_the_masters_time() {
+        let mut told = Told::default();
+        let noon: Timestamp = "2026-11-22T12:00:00Z".parse().unwrap();
+        let repair = Repair { at: noon, ..drift(1) };
+        let five = SignedDuration::from_mins(5);
+        let news = news(
+            &mut told,
+            &status(&[], vec![repair]),
+            &[id()].into(),
+            |_, _| known(node(0)),
+            |at| brought(at, five, Timestamp::MAX),
+        );
+        assert_eq!(
+            news[0].message,
+            "changed outside Picket, and repaired, at 2026-11-22T11:55:00Z: deauthorized \u{2192} authorized"
+        );
+        assert_eq!(brought(noon, -five, noon), noon, "nothing is from later than now");
+        assert_eq!(brought(Timestamp::MIN, five, noon), Timestamp::MIN);
+    }
+
+    #[test]
     fn what_could_not_be_told_is_told_the_next_time() {
         let mut told = Told::default();
         let two = status(&[], vec![drift(1), drift(2)]);
-        let news = news(&mut told, &two, &[id()].into(), |_, _| known(node(0)));
+        let news = news(&mut told, &two, &[id()].into(), |_, _| known(node(0)), |at| at);
         told.mark(news[0].mark.clone());
         assert_eq!(kinds(&mut told, &two, known), ["member.repaired"]);
     }
@@ -611,7 +670,13 @@ mod tests {
         let mut told = Told::default();
         let seen = status(&[7], vec![drift(3)]);
         assert_eq!(
-            news(&mut told, &seen, &BTreeSet::new(), |_, _| Decision::Unknown),
+            news(
+                &mut told,
+                &seen,
+                &BTreeSet::new(),
+                |_, _| Decision::Unknown,
+                |at| at
+            ),
             []
         );
         assert_eq!(told.sequence, 3);

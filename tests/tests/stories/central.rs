@@ -66,6 +66,25 @@ async fn what_somebody_changes_at_centrals_page_is_repaired_within_a_minute_and_
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_comparison_reads_central_now_and_one_that_cannot_is_refused() {
+    let site = Site::in_central().await;
+    let network = site.create_in_central(naming(&[FRIEND.to_owned()])).await;
+    site.until_member(network, friend(), Authorized).await;
+    let central = site.central().client();
+    central.authorize(network, friend(), false).await.unwrap();
+    let dry = site.try_reconcile(network, true).await.unwrap();
+    assert_eq!((dry.authorize, dry.cautions), (1, vec![]));
+    assert!(!central.member(network, friend()).await.unwrap().authorized);
+    let done = site.try_reconcile(network, false).await.unwrap();
+    assert_eq!((done.authorize, done.cautions), (1, vec![]));
+    assert!(central.member(network, friend()).await.unwrap().authorized);
+    site.central()
+        .trouble(std::iter::repeat_n(Trouble::Status(503), 200));
+    let refused = site.try_reconcile(network, true).await.unwrap_err();
+    assert_eq!(refused.code(), Code::FailedPrecondition);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_network_is_made_in_central_with_its_settings_and_deleted_there() {
     let site = Site::in_central().await;
     let form = NetworkForm {

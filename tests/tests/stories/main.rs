@@ -21,6 +21,7 @@ mod identity;
 mod kill_proofs;
 mod kills;
 mod leaving;
+mod looks;
 mod members;
 mod moons;
 mod network_life;

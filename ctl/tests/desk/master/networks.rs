@@ -189,6 +189,7 @@ impl network::NetworkService for FakeMaster {
     ) -> Answer<wire::ReconcileNetworkResponse> {
         let request = request.into_inner();
         let mut state = self.open().await?;
+        let cautions = state.cautions.clone();
         let unchanged = u32::try_from(state.members_of(&request.id).len()).unwrap();
         let network = state.network(&request.id)?;
         let drift = network.drift;
@@ -201,6 +202,7 @@ impl network::NetworkService for FakeMaster {
             held_back: network.held_back,
             unknown: network.members_unknown,
             unchanged: unchanged - repaired,
+            cautions,
             changes: (drift > 0)
                 .then(|| change("member cccccccccc", "authorized", "deauthorized"))
                 .into_iter()
