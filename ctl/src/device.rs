@@ -45,7 +45,7 @@ pub(crate) enum Verb {
         /// Only this owner's
         #[arg(long, default_value = "", hide_default_value = true)]
         owner: String,
-        /// Removed ones too
+        /// Removed ones too, and those whose node is a host's by now
         #[arg(long)]
         removed: bool,
         #[command(flatten)]
@@ -152,7 +152,7 @@ impl Device {
 
     fn removed(&self, now: Timestamp) -> Cell {
         let Some(at) = self.removed_at else {
-            return Cell::or_dash(None::<&str>);
+            return Cell::or_dash(self.removed_because.as_deref());
         };
         let by = self.removed_by.as_deref().unwrap_or("somebody");
         let why = self.removed_because.as_deref().unwrap_or("no reason given");

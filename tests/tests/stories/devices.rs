@@ -276,6 +276,63 @@ async fn a_device_that_was_removed_is_let_on_by_settings_that_name_it_afterwards
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_kill_of_an_owner_is_not_about_a_host_whose_node_he_registered_before_it_was_enrolled() {
+    let (site, _oslo, network, laptop) = site().await;
+    let (ana, bo) = (
+        site.person("ana", Requester).await,
+        site.person("bo", Operator).await,
+    );
+    let (removed, kept) = (site.machine("edge-04"), site.machine("edge-05"));
+    ana.register(laptop, "anas-laptop", "").await.unwrap();
+    ana.register(removed.node, "claimed", "").await.unwrap();
+    ana.register(kept.node, "claimed-too", "").await.unwrap();
+    ana.remove(removed.node).await.unwrap();
+    bo.admit(network, laptop, None).await.unwrap();
+    let hosts = [site.bring_in(removed).await, site.bring_in(kept).await];
+    for host in &hosts {
+        site.until_believed(&host.name, host.node).await;
+        site.admit(network, host.node).await;
+        site.until_member(network, host.node, Authorized).await;
+    }
+    site.until_member(network, laptop, Authorized).await;
+
+    let about = |kill: &picket_proto::wire::admin::Kill| {
+        let members = kill.members.iter();
+        members.map(|member| member.node_id.clone()).collect::<Vec<_>>()
+    };
+    let drill = site.drill(KillScope::Owner, "ana").await;
+    assert_eq!(about(&drill), [laptop.to_string()]);
+    let kill = site.kill(KillScope::Owner, "ana").await;
+    assert_eq!(about(&kill), [laptop.to_string()]);
+    site.until_member(network, laptop, Deauthorized).await;
+    for host in &hosts {
+        let member = site.until_member(network, host.node, Authorized).await;
+        assert_eq!(
+            member.decision(),
+            MemberDecision::Authorized,
+            "{}",
+            member.because
+        );
+        assert_eq!(member.owner, format!("host/{}", host.name));
+    }
+    // What was claimed is remembered.
+    for person in [&ana, &bo] {
+        let claims = person.devices().await.into_iter();
+        let claims: Vec<_> = claims
+            .filter(|device| device.name.starts_with("claimed"))
+            .map(|device| (device.owner, device.removed_because))
+            .collect();
+        let ana = "person/ana".to_owned();
+        let host = "an enrolled host runs the node, whose it is since".to_owned();
+        let mut want = vec![(ana.clone(), "a story".to_owned()), (ana, host)];
+        want.sort();
+        let mut claims = claims;
+        claims.sort();
+        assert_eq!(claims, want, "{}", person.name);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_owner_is_killed_by_the_name_that_lists_show() {
     let (site, _oslo, network, laptop) = site().await;
     let (ana, bo) = (
