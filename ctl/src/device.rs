@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::{
     cli::Watch,
-    desk::Desk,
+    desk::{Desk, MOST_PAGES, endless},
     fault::{About, Fault},
     print::{Cell, Named, Row, Tone},
     words::{ago, filled},
@@ -86,11 +86,22 @@ pub(crate) async fn run(verb: Verb, desk: &mut Desk) -> Result<(), Fault> {
         } => {
             desk.list(watch.watch, async |desk: &mut Desk| {
                 let about = About::reading("list the devices", SEE);
-                let owner = owner.clone();
-                let mut devices = desk.devices().await?;
-                let request = wire::ListDevicesRequest { owner, removed };
-                let answer = desk.call(&about, devices.list_devices(request)).await?;
-                Ok(answer.devices.into_iter().map(Device::from).collect())
+                let mut request = wire::ListDevicesRequest {
+                    owner: owner.clone(),
+                    removed,
+                    ..wire::ListDevicesRequest::default()
+                };
+                let mut listed = Vec::new();
+                for _ in 0..MOST_PAGES {
+                    let mut devices = desk.devices().await?;
+                    let page = desk.call(&about, devices.list_devices(request.clone())).await?;
+                    listed.extend(page.devices.into_iter().map(Device::from));
+                    if page.next_page_token.is_empty() {
+                        return Ok(listed);
+                    }
+                    request.page_token = page.next_page_token;
+                }
+                Err(endless("devices", "narrow it with `--owner`"))
             })
             .await
         }

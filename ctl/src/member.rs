@@ -8,13 +8,13 @@ use picket_proto::wire::admin as wire;
 
 use crate::{
     cli::{Wait, Watch, span},
-    desk::Desk,
+    desk::{Desk, MOST_PAGES, endless},
     fault::{About, Fault},
     words::count,
 };
 
 use self::follow::Aim;
-pub(crate) use self::view::Member;
+pub(crate) use self::view::{Member, Requested};
 
 mod follow;
 mod view;
@@ -102,12 +102,22 @@ impl From<As> for wire::GrantKind {
 /// What can be done with members.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
-    /// List the members of a network: granted, requested, revoked and unknown ones
-    #[command(after_help = "Example:\n  picketctl member list --network 8056c2e21c000001 --watch")]
+    /// List the members of a network: granted, requested, revoked and unknown ones; or the requests that wait
+    #[command(
+        long_about = "List the members of a network: granted, requested, revoked and unknown ones; or the requests that wait.\n\n\
+            Without a network it lists the requests that wait on all of them: who asked, why, and how many approvals are \
+            missing.",
+        after_help = "Examples:\n  picketctl member list --network 8056c2e21c000001 --watch\n  \
+            picketctl member list                # what waits for an approval, anywhere\n  \
+            picketctl member list --network 8056c2e21c000001 --requests"
+    )]
     List {
-        /// The network's id
+        /// The network's id [default: all of them, and their requests alone]
         #[arg(long, value_name = "ID")]
-        network: String,
+        network: Option<String>,
+        /// Only requests that wait
+        #[arg(long)]
+        requests: bool,
         #[command(flatten)]
         watch: Watch,
     },
@@ -179,16 +189,36 @@ pub(crate) enum Verb {
 
 pub(crate) async fn run(verb: Verb, desk: &mut Desk) -> Result<(), Fault> {
     match verb {
-        Verb::List { network, watch } => {
+        Verb::List {
+            network: Some(network),
+            requests: false,
+            watch,
+        } => {
             desk.list(watch.watch, async |desk: &mut Desk| {
                 let about =
                     About::reading(format!("list the members of {network}"), "picketctl network list");
                 let request = wire::ListMembersRequest {
                     network_id: network.clone(),
+                    ..wire::ListMembersRequest::default()
                 };
-                let mut members = desk.members().await?;
-                let answer = desk.call(&about, members.list_members(request)).await?;
-                Ok(answer.members.into_iter().map(Member::from).collect())
+                listed(desk, &about, request).await
+            })
+            .await
+        }
+        Verb::List {
+            network,
+            requests: _,
+            watch,
+        } => {
+            desk.list(watch.watch, async |desk: &mut Desk| {
+                let about = About::reading("list the requests", "picketctl network list");
+                let request = wire::ListMembersRequest {
+                    network_id: network.clone().unwrap_or_default(),
+                    requested: true,
+                    ..wire::ListMembersRequest::default()
+                };
+                let members = listed(desk, &about, request).await?;
+                Ok(members.into_iter().map(Requested).collect())
             })
             .await
         }
@@ -258,6 +288,28 @@ pub(crate) async fn run(verb: Verb, desk: &mut Desk) -> Result<(), Fault> {
             follow::until_true(desk, member, Aim::Revoked, patience).await
         }
     }
+}
+
+/// The members that a request is for, page by page, from its own on.
+pub(crate) async fn listed(
+    desk: &mut Desk,
+    about: &About,
+    mut request: wire::ListMembersRequest,
+) -> Result<Vec<Member>, Fault> {
+    let mut listed = Vec::new();
+    for _ in 0..MOST_PAGES {
+        let mut members = desk.members().await?;
+        let page = desk.call(about, members.list_members(request.clone())).await?;
+        listed.extend(page.members.into_iter().map(Member::from));
+        if page.next_page_token.is_empty() {
+            return Ok(listed);
+        }
+        request.page_token = page.next_page_token;
+    }
+    Err(endless(
+        "members",
+        "look at one node with `picketctl member show`",
+    ))
 }
 
 fn see(which: &Which) -> String {

@@ -345,6 +345,25 @@ impl Member {
         ])
     }
 
+    /// What is decided of it. One that waits for an approval says so, where nothing else is to be said.
+    fn decided(&self) -> (Cell, Cell) {
+        let waits = self.request.as_ref().filter(|request| {
+            let plain = self.grant.is_none() && self.decision != Decision::Authorized;
+            plain && request.state == RequestState::Pending
+        });
+        let Some(request) = waits else {
+            return (self.decision.cell(), self.because.as_str().into());
+        };
+        let missing = usize::try_from(request.missing).unwrap_or(usize::MAX);
+        let because = format!(
+            "asked for by {}: {}; {} missing",
+            request.by,
+            request.reason,
+            count(missing, "approval is", "approvals are")
+        );
+        (Cell::new("requested", Tone::Fair), because.into())
+    }
+
     /// What the controller says, with a tone that tells whether it agrees.
     fn observation(&self) -> Cell {
         let word = match self.observed {
@@ -383,15 +402,49 @@ impl Row for Member {
     ];
 
     fn cells(&self, _: Timestamp) -> Vec<Cell> {
+        let (decision, because) = self.decided();
         vec![
             self.node_id.as_str().into(),
             Cell::or_dash(self.called()),
-            self.decision.cell(),
+            decision,
             Cell::or_dash(self.until.map(to_the_second)),
             self.observation(),
             Cell::or_dash(Some(self.addresses.join(","))),
-            self.because.as_str().into(),
+            because,
         ]
+    }
+}
+
+/// A node whose request waits, on whatever network.
+#[derive(Debug, Serialize)]
+#[serde(transparent)]
+pub(crate) struct Requested(pub(super) Member);
+
+impl Named for Requested {
+    fn name(&self) -> String {
+        self.0.name()
+    }
+}
+
+impl Row for Requested {
+    const NOUNS: &'static str = "requests";
+    const HEADERS: &'static [&'static str] = &[
+        "NETWORK",
+        "NODE",
+        "NAME",
+        "BY",
+        "MADE",
+        "APPROVED BY",
+        "MISSING",
+        "REASON",
+    ];
+
+    fn cells(&self, now: Timestamp) -> Vec<Cell> {
+        let waiting = self.0.waiting(now).unwrap_or_default();
+        [self.0.network_id.as_str().into()]
+            .into_iter()
+            .chain(waiting)
+            .collect()
     }
 }
 

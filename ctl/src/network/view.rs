@@ -152,15 +152,16 @@ pub(super) struct NetworkDetail {
     members: Vec<Member>,
 }
 
-impl From<wire::GetNetworkResponse> for NetworkDetail {
-    fn from(answer: wire::GetNetworkResponse) -> Self {
+impl NetworkDetail {
+    /// A network, with the members that the answer has no room for.
+    pub(super) fn new(answer: wire::GetNetworkResponse, rest: Vec<Member>) -> Self {
         let network = answer.network.unwrap_or_default();
         let form = network.form.clone().unwrap_or_default();
         Self {
             form: Form::from_wire(form).ok().as_ref().map(Shape::from),
             differences: network.differences.clone(),
             network: Network::from(&network),
-            members: answer.members.into_iter().map(Member::from).collect(),
+            members: answer.members.into_iter().map(Member::from).chain(rest).collect(),
         }
     }
 }

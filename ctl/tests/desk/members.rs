@@ -145,6 +145,10 @@ async fn a_request_says_what_it_waits_for_until_it_may_be_activated() {
         "pending_in_the_network",
         office.types(&format!("network show {NETWORK}")).await
     );
+    assert_snapshot!("pending_in_the_list", types_as(&office, "bo", "list").await);
+    assert_snapshot!("requests_listed", office.types("member list").await);
+    let of_one = types_as(&office, "bo", "list --requests -o name").await;
+    assert_eq!(of_one.out.trim(), "39966434ba");
     let seen = "approve ana-laptop --as activate --reason 'seen the ticket'";
     assert_snapshot!("approved_twice", types_as(&office, "eve", seen).await);
     let activate = "activate ana-laptop --for 2h --reason 'ticket 4711'";

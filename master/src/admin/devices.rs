@@ -3,7 +3,7 @@
 mod registering;
 mod sight;
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, ops::Bound, sync::Arc};
 
 use jiff::Timestamp;
 use picket_proto::{
@@ -24,7 +24,7 @@ use super::{
     members::{calling, decisions, pair},
     name,
     naming::bare_node,
-    reason,
+    page, reason,
 };
 use crate::{
     desk::{Actor, Desk},
@@ -98,28 +98,47 @@ impl DeviceService for Devices {
     ) -> Result<Response<ListDevicesResponse>, Status> {
         let (_, caller) = calling(&self.0, &request)?;
         let asked = request.into_inner();
-        let (views, now) = (self.0.views.read(), self.0.now());
+        let after = match asked.page_token.as_str() {
+            "" => Bound::Unbounded,
+            token => Bound::Excluded(bare_node(token)?),
+        };
         let wanted = |owner: &Owner| {
             let named = asked.owner.is_empty() || owner.is(&asked.owner) || owner.to_string() == asked.owner;
             named && (caller.sees_all() || caller.owns(Some(owner)))
         };
-        let hosts = views.roster.hosts().filter_map(|host| {
-            let node = host.record.node?;
-            // Two machines that say they are one node are shown once.
-            let runs = views
-                .roster
-                .of_node(node)
-                .is_some_and(|owner| owner.record.id == host.record.id);
-            let wanted = runs && wanted(&Owner::Host(host.record.name.clone()));
-            wanted.then(|| of_host(&views, &host.record, node, now))
-        });
-        let persons = views.networks.devices().map(|kept| &kept.record);
-        let persons = persons
-            .filter(|device| asked.removed || stands(&views, device))
-            .filter(|device| wanted(&Owner::Person(device.owner.clone())));
-        let devices = persons.map(|device| of_person(&views, device, now)).chain(hosts);
+        let now = self.0.now();
+        let nodes: BTreeSet<NodeId> = {
+            let views = self.0.views.read();
+            let persons = views.networks.devices().map(|kept| kept.record.node);
+            let hosts = views.roster.hosts().filter_map(|host| host.record.node);
+            persons.chain(hosts).collect()
+        };
+        let (size, mut devices) = (page::size(asked.page_size), Vec::new());
+        let (mut listed, mut last, mut more) = (0, None, false);
+        for node in nodes.range((after, Bound::Unbounded)).copied() {
+            // Held for one node at a time: a list is long.
+            let views = self.0.views.read();
+            let person = views.networks.device(node).map(|kept| &kept.record);
+            let person = person
+                .filter(|device| asked.removed || stands(&views, device))
+                .filter(|device| wanted(&Owner::Person(device.owner.clone())));
+            let host = views.roster.of_node(node).map(|host| &host.record);
+            let host = host.filter(|host| wanted(&Owner::Host(host.name.clone())));
+            if person.is_none() && host.is_none() {
+                continue;
+            }
+            if listed == size {
+                more = true;
+                break;
+            }
+            devices.extend(person.map(|device| of_person(&views, device, now)));
+            devices.extend(host.map(|host| of_host(&views, host, node, now)));
+            (listed, last) = (listed + 1, Some(node));
+        }
+        let next = last.filter(|_| more).map(|node| node.to_string());
         Ok(Response::new(ListDevicesResponse {
-            devices: devices.collect(),
+            devices,
+            next_page_token: next.unwrap_or_default(),
         }))
     }
 

@@ -20,14 +20,16 @@ use self::pair::{Change, Pair, change};
 use super::{
     member_view::{self, Seen},
     naming::{node_on, own_node_on, settled_node_on},
-    network_id, networks, reason, remark,
+    network_id,
+    networks::{self, Wanted},
+    page, reason, remark,
 };
 use crate::{
     caller::operator,
     central,
     desk::{Actor, Desk},
     gate,
-    owner::{Caller, Owner},
+    owner::Caller,
     refused::Refused,
     request::Permission,
     status::not_any_more,
@@ -76,13 +78,20 @@ impl MemberService for Members {
         request: Request<ListMembersRequest>,
     ) -> Result<Response<ListMembersResponse>, Status> {
         let (_, caller) = calling(&self.0, &request)?;
-        let id = network_id(&request.into_inner().network_id)?;
-        let mut members = networks::members(&self.0, id)?;
-        if !caller.sees_all() {
-            let own = Owner::Person(caller.name).to_string();
-            members.retain(|member| member.owner == own);
-        }
-        Ok(Response::new(ListMembersResponse { members }))
+        let asked = request.into_inner();
+        let network = (!asked.network_id.is_empty()).then(|| network_id(&asked.network_id));
+        let wanted = Wanted {
+            network: network.transpose()?,
+            requested: asked.requested,
+            of: (!caller.sees_all()).then_some(caller.name.as_str()),
+            after: networks::place(&asked.page_token)?,
+            size: page::size(asked.page_size),
+        };
+        let members = networks::members(&self.0, wanted)?;
+        Ok(Response::new(ListMembersResponse {
+            next_page_token: members.token(),
+            members: members.members,
+        }))
     }
 
     async fn get_member(

@@ -127,8 +127,8 @@ impl Person {
     /// The devices that it sees, removed ones among them.
     pub async fn devices(&self) -> Vec<Device> {
         let asked = ListDevicesRequest {
-            owner: String::new(),
             removed: true,
+            ..Default::default()
         };
         let answer = self.ask(async |channel| DeviceServiceClient::new(channel).list_devices(asked).await);
         answer.await.unwrap_or_else(|status| panic!("{status}")).devices
@@ -138,9 +138,23 @@ impl Person {
     pub async fn members(&self, network: NetworkId) -> Vec<Member> {
         let asked = ListMembersRequest {
             network_id: network.to_string(),
+            ..Default::default()
         };
+        self.list_members(asked).await.0
+    }
+
+    /// A page of members, and what asks for the next one.
+    pub async fn list_members(&self, asked: ListMembersRequest) -> (Vec<Member>, String) {
         let answer = self.ask(async |channel| MemberServiceClient::new(channel).list_members(asked).await);
-        answer.await.unwrap_or_else(|status| panic!("{status}")).members
+        let page = answer.await.unwrap_or_else(|status| panic!("{status}"));
+        (page.members, page.next_page_token)
+    }
+
+    /// A page of devices, and what asks for the next one.
+    pub async fn list_devices(&self, asked: ListDevicesRequest) -> (Vec<Device>, String) {
+        let answer = self.ask(async |channel| DeviceServiceClient::new(channel).list_devices(asked).await);
+        let page = answer.await.unwrap_or_else(|status| panic!("{status}"));
+        (page.devices, page.next_page_token)
     }
 
     /// One node on a network.

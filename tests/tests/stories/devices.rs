@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use picket_proto::wire::admin::{ListDevicesRequest, ListMembersRequest};
 use picket_tests::{
     GrantKind::Stands,
     Host, KillScope, MemberDecision,
@@ -330,6 +331,62 @@ async fn a_kill_of_an_owner_is_not_about_a_host_whose_node_he_registered_before_
         claims.sort();
         assert_eq!(claims, want, "{}", person.name);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn devices_and_members_are_listed_a_page_at_a_time_and_none_twice_or_never() {
+    let (site, _oslo, network, _laptop) = site().await;
+    let (ana, bo) = (
+        site.person("ana", Requester).await,
+        site.person("bo", Operator).await,
+    );
+    for number in 0..7 {
+        let node = NodeId::new(0x10_0000_0000 + number).unwrap();
+        ana.register(node, &format!("sensor-{number}"), "").await.unwrap();
+        ana.request(network, node).await.unwrap();
+    }
+    for (person, many) in [(&ana, 7), (&bo, 8)] {
+        let (mut found, mut token) = (Vec::new(), String::new());
+        loop {
+            let asked = ListDevicesRequest {
+                page_size: 3,
+                page_token: token,
+                ..Default::default()
+            };
+            let (page, next) = person.list_devices(asked).await;
+            assert!((1..=3).contains(&page.len()), "{}", page.len());
+            found.extend(page.into_iter().map(|device| device.node_id));
+            if next.is_empty() {
+                break;
+            }
+            token = next;
+        }
+        let mut once = found.clone();
+        once.dedup();
+        assert_eq!((found.len(), once.len()), (many, many), "{}", person.name);
+    }
+    // Of every network at once there are the requests that wait.
+    let (mut found, mut token) = (Vec::new(), String::new());
+    loop {
+        let asked = ListMembersRequest {
+            page_size: 3,
+            page_token: token,
+            ..Default::default()
+        };
+        let (page, next) = bo.list_members(asked).await;
+        assert!((1..=3).contains(&page.len()), "{}", page.len());
+        assert!(page.iter().all(|member| member.request.is_some()));
+        found.extend(page.into_iter().map(|member| member.device));
+        if next.is_empty() {
+            break;
+        }
+        token = next;
+    }
+    let want: Vec<_> = (0..7).map(|number| format!("sensor-{number}")).collect();
+    assert_eq!(found, want);
+    let all = bo.members(network).await;
+    assert!(all.len() > 7, "{}", all.len());
+    assert_eq!(site.network(network).await.form, None, "lists leave settings out");
 }
 
 #[tokio::test(start_paused = true)]

@@ -214,7 +214,7 @@ async fn settings_of_a_network_that_is_only_watched_are_kept_and_change_nothing(
     site.wait(2 * MINUTE).await;
     assert_eq!(oslo.controller().network(network).await.unwrap(), before);
     assert!(oslo.controller().member(network, friend).await.is_err());
-    let form = site.network(network).await.form.unwrap();
+    let form = site.form(network).await;
     assert_eq!(form.settings.unwrap().mtu, Some(1400));
 }
 

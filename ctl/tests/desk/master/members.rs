@@ -226,11 +226,28 @@ impl member::MemberService for FakeMaster {
         &self,
         request: Request<wire::ListMembersRequest>,
     ) -> Answer<wire::ListMembersResponse> {
-        let id = request.into_inner().network_id;
+        let request = request.into_inner();
         let mut state = self.open().await?;
-        state.network(&id)?;
+        let ids: Vec<String> = match request.network_id.as_str() {
+            "" => state.networks.keys().cloned().collect(),
+            id => vec![state.network(id)?.id.clone()],
+        };
+        let all = ids.iter().flat_map(|id| state.members_of(id));
+        let waits = |member: &wire::Member| {
+            let request = member.request.as_ref();
+            request.is_some_and(|request| request.state() == wire::RequestState::Pending)
+        };
+        let place = |member: &wire::Member| format!("{}/{}", member.network_id, member.node_id);
+        let mut after: Vec<_> = all
+            .filter(|member| !request.requested || waits(member))
+            .filter(|member| place(member) > request.page_token)
+            .collect();
+        // One a page, so that whoever asks follows pages.
+        let more = after.len() > 1;
+        after.truncate(1);
         Ok(Response::new(wire::ListMembersResponse {
-            members: state.members_of(&id),
+            next_page_token: after.last().filter(|_| more).map(place).unwrap_or_default(),
+            members: after,
         }))
     }
 

@@ -177,9 +177,17 @@ impl network::NetworkService for FakeMaster {
         let id = request.into_inner().id;
         let mut state = self.open().await?;
         let network = state.network(&id)?.clone();
+        // One member, so that whoever asks goes on with the list of members.
+        let mut members = state.members_of(&id);
+        let more = members.len() > 1;
+        members.truncate(1);
+        let last = members.last().filter(|_| more);
         Ok(Response::new(wire::GetNetworkResponse {
             network: Some(network),
-            members: state.members_of(&id),
+            next_page_token: last
+                .map(|member| format!("{id}/{}", member.node_id))
+                .unwrap_or_default(),
+            members,
         }))
     }
 
