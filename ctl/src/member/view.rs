@@ -77,6 +77,7 @@ struct Request {
     expires_at: Option<Timestamp>,
     approvals: Vec<Approval>,
     missing: u32,
+    missing_from: Option<String>,
     ended_by: Option<String>,
     ended_because: Option<String>,
 }
@@ -179,6 +180,7 @@ impl From<wire::MemberRequest> for Request {
             expires_at: time(request.expires_at),
             approvals: request.approvals.into_iter().map(approval).collect(),
             missing: request.missing,
+            missing_from: filled(request.missing_from),
             ended_by: filled(request.ended_by),
             ended_because: filled(request.ended_because),
         }
@@ -225,6 +227,7 @@ impl Request {
         if self.state == RequestState::Pending {
             page.facts([
                 ("Missing", missing),
+                ("From", Cell::or_dash(self.missing_from.as_ref())),
                 ("Waits until", Cell::or_dash(self.expires_at.map(to_the_second))),
             ]);
         }

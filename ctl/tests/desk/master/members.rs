@@ -308,6 +308,7 @@ impl member::MemberService for FakeMaster {
             at: Some(to_wire_time(now)),
             expires_at: Some(to_wire_time(now + week)),
             missing,
+            missing_from: "any operator or admin but ana".into(),
             ..wire::MemberRequest::default()
         });
         member.set_decision(wire::MemberDecision::Denied);
