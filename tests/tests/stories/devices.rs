@@ -390,6 +390,40 @@ async fn devices_and_members_are_listed_a_page_at_a_time_and_none_twice_or_never
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_removed_device_that_was_never_granted_is_in_no_list_of_members() {
+    let (site, _oslo, network, laptop) = site().await;
+    let (ana, bo) = (
+        site.person("ana", Requester).await,
+        site.person("bo", Operator).await,
+    );
+    let phone = site.lab().grow();
+    for (node, name) in [(laptop, "anas-laptop"), (phone, "anas-phone")] {
+        ana.register(node, name, "").await.unwrap();
+    }
+    bo.admit(network, laptop, None).await.unwrap();
+    site.until_member(network, laptop, Authorized).await;
+    for name in ["anas-laptop", "anas-phone"] {
+        ana.remove(name).await.unwrap();
+    }
+    site.until_member(network, laptop, Deauthorized).await;
+    let listed: Vec<_> = bo
+        .members(network)
+        .await
+        .into_iter()
+        .map(|member| member.node_id)
+        .collect();
+    assert!(listed.contains(&laptop.to_string()), "{listed:?}");
+    assert!(!listed.contains(&phone.to_string()), "{listed:?}");
+    let devices: Vec<_> = ana
+        .devices()
+        .await
+        .into_iter()
+        .map(|device| device.name)
+        .collect();
+    assert!(devices.contains(&"anas-phone".to_owned()), "{devices:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_owner_is_killed_by_the_name_that_lists_show() {
     let (site, _oslo, network, laptop) = site().await;
     let (ana, bo) = (

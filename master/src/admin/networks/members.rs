@@ -147,8 +147,11 @@ fn waiting(state: &State, id: NetworkId, now: Timestamp) -> BTreeSet<NodeId> {
 /// Whether something is to be said of a node that its controller has no record of. Everybody who is registered is denied;
 /// those of whom nothing else is to be said are left out.
 fn says(state: &State, id: NetworkId, node: NodeId, now: Timestamp) -> bool {
+    let granted = state.networks.grant(id, node).is_some();
     match state.networks.decide(&state.roster, id, node, now) {
         Decision::Denied(Because::NotAdmitted) => false,
+        // `device list --removed` has it.
+        Decision::Denied(Because::DeviceRemoved { .. }) if !granted => false,
         Decision::Authorized { .. } | Decision::Denied(_) | Decision::Unknown => true,
     }
 }
