@@ -158,6 +158,7 @@ async fn planned(desk: &mut Desk, id: &str, form: &Form) -> Result<Plan, Fault> 
         changes: changes(answer.changes),
         cuts_own_path: answer.cuts_own_path,
         needs_admin: filled(answer.needs_admin),
+        cautions: answer.cautions,
     })
 }
 

@@ -271,6 +271,7 @@ pub(super) struct Plan {
     pub(super) changes: Vec<Change>,
     pub(super) cuts_own_path: Vec<String>,
     pub(super) needs_admin: Option<String>,
+    pub(super) cautions: Vec<String>,
 }
 
 impl Named for Plan {
@@ -284,6 +285,7 @@ impl View for Plan {
         let mut page = Page::default();
         if self.changes.is_empty() {
             page.line(format!("network {}: nothing to change", self.network_id));
+            page.sentences("Caution", &self.cautions, Tone::Fair);
             return page;
         }
         table(&mut page, &self.changes);
@@ -294,6 +296,7 @@ impl View for Plan {
             .collect();
         page.sentences("This cuts our own path", &cuts, Tone::Bad);
         page.sentences("This takes an admin", self.needs_admin.as_slice(), Tone::Fair);
+        page.sentences("Caution", &self.cautions, Tone::Fair);
         page
     }
 }

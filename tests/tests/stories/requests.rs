@@ -291,6 +291,45 @@ async fn the_approvers_a_network_names_are_the_only_ones_whatever_their_role() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn approvers_who_may_not_approve_are_named_and_settings_that_leave_none_are_refused() {
+    let (site, _oslo, network, _laptop) = site(1).await;
+    site.person("ana", Requester).await;
+    site.person("bo", Operator).await;
+    let naming = |approvers: &[&str]| picket_proto::wire::admin::NetworkForm {
+        approvals: 1,
+        approvers: approvers.iter().map(|name| (*name).to_owned()).collect(),
+        ..Default::default()
+    };
+    let plan = site.plan_network(network, naming(&["ana", "bo", "ghost"])).await;
+    assert_eq!(plan.cautions.len(), 2, "{:?}", plan.cautions);
+    assert!(
+        plan.cautions[0].contains("ana's role is requester"),
+        "{:?}",
+        plan.cautions
+    );
+    assert!(
+        plan.cautions[1].contains("ghost is no operator"),
+        "{:?}",
+        plan.cautions
+    );
+    let refused = site
+        .try_apply(network, naming(&["ana", "ghost"]))
+        .await
+        .unwrap_err();
+    assert_eq!(refused.code(), Code::InvalidArgument, "{refused}");
+    assert!(refused.message().contains("ghost is no operator"), "{refused}");
+    let plan = site.plan_network(network, naming(&["ana", "ghost"])).await;
+    assert!(plan.cautions[0].contains("refused"), "{:?}", plan.cautions);
+    site.apply(network, naming(&["ana", "bo", "ghost"])).await;
+    // What is not about approvers is applied whoever is left of them.
+    site.rule(network, |record| {
+        record.approvers = ["ghost".to_owned()].into();
+    })
+    .await;
+    site.apply(network, naming(&["ghost"])).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_request_that_is_denied_taken_back_or_too_old_grants_nothing_and_can_be_made_again() {
     let (site, _oslo, network, laptop) = site(1).await;
     let (ana, bo) = (

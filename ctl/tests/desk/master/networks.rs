@@ -141,6 +141,7 @@ impl network::NetworkService for FakeMaster {
             changes,
             cuts_own_path: if cuts { cuts_own_path } else { Vec::new() },
             needs_admin: state.needs_admin.clone(),
+            cautions: Vec::new(),
         }))
     }
 

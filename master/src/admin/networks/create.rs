@@ -61,6 +61,18 @@ pub(super) async fn create(
         });
     }
     desk.may_approve()?;
+    let approving = NetworkRecord {
+        approvals: form.approvals,
+        approvers: form.approvers.clone(),
+        ..NetworkRecord::watched(
+            NetworkId::at(NodeId::new(1).expect("one is a node"), 1),
+            governor,
+            desk.now(),
+        )
+    };
+    if let Some(why) = network_plan::nobody_approves(&desk.views.read(), &approving) {
+        return Err(Refused::invalid("approvers", why));
+    }
     let id = match governor {
         Governor::Host(host) => on_host(desk, actor, host, wanted, form).await?,
         Governor::Central(_) if wanted.is_some() => {
