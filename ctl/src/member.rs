@@ -163,6 +163,10 @@ pub(crate) enum Verb {
     Activate(DecideFor),
     /// Move the end of an activation that goes on, to so long from here on
     #[command(
+        long_about = "Move the end of an activation that goes on, to so long from here on.\n\n\
+            An approver does that. From its start on it lasts at most as long as an activation does on the network; after \
+            that it is activated again. Where the network wants approvals, neither whose device it is nor who asked for it \
+            or started it extends it.",
         after_help = "Example:\n  picketctl member extend laptop --network 8056c2e21c000001 --for 1h --reason 'not done yet'"
     )]
     Extend {

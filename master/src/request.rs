@@ -203,6 +203,13 @@ fn approvers(named: &[String]) -> String {
     }
 }
 
+/// Who approves on a network, for sentences.
+#[must_use]
+pub fn who_approves(network: &NetworkRecord) -> String {
+    let named: Vec<String> = network.approvers.iter().cloned().collect();
+    approvers(&named)
+}
+
 /// How many approvals a request on this network needs.
 #[must_use]
 pub fn needed(network: &NetworkRecord) -> usize {

@@ -53,7 +53,7 @@ fn request(error: &RequestError) -> Code {
 
 fn activation(error: &ActivationError) -> Code {
     match error {
-        ActivationError::Span { .. } => Code::InvalidArgument,
+        ActivationError::Span { .. } | ActivationError::Beyond { .. } => Code::InvalidArgument,
         ActivationError::NotGranted { .. }
         | ActivationError::Stands { .. }
         | ActivationError::NotOn { .. }

@@ -96,7 +96,7 @@ async fn an_activation_is_warned_of_twice_and_ends_on_time_at_the_controller_too
 }
 
 #[tokio::test(start_paused = true)]
-async fn only_an_approver_moves_the_end_and_never_beyond_the_networks_maximum_from_then_on() {
+async fn only_an_approver_moves_the_end_and_never_beyond_the_networks_maximum_from_its_start_on() {
     let (site, oslo, network, laptop, ana, bo) = site().await;
     site.rule(network, |record| record.spans.most_activation = 2 * HOUR)
         .await;
@@ -115,12 +115,16 @@ async fn only_an_approver_moves_the_end_and_never_beyond_the_networks_maximum_fr
     );
     let shorter = bo.extend(network, laptop, MINUTE).await.unwrap_err();
     assert_eq!(shorter.code(), Code::FailedPrecondition, "{shorter}");
-    let extended = bo.extend(network, laptop, 2 * HOUR).await.unwrap();
+    // It began 50 minutes ago.
+    let longer = bo.extend(network, laptop, 80 * MINUTE).await.unwrap_err();
+    assert_eq!(longer.code(), Code::InvalidArgument, "{longer}");
+    assert!(longer.message().contains("member activate"), "{longer}");
+    let extended = bo.extend(network, laptop, 69 * MINUTE).await.unwrap();
     let gained = until(&extended).duration_since(until(&active));
-    assert!(gained > SignedDuration::from_mins(109), "{gained}");
-    site.wait(100 * MINUTE).await;
+    assert!(gained > SignedDuration::from_mins(58), "{gained}");
+    site.wait(60 * MINUTE).await;
     assert!(authorized_at(&oslo, network, laptop).await);
-    site.wait(20 * MINUTE + Duration::from_secs(5)).await;
+    site.wait(9 * MINUTE + Duration::from_secs(5)).await;
     assert!(!authorized_at(&oslo, network, laptop).await);
     assert_eq!(
         site.events("member.ending").await.len(),
@@ -129,6 +133,31 @@ async fn only_an_approver_moves_the_end_and_never_beyond_the_networks_maximum_fr
     );
     let late = bo.extend(network, laptop, HOUR).await.unwrap_err();
     assert_eq!(late.code(), Code::FailedPrecondition, "{late}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_others_approve_nobody_extends_what_is_his_own_or_he_asked_for_or_started() {
+    let (site, _oslo, network, laptop, ana, bo) = site().await;
+    let (cy, dan) = (
+        site.person("cy", Operator).await,
+        site.person("dan", Operator).await,
+    );
+    site.rule(network, |record| record.approvals = 1).await;
+    let cys = site.lab().grow();
+    cy.register(cys, "cys-laptop", "").await.unwrap();
+    dan.request(network, cys).await.unwrap();
+    bo.approve(network, cys, MayActivate).await.unwrap();
+    bo.activate(network, cys, Some(HOUR)).await.unwrap();
+    ana.activate(network, laptop, Some(HOUR)).await.unwrap();
+    for (who, why) in [(&cy, "own"), (&dan, "asked"), (&bo, "started")] {
+        let refused = who.extend(network, cys, 2 * HOUR).await.unwrap_err();
+        assert_eq!(refused.code(), Code::PermissionDenied, "{}: {refused}", who.name);
+        assert!(refused.message().contains(why), "{refused}");
+    }
+    bo.extend(network, laptop, 2 * HOUR).await.unwrap();
+    // Where an operator admits directly, he extends directly.
+    site.rule(network, |record| record.approvals = 0).await;
+    bo.extend(network, cys, 2 * HOUR).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
