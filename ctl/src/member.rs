@@ -144,7 +144,7 @@ pub(crate) enum Verb {
     Approve {
         #[command(flatten)]
         say: MaySay,
-        /// What the last approval grants
+        /// What this approval grants; the narrowest of all approvals holds
         #[arg(long = "as", value_name = "GRANT", value_enum, default_value_t = As::Stands)]
         grant: As,
     },
@@ -416,6 +416,10 @@ async fn approve(desk: &mut Desk, say: MaySay, grant: As) -> Result<(), Fault> {
         Some(missing) => format!(
             "{} needed",
             count(missing, "more approval is", "more approvals are")
+        ),
+        None if grant == As::Stands && member.may_only_be_activated() => format!(
+            "another approval said no more than that {}",
+            member.what_the_grant_allows()
         ),
         None => member.what_the_grant_allows(),
     };

@@ -314,6 +314,11 @@ impl Member {
             .map_or_else(String::new, |until| format!(" until {}", to_the_second(until)))
     }
 
+    /// Whether the grant is for activations alone.
+    pub(super) fn may_only_be_activated(&self) -> bool {
+        self.grant == Some(Grant::MayActivate)
+    }
+
     /// What an approval came to.
     pub(super) fn what_the_grant_allows(&self) -> String {
         match self.grant {

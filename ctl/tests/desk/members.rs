@@ -164,6 +164,25 @@ async fn a_request_says_what_it_waits_for_until_it_may_be_activated() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_narrowest_of_two_approvals_holds_and_whoever_said_more_is_told() {
+    let office = with_approvals(2).await;
+    types_as(&office, "ana", "request ana-laptop --reason tests")
+        .await
+        .done();
+    types_as(&office, "bo", "approve ana-laptop --as activate")
+        .await
+        .done();
+    let wide = types_as(&office, "eve", "approve ana-laptop --as stands")
+        .await
+        .done();
+    assert!(
+        wide.out
+            .contains("another approval said no more than that it may be activated"),
+        "{wide}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_activation_is_extended_ended_and_comes_to_its_end() {
     let office = with_approvals(1).await;
     types_as(&office, "ana", "request ana-laptop --reason tests")

@@ -14,6 +14,8 @@ pub(crate) struct Seat {
     decided: Option<Instant>,
     before: i32,
     ends: Option<Instant>,
+    /// An approval said that it may only be activated.
+    narrow: bool,
 }
 
 impl From<wire::Member> for Seat {
@@ -23,6 +25,7 @@ impl From<wire::Member> for Seat {
             member,
             decided: None,
             ends: None,
+            narrow: false,
         }
     }
 }
@@ -335,6 +338,10 @@ impl member::MemberService for FakeMaster {
                 "{by} made this request, and somebody else approves it"
             )));
         }
+        let at = (request.network_id.clone(), member.node_id.clone());
+        let seat = state.members.get_mut(&at).expect("what waits has a seat");
+        seat.narrow |= request.grant() == wire::GrantKind::MayActivate;
+        let narrow = seat.narrow;
         asked.approvals.push(wire::Approval {
             by: by.clone(),
             at: Some(to_wire_time(now)),
@@ -349,9 +356,13 @@ impl member::MemberService for FakeMaster {
             }));
         }
         asked.set_state(wire::RequestState::Approved);
-        member.set_grant(request.grant());
+        let grant = match narrow {
+            true => wire::GrantKind::MayActivate,
+            false => request.grant(),
+        };
+        member.set_grant(grant);
         state.network(&request.network_id)?.requests -= 1;
-        let member = if request.grant() == wire::GrantKind::Stands {
+        let member = if grant == wire::GrantKind::Stands {
             state.decide(
                 &request.network_id,
                 member,
