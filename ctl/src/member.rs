@@ -348,6 +348,13 @@ async fn show(desk: &mut Desk, which: &Which) -> Result<Member, Fault> {
     Ok(Member::from(answer.member.unwrap_or_default()))
 }
 
+/// What the master says besides, when it does.
+fn remark(desk: &mut Desk, remark: &str) {
+    if !remark.is_empty() {
+        desk.print.note(remark);
+    }
+}
+
 async fn admit(desk: &mut Desk, admit: DecideFor) -> Result<(), Fault> {
     let DecideFor {
         decide: Decide {
@@ -367,6 +374,7 @@ async fn admit(desk: &mut Desk, admit: DecideFor) -> Result<(), Fault> {
     let mut members = desk.members().await?;
     let answer = desk.call(&about, members.admit_member(request)).await?;
     desk.print.caution(&answer.caution);
+    remark(desk, &answer.remark);
     let member = Member::from(answer.member.unwrap_or_default());
     follow::until_true(desk, member, Aim::Admitted, patience).await
 }
@@ -381,6 +389,7 @@ async fn request(desk: &mut Desk, say: Say) -> Result<(), Fault> {
     };
     let mut members = desk.members().await?;
     let answer = desk.call(&about, members.request_member(request)).await?;
+    remark(desk, &answer.remark);
     let member = Member::from(answer.member.unwrap_or_default());
     let sentence = match member.missing() {
         Some(missing) => format!(
@@ -461,6 +470,7 @@ async fn activate(desk: &mut Desk, activate: DecideFor) -> Result<(), Fault> {
     let mut members = desk.members().await?;
     let answer = desk.call(&about, members.activate_member(request)).await?;
     desk.print.caution(&answer.caution);
+    remark(desk, &answer.remark);
     let member = Member::from(answer.member.unwrap_or_default());
     follow::until_true(desk, member, Aim::Activated, patience).await
 }

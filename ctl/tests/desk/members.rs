@@ -153,6 +153,8 @@ async fn a_request_says_what_it_waits_for_until_it_may_be_activated() {
     assert_snapshot!("approved_twice", types_as(&office, "eve", seen).await);
     let activate = "activate ana-laptop --for 2h --reason 'ticket 4711'";
     assert_snapshot!("activated", types_as(&office, "ana", activate).await);
+    let again = types_as(&office, "ana", "activate ana-laptop --for 3h --reason more").await;
+    assert!(again.err.contains("goes on and is left as it is"), "{again}");
     assert_snapshot!(
         "activated_shown",
         types_as(&office, "ana", "show ana-laptop").await

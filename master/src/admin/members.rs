@@ -116,14 +116,16 @@ impl MemberService for Members {
         let (reason, lasts) = (reason(&asked.reason)?, span(asked.lasts)?);
         self.0.may_approve()?;
         let decide = |pair: &Pair| decisions::admit(pair, &call.caller, &reason, lasts);
-        let member = self.decided(&call, decide).await?;
-        let caution = match lasts {
-            Some(_) => self.caution(call.network),
-            None => String::new(),
+        let (changed, member) = self.tried(&call, decide).await?;
+        let (caution, remark) = match lasts {
+            Some(_) if changed => (self.caution(call.network), String::new()),
+            Some(_) => (self.caution(call.network), self.goes_on(&call)),
+            None => Default::default(),
         };
         Ok(Response::new(AdmitMemberResponse {
             member: Some(member),
             caution,
+            remark,
         }))
     }
 
@@ -136,8 +138,19 @@ impl MemberService for Members {
         let call = self.about(by, &asked.network_id, &asked.node, Reach::Own)?;
         let reason = reason(&asked.reason)?;
         let decide = |pair: &Pair| decisions::ask(pair, &call.caller, &reason);
+        let (changed, member) = self.tried(&call, decide).await?;
+        let before = member.request.as_ref().map(|request| request.reason.as_str());
+        let remark = match before {
+            Some(before) if !changed && before != reason => format!(
+                "{} asked for it before, and that waits as it was made, with its reason: {before}; `picketctl member cancel {} \
+                 --network {}` takes it back",
+                call.caller.name, call.node, call.network
+            ),
+            Some(_) | None => String::new(),
+        };
         Ok(Response::new(RequestMemberResponse {
-            member: Some(self.decided(&call, decide).await?),
+            member: Some(member),
+            remark,
         }))
     }
 
@@ -208,9 +221,14 @@ impl MemberService for Members {
         let (reason, lasts) = (reason(&asked.reason)?, span(asked.lasts)?);
         self.0.may_approve()?;
         let decide = |pair: &Pair| decisions::activate(pair, &call.caller, &reason, lasts);
+        let (changed, member) = self.tried(&call, decide).await?;
         Ok(Response::new(ActivateMemberResponse {
-            member: Some(self.decided(&call, decide).await?),
+            member: Some(member),
             caution: self.caution(call.network),
+            remark: match changed {
+                true => String::new(),
+                false => self.goes_on(&call),
+            },
         }))
     }
 
@@ -280,8 +298,32 @@ impl Members {
         call: &Call,
         decide: impl Fn(&Pair) -> Result<Option<Change>, Refused> + Send,
     ) -> Result<wire::Member, Refused> {
-        change(&self.0, &call.actor, (call.network, call.node), decide).await?;
-        self.shown(call)
+        let (_, member) = self.tried(call, decide).await?;
+        Ok(member)
+    }
+
+    /// As [`Members::decided`], and whether something changed.
+    async fn tried(
+        &self,
+        call: &Call,
+        decide: impl Fn(&Pair) -> Result<Option<Change>, Refused> + Send,
+    ) -> Result<(bool, wire::Member), Refused> {
+        let changed = change(&self.0, &call.actor, (call.network, call.node), decide).await?;
+        Ok((changed, self.shown(call)?))
+    }
+
+    /// That an activation goes on that was not started by this call.
+    fn goes_on(&self, call: &Call) -> String {
+        let (network, node) = (call.network, call.node);
+        let views = self.0.views.read();
+        let Some(kept) = views.networks.activation(network, node) else {
+            return String::new();
+        };
+        format!(
+            "an activation by {} goes on until {:.0} and is left as it is; `picketctl member extend {node} --network {network} \
+             --for ... --reason ...`, by an approver, prolongs it",
+            kept.record.by, kept.record.until
+        )
     }
 
     fn shown(&self, call: &Call) -> Result<wire::Member, Refused> {

@@ -179,13 +179,24 @@ impl Person {
 
     /// Asks that a node be let on.
     pub async fn request(&self, network: NetworkId, node: impl ToString) -> Result<Member, Status> {
+        Ok(self.request_because(network, node, "a story").await?.0)
+    }
+
+    /// Asks that a node be let on for a reason, and returns what is remarked.
+    pub async fn request_because(
+        &self,
+        network: NetworkId,
+        node: impl ToString,
+        reason: &str,
+    ) -> Result<(Member, String), Status> {
         let asked = RequestMemberRequest {
             network_id: network.to_string(),
             node: node.to_string(),
-            reason: "a story".to_owned(),
+            reason: reason.to_owned(),
         };
         let answer = self.ask(async |channel| MemberServiceClient::new(channel).request_member(asked).await);
-        Ok(answer.await?.member.expect("an answer has a member"))
+        let answer = answer.await?;
+        Ok((answer.member.expect("an answer has a member"), answer.remark))
     }
 
     /// Approves.
@@ -262,6 +273,16 @@ impl Person {
         node: impl ToString,
         lasts: Option<Duration>,
     ) -> Result<Member, Status> {
+        Ok(self.activate_and_hear(network, node, lasts).await?.0)
+    }
+
+    /// Starts an activation, and returns what is remarked.
+    pub async fn activate_and_hear(
+        &self,
+        network: NetworkId,
+        node: impl ToString,
+        lasts: Option<Duration>,
+    ) -> Result<(Member, String), Status> {
         let asked = ActivateMemberRequest {
             network_id: network.to_string(),
             node: node.to_string(),
@@ -269,7 +290,8 @@ impl Person {
             lasts: lasts.map(span),
         };
         let answer = self.ask(async |channel| MemberServiceClient::new(channel).activate_member(asked).await);
-        Ok(answer.await?.member.expect("an answer has a member"))
+        let answer = answer.await?;
+        Ok((answer.member.expect("an answer has a member"), answer.remark))
     }
 
     /// Moves the end of an activation.

@@ -49,8 +49,13 @@ async fn an_activation_is_warned_of_twice_and_ends_on_time_at_the_controller_too
     let (site, oslo, network, laptop, ana, _bo) = site().await;
     let active = ana.activate(network, "anas-laptop", Some(HOUR)).await.unwrap();
     assert_eq!(active.decision(), MemberDecision::Authorized);
-    let again = ana.activate(network, laptop, Some(2 * HOUR)).await.unwrap();
+    let (again, remark) = ana
+        .activate_and_hear(network, laptop, Some(2 * HOUR))
+        .await
+        .unwrap();
     assert_eq!(until(&again), until(&active), "the second changes nothing");
+    assert!(remark.contains(&format!("{:.0}", until(&active))), "{remark}");
+    assert!(remark.contains("picketctl member extend"), "{remark}");
     site.until_member(network, laptop, Authorized).await;
 
     let left = until(&active).duration_since(site.clock.now());

@@ -330,6 +330,22 @@ async fn approvers_who_may_not_approve_are_named_and_settings_that_leave_none_ar
 }
 
 #[tokio::test(start_paused = true)]
+async fn whoever_asks_again_for_another_reason_is_told_that_the_first_one_stays() {
+    let (site, _oslo, network, laptop) = site(1).await;
+    let ana = site.person("ana", Requester).await;
+    ana.register(laptop, "anas-laptop", "").await.unwrap();
+    let ask = async |reason| ana.request_because(network, laptop, reason).await.unwrap();
+    assert_eq!(ask("ticket 1").await.1, "");
+    assert_eq!(ask("ticket 1").await.1, "");
+    let (member, remark) = ask("ticket 2").await;
+    assert_eq!(member.request.unwrap().reason, "ticket 1");
+    assert!(
+        remark.contains("ticket 1") && remark.contains("member cancel"),
+        "{remark}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_request_that_is_denied_taken_back_or_too_old_grants_nothing_and_can_be_made_again() {
     let (site, _oslo, network, laptop) = site(1).await;
     let (ana, bo) = (

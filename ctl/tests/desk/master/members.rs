@@ -290,6 +290,7 @@ impl member::MemberService for FakeMaster {
         Ok(Response::new(wire::AdmitMemberResponse {
             member: Some(member),
             caution: caution(is_central && request.lasts.is_some()),
+            ..wire::AdmitMemberResponse::default()
         }))
     }
 
@@ -320,6 +321,7 @@ impl member::MemberService for FakeMaster {
         state.network(&request.network_id)?.requests += 1;
         Ok(Response::new(wire::RequestMemberResponse {
             member: Some(member),
+            remark: String::new(),
         }))
     }
 
@@ -431,10 +433,18 @@ impl member::MemberService for FakeMaster {
                 member.node_id, request.network_id
             )));
         }
-        let member = state.activate(&request.network_id, member, &request.reason, request.lasts, now)?;
+        let goes_on = member.until.is_some();
+        let member = match goes_on {
+            true => member,
+            false => state.activate(&request.network_id, member, &request.reason, request.lasts, now)?,
+        };
         Ok(Response::new(wire::ActivateMemberResponse {
             member: Some(member),
             caution: caution(is_central),
+            remark: match goes_on {
+                true => "an activation goes on and is left as it is".into(),
+                false => String::new(),
+            },
         }))
     }
 
