@@ -214,8 +214,11 @@ impl Fault {
             // What is not there cannot be shown.
             Code::NotFound => format!("{said}{}", hint(about.list.unwrap_or(&about.see))),
             Code::AlreadyExists => format!("{said}{}", hint(&about.see)),
-            Code::InvalidArgument | Code::FailedPrecondition | Code::OutOfRange => said.to_owned(),
-            Code::PermissionDenied | Code::Unauthenticated => {
+            // The master says who may. How to become somebody who may is no answer to who may not.
+            Code::InvalidArgument | Code::FailedPrecondition | Code::OutOfRange | Code::PermissionDenied => {
+                said.to_owned()
+            }
+            Code::Unauthenticated => {
                 format!(
                     "{said}; ask an admin, or get an admin's bundle from `picket-master admin-bundle` on the master's machine"
                 )

@@ -154,16 +154,22 @@ pub enum RequestError {
         named: Vec<String>,
     },
     /// The approver asked.
-    #[error("{name} asked for it, and somebody else has to approve; `picketctl member cancel` takes it back")]
+    #[error(
+        "{name} asked for it, and somebody else has to approve: {who}; `picketctl member cancel` takes it back"
+    )]
     OwnRequest {
         /// Who.
         name: String,
+        /// Those who may.
+        who: String,
     },
     /// The approver owns the node.
-    #[error("{node} is {name}'s own, and somebody else has to approve")]
+    #[error("{node} is {name}'s own, and somebody else has to approve: {who}")]
     OwnNode {
         /// Who.
         name: String,
+        /// Those who may.
+        who: String,
         /// What.
         node: NodeId,
     },
@@ -313,11 +319,13 @@ pub fn approve(
     if before.by == caller.name {
         return Err(RequestError::OwnRequest {
             name: caller.name.clone(),
+            who: about.missing_from(before),
         });
     }
     if caller.owns(about.owner) {
         return Err(RequestError::OwnNode {
             name: caller.name.clone(),
+            who: about.missing_from(before),
             node,
         });
     }

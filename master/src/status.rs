@@ -84,7 +84,7 @@ pub(crate) fn denied(who: &str, line: &Access) -> Status {
 pub(crate) fn not_any_more() -> Status {
     Status::new(
         Code::PermissionDenied,
-        "this operator's role does not allow this call any more",
+        "this operator's role does not allow this call any more; `picketctl operator show` says what it is",
     )
 }
 
