@@ -102,11 +102,21 @@ pub(super) async fn create(desk: &mut Desk, new: New) -> Result<(), Fault> {
             network.id
         )
     };
-    let sentence = format!(
-        "network {} is made, and run by {}: its members are what the grants say{addresses}",
-        network.id,
-        network.governor()
-    );
+    let (id, governor) = (&network.id, network.governor());
+    let sentence = match answer.waits.as_str() {
+        _ if answer.existed => format!(
+            "network {id} exists already{}, and is left as it is; `picketctl network apply {id} -f FILE` changes it",
+            network.as_named()
+        ),
+        "" => {
+            format!(
+                "network {id} is made, and run by {governor}: its members are what the grants say{addresses}"
+            )
+        }
+        waits => format!(
+            "network {id} will be made when {governor} is back ({waits}): its members are what the grants say{addresses}"
+        ),
+    };
     desk.print.done(&network, &sentence)
 }
 

@@ -75,6 +75,12 @@ impl Network {
         }
     }
 
+    /// Its name, behind its id.
+    pub(super) fn as_named(&self) -> String {
+        let name = self.name.as_ref();
+        name.map_or_else(String::new, |name| format!(", as `{name}`"))
+    }
+
     fn controller(&self) -> Cell {
         if self.central {
             "central".into()

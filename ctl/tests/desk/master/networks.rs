@@ -36,8 +36,15 @@ impl network::NetworkService for FakeMaster {
             form: Some(form),
             ..wire::Network::default()
         };
+        let existed = state.networks.contains_key(&id);
         let network = state.networks.entry(id).or_insert(made).clone();
+        let away = state.hosts.get(&network.controller_host);
+        let away = away.filter(|host| host.state() == wire::HostState::Offline && !existed);
         Ok(Response::new(wire::CreateNetworkResponse {
+            waits: away
+                .map(|host| format!("{} is not connected", host.name))
+                .unwrap_or_default(),
+            existed,
             caution: caution(network.central),
             network: Some(network),
         }))

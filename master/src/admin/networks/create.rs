@@ -58,6 +58,8 @@ pub(super) async fn create(
         return Ok(CreateNetworkResponse {
             network: Some(shown(desk, there.id)?),
             caution: caution(desk, there.id),
+            existed: true,
+            waits: String::new(),
         });
     }
     desk.may_approve()?;
@@ -93,9 +95,14 @@ pub(super) async fn create(
                 .unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?
         }
     };
+    let away = governor.host().filter(|host| !desk.sessions.has(*host));
     Ok(CreateNetworkResponse {
         network: Some(shown(desk, id)?),
         caution: caution(desk, id),
+        existed: false,
+        waits: away
+            .map(|host| format!("{} is not connected", desk.name_of(host)))
+            .unwrap_or_default(),
     })
 }
 
