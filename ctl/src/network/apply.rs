@@ -155,8 +155,9 @@ fn read(desk: &mut Desk, typed: Option<String>, file: &Path) -> Result<(String, 
     Ok((id, written.form))
 }
 
-async fn planned(desk: &mut Desk, id: &str, form: &Form) -> Result<Plan, Fault> {
-    let about = About::reading(format!("plan the network {id}"), see(id)).of_one_in(SEE);
+/// What a file would change. `doing` is what it is looked at for.
+async fn planned(desk: &mut Desk, doing: &str, id: &str, form: &Form) -> Result<Plan, Fault> {
+    let about = About::reading(format!("{doing} {id}"), see(id)).of_one_in(SEE);
     let request = wire::PlanNetworkRequest {
         id: id.to_owned(),
         form: Some(form.to_wire()),
@@ -174,7 +175,7 @@ async fn planned(desk: &mut Desk, id: &str, form: &Form) -> Result<Plan, Fault> 
 
 pub(super) async fn plan(desk: &mut Desk, settings: Settings) -> Result<(), Fault> {
     let (id, form) = read(desk, settings.id, &settings.from.file)?;
-    let plan = planned(desk, &id, &form).await?;
+    let plan = planned(desk, "plan the network", &id, &form).await?;
     desk.print.show(&plan, desk.clock.now())
 }
 
@@ -187,7 +188,7 @@ pub(super) enum OwnPath {
 
 pub(super) async fn apply(desk: &mut Desk, settings: Settings, own_path: OwnPath) -> Result<(), Fault> {
     let (id, form) = read(desk, settings.id, &settings.from.file)?;
-    let plan = planned(desk, &id, &form).await?;
+    let plan = planned(desk, "apply the settings of", &id, &form).await?;
     if desk.print.is_table() {
         desk.print.page(&plan.page(desk.clock.now()))?;
     }

@@ -339,10 +339,25 @@ fn problems(key: &Value, value: &Value) -> Vec<String> {
     let name = key_name(key);
     match (name.as_str(), value) {
         ("settings" | "members" | "activation" | "join", Value::Mapping(inner)) => {
-            let each = inner.iter().filter_map(|(inner_key, inner_value)| {
-                let inner = one(inner_key, inner_value);
-                let problem = problem::<Shape>(&one(key, &inner))?;
-                Some(format!("{name}.{}: {problem}", key_name(inner_key)))
+            let each = inner.iter().flat_map(|(inner_key, inner_value)| {
+                let place = format!("{name}.{}", key_name(inner_key));
+                let wrong = |value: &Value| problem::<Shape>(&one(key, &one(inner_key, value)));
+                // Of a list, each entry that is wrong.
+                if let Value::Sequence(entries) = inner_value {
+                    let each = entries.iter().enumerate().filter_map(|(number, entry)| {
+                        let problem = wrong(&Value::Sequence(vec![entry.clone()]))?;
+                        Some(format!("{place}[{number}]: {problem}"))
+                    });
+                    let each: Vec<String> = each.collect();
+                    if !each.is_empty() {
+                        return each;
+                    }
+                }
+                let problem = wrong(inner_value);
+                problem
+                    .map(|problem| format!("{place}: {problem}"))
+                    .into_iter()
+                    .collect()
             });
             each.collect()
         }
@@ -378,6 +393,52 @@ fn key_name(key: &Value) -> String {
     }
 }
 
+/// A parser's sentence in an operator's words: what is there, and what is wanted.
+fn plainly(cause: &str) -> String {
+    const KINDS: [(&str, &str); 6] = [
+        ("integer ", "the number "),
+        ("floating point ", "the number "),
+        ("boolean ", ""),
+        ("string ", "the text "),
+        ("unit value", "nothing"),
+        ("sequence", "a list"),
+    ];
+    let said = |prefix| cause.strip_prefix(prefix);
+    if let Some((found, wanted)) = said("invalid type: ")
+        .or_else(|| said("invalid value: "))
+        .and_then(|rest| rest.rsplit_once(", expected "))
+    {
+        let plain = KINDS.iter().find_map(|(kind, plain)| {
+            let rest = found.strip_prefix(kind)?;
+            Some(format!("{plain}{}", rest.replace('`', "")))
+        });
+        let found = match found {
+            "map" => "a mapping".to_owned(),
+            _ => plain.unwrap_or_else(|| found.to_owned()),
+        };
+        let wanted = if wanted.starts_with("struct ") || wanted == "a map" {
+            "a mapping of keys"
+        } else if ["u8", "u16", "u32", "u64"].contains(&wanted) {
+            "a number, nought or more"
+        } else if wanted == "a sequence" {
+            "a list"
+        } else if wanted == "a string" {
+            "a text"
+        } else if wanted == "a boolean" {
+            "true or false"
+        } else {
+            wanted
+        };
+        return format!("{found} is there, and {wanted} is wanted");
+    }
+    cause
+        .replace("unknown field", "there is no key")
+        .replace("unknown variant", "there is no")
+        .replace("missing field", "there has to be a key")
+        .replace(", expected one of ", "; there are ")
+        .replace(", expected ", "; there is ")
+}
+
 /// Why a value is none of these; nothing when it is one.
 fn problem<T: DeserializeOwned>(value: &Value) -> Option<String> {
     let cause = serde_norway::from_value::<T>(value.clone()).err()?.to_string();
@@ -397,7 +458,7 @@ fn problem<T: DeserializeOwned>(value: &Value) -> Option<String> {
             let is_path = !path.contains(' ');
             (path, is_path.then(|| format!("invalid {rest}")))
         });
-    Some(format!("{}{quotes}", plain.unwrap_or(cause)))
+    Some(format!("{}{quotes}", plainly(&plain.unwrap_or(cause))))
 }
 
 /// What the shape says, when all of it can be had.
@@ -482,7 +543,7 @@ mod tests {
     fn every_problem_is_named_with_its_key() {
         let wrong = "id: 8056000000000001\n\
             setings: {}\n\
-            settings:\n  mtu: 100\n  name: [a]\n  route: []\n  routes:\n    - target: 10.0.0.0/33\n\
+            settings:\n  mtu: 100\n  name: [a]\n  route: []\n  routes:\n    - target: 10.0.0.0/33\n    - 10.0.0.0/8\n\
             members:\n  labels: {rack: 4}\n  label: {}\n\
             allow:\n  - node: 1234567890\n  - nodes: x\n  - node: '39966434ba'\n    addresses: [10.147.20]\n\
             approvals: two\n\

@@ -80,7 +80,19 @@ async fn a_requester_sees_and_touches_only_its_own() {
     // A viewer looks at everything, and acts for itself.
     let vi = site.person("vi", Viewer).await;
     vi.member(network, laptop).await.unwrap();
-    assert_eq!(vi.end(network, laptop).await.unwrap_err().code(), Code::NotFound);
+    for refused in [
+        vi.end(network, laptop).await.map(drop),
+        vi.request(network, "anas-laptop").await.map(drop),
+        vi.remove("anas-laptop").await.map(drop),
+    ] {
+        let refused = refused.unwrap_err();
+        assert_eq!(refused.code(), Code::PermissionDenied, "{refused}");
+        assert!(refused.message().contains("is ana's; vi, as viewer"), "{refused}");
+    }
+    assert_eq!(
+        vi.end(network, "nothing").await.unwrap_err().code(),
+        Code::NotFound
+    );
 }
 
 #[tokio::test(start_paused = true)]

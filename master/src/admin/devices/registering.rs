@@ -6,7 +6,7 @@ use picket_zerotier::ids::{NetworkId, NodeId};
 
 use super::sight::Sight;
 use crate::{
-    admin::naming::{bare_node, reads_as_node},
+    admin::naming::{bare_node, not_yours, reads_as_node},
     owner::Caller,
     record::{Revocation, network::RegisteredRecord},
     refused::Refused,
@@ -245,9 +245,12 @@ pub(super) fn removal(
     reason: &str,
     now: Timestamp,
 ) -> Result<(NodeId, Option<RegisteredRecord>), Refused> {
-    let device = named(state, text)?;
-    let device = device.filter(|device| caller.acts_for_all() || device.owner == caller.name);
+    let there = named(state, text)?;
+    let device = there.filter(|device| caller.acts_for_all() || device.owner == caller.name);
     let Some(device) = device else {
+        if let Some(there) = there.filter(|_| caller.sees_all()) {
+            return Err(not_yours(state, there.node, text, caller));
+        }
         let host = bare_node(text).ok().and_then(|node| state.roster.of_node(node));
         return Err(match host.filter(|_| caller.sees_all()) {
             Some(host) => Refused::NotNow(format!(
