@@ -205,6 +205,29 @@ async fn what_is_overdue_when_the_master_starts_ends_at_once_and_a_warning_is_gi
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_went_on_when_its_network_was_forgotten_ends_without_a_word_also_when_that_is_watched_again() {
+    let (site, _oslo, network, laptop, ana, _bo) = site().await;
+    let phone = site.lab().grow();
+    ana.register(phone, "anas-phone", "").await.unwrap();
+    site.rule(network, |record| record.spans.request = HOUR / 2).await;
+    ana.request(network, phone).await.unwrap();
+    ana.activate(network, laptop, Some(HOUR)).await.unwrap();
+    site.until_member(network, laptop, Authorized).await;
+    site.try_delete(network, true).await.unwrap();
+    site.wait(MINUTE).await;
+    site.adopt(network).await;
+    site.wait(HOUR + MINUTE).await;
+    let kinds = |events: Vec<picket_proto::wire::admin::Event>| {
+        events.into_iter().map(|event| event.kind).collect::<Vec<_>>()
+    };
+    assert_eq!(kinds(site.events("member.end").await), Vec::<String>::new());
+    assert_eq!(
+        kinds(site.events("member.request-expired").await),
+        Vec::<String>::new()
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn while_the_clock_is_not_believed_activations_end_by_boot_time_and_nothing_is_approved_or_expires() {
     let (site, oslo, network, laptop, ana, bo) = site().await;
     let other = site.lab().grow();
