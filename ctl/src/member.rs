@@ -102,7 +102,7 @@ impl From<As> for wire::GrantKind {
 /// What can be done with members.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
-    /// List the members of a network: granted, requested, revoked and unknown ones; or the requests that wait
+    /// List the members of a network, or the requests that wait
     #[command(
         long_about = "List the members of a network: granted, requested, revoked and unknown ones; or the requests that wait.\n\n\
             Without a network it lists the requests that wait on all of them: who asked, why, and how many approvals are \

@@ -19,6 +19,7 @@ use self::{
 
 mod apply;
 mod file;
+mod problem;
 mod view;
 
 const SEE: &str = "picketctl network list";
