@@ -213,6 +213,12 @@ async fn nobody_approves_what_they_asked_for_or_own_and_admitting_does_not_get_a
         code(ana.approve(network, laptop, Stands).await),
         Code::PermissionDenied
     );
+    // Both are told who may.
+    for person in [&ana, &bo] {
+        let refused = person.approve(network, laptop, Stands).await.unwrap_err();
+        let who = "somebody else has to approve: any operator or admin but ana, bo";
+        assert!(refused.message().contains(who), "{refused}");
+    }
     bo.cancel(network, laptop).await.unwrap();
 
     ana.request(network, laptop).await.unwrap();

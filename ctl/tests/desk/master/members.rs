@@ -143,6 +143,7 @@ impl State {
             decided: Some(Instant::now()),
             before,
             ends: None,
+            narrow: false,
         };
         self.members.insert((network.to_owned(), node.clone()), seat);
         self.member(network, &node)
@@ -337,7 +338,8 @@ impl member::MemberService for FakeMaster {
         let asked = member.request.as_mut().unwrap();
         if asked.by == by {
             return Err(Status::permission_denied(format!(
-                "{by} made this request, and somebody else approves it"
+                "{by} asked for it, and somebody else has to approve: {}; `picketctl member cancel` takes it back",
+                asked.missing_from
             )));
         }
         let at = (request.network_id.clone(), member.node_id.clone());
@@ -358,6 +360,7 @@ impl member::MemberService for FakeMaster {
             }));
         }
         asked.set_state(wire::RequestState::Approved);
+        asked.missing_from.clear();
         let grant = match narrow {
             true => wire::GrantKind::MayActivate,
             false => request.grant(),
