@@ -37,6 +37,16 @@ const LONGEST_ANSWER: usize = 16 * 1024 * 1024;
 /// How long `--watch` leaves a list on the screen.
 const WATCH_EVERY: Duration = Duration::from_secs(2);
 
+/// The most pages of a list that are asked for: a master that never ends one is not followed for ever.
+pub(crate) const MOST_PAGES: usize = 1000;
+
+/// That a list does not end, and how to ask for less.
+pub(crate) fn endless(nouns: &str, narrow: &str) -> Fault {
+    Fault::Failed(format!(
+        "the master's list of {nouns} does not end after {MOST_PAGES} pages; {narrow}"
+    ))
+}
+
 /// As much of a reply to a question as is read.
 const LONGEST_REPLY: u64 = 64;
 

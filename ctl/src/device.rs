@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::{
     cli::Watch,
-    desk::Desk,
+    desk::{Desk, MOST_PAGES, endless},
     fault::{About, Fault},
     print::{Cell, Named, Row, Tone},
     words::{ago, filled},
@@ -45,7 +45,7 @@ pub(crate) enum Verb {
         /// Only this owner's
         #[arg(long, default_value = "", hide_default_value = true)]
         owner: String,
-        /// Removed ones too
+        /// Removed ones too, and those whose node is a host's by now
         #[arg(long)]
         removed: bool,
         #[command(flatten)]
@@ -86,11 +86,22 @@ pub(crate) async fn run(verb: Verb, desk: &mut Desk) -> Result<(), Fault> {
         } => {
             desk.list(watch.watch, async |desk: &mut Desk| {
                 let about = About::reading("list the devices", SEE);
-                let owner = owner.clone();
-                let mut devices = desk.devices().await?;
-                let request = wire::ListDevicesRequest { owner, removed };
-                let answer = desk.call(&about, devices.list_devices(request)).await?;
-                Ok(answer.devices.into_iter().map(Device::from).collect())
+                let mut request = wire::ListDevicesRequest {
+                    owner: owner.clone(),
+                    removed,
+                    ..wire::ListDevicesRequest::default()
+                };
+                let mut listed = Vec::new();
+                for _ in 0..MOST_PAGES {
+                    let mut devices = desk.devices().await?;
+                    let page = desk.call(&about, devices.list_devices(request.clone())).await?;
+                    listed.extend(page.devices.into_iter().map(Device::from));
+                    if page.next_page_token.is_empty() {
+                        return Ok(listed);
+                    }
+                    request.page_token = page.next_page_token;
+                }
+                Err(endless("devices", "narrow it with `--owner`"))
             })
             .await
         }
@@ -152,7 +163,7 @@ impl Device {
 
     fn removed(&self, now: Timestamp) -> Cell {
         let Some(at) = self.removed_at else {
-            return Cell::or_dash(None::<&str>);
+            return Cell::or_dash(self.removed_because.as_deref());
         };
         let by = self.removed_by.as_deref().unwrap_or("somebody");
         let why = self.removed_because.as_deref().unwrap_or("no reason given");

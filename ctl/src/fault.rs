@@ -43,8 +43,8 @@ pub(crate) enum Effect {
 impl About {
     pub(crate) fn reading(doing: impl Into<String>, see: impl Into<String>) -> Self {
         Self {
-            doing: doing.into(),
-            see: see.into(),
+            doing: on_one_line(&doing.into()),
+            see: on_one_line(&see.into()),
             list: None,
             effect: Effect::Reads,
         }
@@ -52,8 +52,8 @@ impl About {
 
     pub(crate) fn changing(doing: impl Into<String>, see: impl Into<String>) -> Self {
         Self {
-            doing: doing.into(),
-            see: see.into(),
+            doing: on_one_line(&doing.into()),
+            see: on_one_line(&see.into()),
             list: None,
             effect: Effect::Changes,
         }
@@ -202,9 +202,9 @@ impl Fault {
         } else {
             status.message()
         };
-        // The master often names the same command.
+        // The master often names the same command, or a better one.
         let hint = |see: &str| {
-            if said.contains(see) {
+            if said.contains(see) || said.contains("; see `") {
                 String::new()
             } else {
                 format!("; see `{see}`")
@@ -214,8 +214,11 @@ impl Fault {
             // What is not there cannot be shown.
             Code::NotFound => format!("{said}{}", hint(about.list.unwrap_or(&about.see))),
             Code::AlreadyExists => format!("{said}{}", hint(&about.see)),
-            Code::InvalidArgument | Code::FailedPrecondition | Code::OutOfRange => said.to_owned(),
-            Code::PermissionDenied | Code::Unauthenticated => {
+            // The master says who may. How to become somebody who may is no answer to who may not.
+            Code::InvalidArgument | Code::FailedPrecondition | Code::OutOfRange | Code::PermissionDenied => {
+                said.to_owned()
+            }
+            Code::Unauthenticated => {
                 format!(
                     "{said}; ask an admin, or get an admin's bundle from `picket-master admin-bundle` on the master's machine"
                 )
@@ -259,6 +262,15 @@ impl From<io::Error> for Fault {
             Self::Output(cause)
         }
     }
+}
+
+/// What was typed, with what breaks a line or moves a cursor shown as it is written in code.
+fn on_one_line(typed: &str) -> String {
+    let shown = |letter: char| match letter.is_control() {
+        true => letter.escape_default().collect::<String>(),
+        false => letter.to_string(),
+    };
+    typed.chars().map(shown).collect()
 }
 
 /// Whether the status was made on this side, because the connection broke.
@@ -394,5 +406,23 @@ fn refusal(cause: Refusal) -> String {
         Refusal::Protocol => {
             "the two sides do not speak the same TLS; something that is no Picket answers there, or stands between".to_owned()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_typed_with_a_line_break_is_told_on_one_line() {
+        let about = About::reading("show edge\n07", "picketctl host show edge\n07");
+        let fault = Fault::of(
+            &Status::not_found("there is no such host"),
+            &about,
+            Duration::ZERO,
+        );
+        let said = fault.to_string();
+        assert!(!said.contains('\n'), "{said}");
+        assert!(said.contains("edge\\n07"), "{said}");
     }
 }

@@ -7,7 +7,7 @@ use picket_proto::wire::admin as wire;
 
 use crate::{
     cli::{Watch, pair},
-    desk::Desk,
+    desk::{Desk, MOST_PAGES, endless},
     fault::{About, Fault},
     words::pairs,
 };
@@ -20,9 +20,6 @@ use view::{Host, HostDetail};
 
 /// The command that shows what hosts there are.
 const SEE: &str = "picketctl host list";
-
-/// The most pages of hosts that are asked for: a master that never ends its list is not followed for ever.
-const MOST_PAGES: usize = 1000;
 
 /// What can be done with hosts.
 #[derive(Debug, Subcommand)]
@@ -334,9 +331,7 @@ async fn list(desk: &mut Desk, labels: &BTreeMap<String, String>) -> Result<Vec<
         }
         request.page_token = page.next_page_token;
     }
-    Err(Fault::Failed(format!(
-        "the master's list of hosts does not end after {MOST_PAGES} pages; narrow it with `--label`"
-    )))
+    Err(endless("hosts", "narrow it with `--label`"))
 }
 
 async fn relabel(desk: &mut Desk, name: String, changes: Vec<Label>) -> Result<(), Fault> {

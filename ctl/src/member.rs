@@ -8,13 +8,13 @@ use picket_proto::wire::admin as wire;
 
 use crate::{
     cli::{Wait, Watch, span},
-    desk::Desk,
+    desk::{Desk, MOST_PAGES, endless},
     fault::{About, Fault},
     words::count,
 };
 
 use self::follow::Aim;
-pub(crate) use self::view::Member;
+pub(crate) use self::view::{Member, Requested};
 
 mod follow;
 mod view;
@@ -102,12 +102,22 @@ impl From<As> for wire::GrantKind {
 /// What can be done with members.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
-    /// List the members of a network: granted, requested, revoked and unknown ones
-    #[command(after_help = "Example:\n  picketctl member list --network 8056c2e21c000001 --watch")]
+    /// List the members of a network, or the requests that wait
+    #[command(
+        long_about = "List the members of a network: granted, requested, revoked and unknown ones; or the requests that wait.\n\n\
+            Without a network it lists the requests that wait on all of them: who asked, why, and how many approvals are \
+            missing.",
+        after_help = "Examples:\n  picketctl member list --network 8056c2e21c000001 --watch\n  \
+            picketctl member list                # what waits for an approval, anywhere\n  \
+            picketctl member list --network 8056c2e21c000001 --requests"
+    )]
     List {
-        /// The network's id
+        /// The network's id [default: all of them, and their requests alone]
         #[arg(long, value_name = "ID")]
-        network: String,
+        network: Option<String>,
+        /// Only requests that wait
+        #[arg(long)]
+        requests: bool,
         #[command(flatten)]
         watch: Watch,
     },
@@ -134,7 +144,7 @@ pub(crate) enum Verb {
     Approve {
         #[command(flatten)]
         say: MaySay,
-        /// What the last approval grants
+        /// What this approval grants; the narrowest of all approvals holds
         #[arg(long = "as", value_name = "GRANT", value_enum, default_value_t = As::Stands)]
         grant: As,
     },
@@ -153,6 +163,10 @@ pub(crate) enum Verb {
     Activate(DecideFor),
     /// Move the end of an activation that goes on, to so long from here on
     #[command(
+        long_about = "Move the end of an activation that goes on, to so long from here on.\n\n\
+            An approver does that. From its start on it lasts at most as long as an activation does on the network; after \
+            that it is activated again. Where the network wants approvals, neither whose device it is nor who asked for it \
+            or started it extends it.",
         after_help = "Example:\n  picketctl member extend laptop --network 8056c2e21c000001 --for 1h --reason 'not done yet'"
     )]
     Extend {
@@ -179,16 +193,36 @@ pub(crate) enum Verb {
 
 pub(crate) async fn run(verb: Verb, desk: &mut Desk) -> Result<(), Fault> {
     match verb {
-        Verb::List { network, watch } => {
+        Verb::List {
+            network: Some(network),
+            requests: false,
+            watch,
+        } => {
             desk.list(watch.watch, async |desk: &mut Desk| {
                 let about =
                     About::reading(format!("list the members of {network}"), "picketctl network list");
                 let request = wire::ListMembersRequest {
                     network_id: network.clone(),
+                    ..wire::ListMembersRequest::default()
                 };
-                let mut members = desk.members().await?;
-                let answer = desk.call(&about, members.list_members(request)).await?;
-                Ok(answer.members.into_iter().map(Member::from).collect())
+                listed(desk, &about, request).await
+            })
+            .await
+        }
+        Verb::List {
+            network,
+            requests: _,
+            watch,
+        } => {
+            desk.list(watch.watch, async |desk: &mut Desk| {
+                let about = About::reading("list the requests", "picketctl network list");
+                let request = wire::ListMembersRequest {
+                    network_id: network.clone().unwrap_or_default(),
+                    requested: true,
+                    ..wire::ListMembersRequest::default()
+                };
+                let members = listed(desk, &about, request).await?;
+                Ok(members.into_iter().map(Requested).collect())
             })
             .await
         }
@@ -260,6 +294,28 @@ pub(crate) async fn run(verb: Verb, desk: &mut Desk) -> Result<(), Fault> {
     }
 }
 
+/// The members that a request is for, page by page, from its own on.
+pub(crate) async fn listed(
+    desk: &mut Desk,
+    about: &About,
+    mut request: wire::ListMembersRequest,
+) -> Result<Vec<Member>, Fault> {
+    let mut listed = Vec::new();
+    for _ in 0..MOST_PAGES {
+        let mut members = desk.members().await?;
+        let page = desk.call(about, members.list_members(request.clone())).await?;
+        listed.extend(page.members.into_iter().map(Member::from));
+        if page.next_page_token.is_empty() {
+            return Ok(listed);
+        }
+        request.page_token = page.next_page_token;
+    }
+    Err(endless(
+        "members",
+        "look at one node with `picketctl member show`",
+    ))
+}
+
 fn see(which: &Which) -> String {
     format!("picketctl member list --network {}", which.network)
 }
@@ -292,6 +348,13 @@ async fn show(desk: &mut Desk, which: &Which) -> Result<Member, Fault> {
     Ok(Member::from(answer.member.unwrap_or_default()))
 }
 
+/// What the master says besides, when it does.
+fn remark(desk: &mut Desk, remark: &str) {
+    if !remark.is_empty() {
+        desk.print.note(remark);
+    }
+}
+
 async fn admit(desk: &mut Desk, admit: DecideFor) -> Result<(), Fault> {
     let DecideFor {
         decide: Decide {
@@ -311,6 +374,7 @@ async fn admit(desk: &mut Desk, admit: DecideFor) -> Result<(), Fault> {
     let mut members = desk.members().await?;
     let answer = desk.call(&about, members.admit_member(request)).await?;
     desk.print.caution(&answer.caution);
+    remark(desk, &answer.remark);
     let member = Member::from(answer.member.unwrap_or_default());
     follow::until_true(desk, member, Aim::Admitted, patience).await
 }
@@ -325,6 +389,7 @@ async fn request(desk: &mut Desk, say: Say) -> Result<(), Fault> {
     };
     let mut members = desk.members().await?;
     let answer = desk.call(&about, members.request_member(request)).await?;
+    remark(desk, &answer.remark);
     let member = Member::from(answer.member.unwrap_or_default());
     let sentence = match member.missing() {
         Some(missing) => format!(
@@ -360,6 +425,10 @@ async fn approve(desk: &mut Desk, say: MaySay, grant: As) -> Result<(), Fault> {
         Some(missing) => format!(
             "{} needed",
             count(missing, "more approval is", "more approvals are")
+        ),
+        None if grant == As::Stands && member.may_only_be_activated() => format!(
+            "another approval said no more than that {}",
+            member.what_the_grant_allows()
         ),
         None => member.what_the_grant_allows(),
     };
@@ -401,6 +470,7 @@ async fn activate(desk: &mut Desk, activate: DecideFor) -> Result<(), Fault> {
     let mut members = desk.members().await?;
     let answer = desk.call(&about, members.activate_member(request)).await?;
     desk.print.caution(&answer.caution);
+    remark(desk, &answer.remark);
     let member = Member::from(answer.member.unwrap_or_default());
     follow::until_true(desk, member, Aim::Activated, patience).await
 }

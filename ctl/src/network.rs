@@ -7,6 +7,7 @@ use crate::{
     cli::Watch,
     desk::Desk,
     fault::{About, Fault},
+    member,
     words::count,
 };
 
@@ -18,6 +19,7 @@ use self::{
 
 mod apply;
 mod file;
+mod problem;
 mod view;
 
 const SEE: &str = "picketctl network list";
@@ -214,7 +216,23 @@ pub(crate) async fn run(verb: Verb, desk: &mut Desk) -> Result<(), Fault> {
             let answer = desk
                 .call(&about, networks.get_network(wire::GetNetworkRequest { id }))
                 .await?;
-            desk.print.show(&NetworkDetail::from(answer), desk.clock.now())
+            let rest = match answer.next_page_token.clone() {
+                none if none.is_empty() => Vec::new(),
+                page_token => {
+                    let request = wire::ListMembersRequest {
+                        network_id: answer
+                            .network
+                            .as_ref()
+                            .map(|network| network.id.clone())
+                            .unwrap_or_default(),
+                        page_token,
+                        ..wire::ListMembersRequest::default()
+                    };
+                    member::listed(desk, &about, request).await?
+                }
+            };
+            desk.print
+                .show(&NetworkDetail::new(answer, rest), desk.clock.now())
         }
         Verb::Reconcile { id, dry_run } => {
             let about = About::changing(format!("reconcile the network {id}"), see(&id)).of_one_in(SEE);

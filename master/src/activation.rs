@@ -1,7 +1,7 @@
 //! Activations: permissions that end by themselves.
 //!
-//! An activation is started where the node was granted that, lasts as long as the network says at most, and is moved by
-//! approvers alone. Its end is a time that everybody computes with; the record of it comes after. Before the end there are
+//! An activation is started where the node was granted that, lasts as long as the network says at most, counted from its
+//! start however often it is extended, and is moved by approvers alone. Its end is a time that everybody computes with; the record of it comes after. Before the end there are
 //! two warnings.
 //!
 //! Plain functions of records and the time; nothing here is written or looked up.
@@ -72,6 +72,24 @@ pub enum ActivationError {
         network: NetworkId,
         /// What.
         node: NodeId,
+    },
+    /// It would go on for too long.
+    #[error(
+        "an activation on network {network} lasts {} at most, from its start at {at:.0}: it can go on until {latest:.0}; after \
+         that `picketctl member activate {node} --network {network}` starts another",
+        shown(.most)
+    )]
+    Beyond {
+        /// Where.
+        network: NetworkId,
+        /// What.
+        node: NodeId,
+        /// When it was started.
+        at: Timestamp,
+        /// When it ends at the latest.
+        latest: Timestamp,
+        /// The longest.
+        most: Duration,
     },
     /// It would end earlier.
     #[error(
@@ -152,7 +170,8 @@ pub fn begun(network: NetworkId, node: NodeId, asked: Revocation, span: Duration
     }
 }
 
-/// Moves the end of one that goes on, to so long from here on.
+/// Moves the end of one that goes on, to so long from here on. From its start it lasts no longer than one does on this
+/// network; where no time is said, it goes on until then at most.
 ///
 /// # Errors
 /// When none goes on, or the network does not allow that, or it would end earlier.
@@ -168,7 +187,21 @@ pub fn extend(
             network: network.id,
             node,
         })?;
-    let until = after(now, span(network, lasts)?);
+    let most = network.spans.most_activation;
+    let latest = after(before.at, most).max(before.until);
+    let mut until = after(now, span(network, lasts)?);
+    if until > latest {
+        if lasts.is_some() || before.until == latest {
+            return Err(ActivationError::Beyond {
+                network: network.id,
+                node,
+                at: before.at,
+                latest,
+                most,
+            });
+        }
+        until = latest;
+    }
     if until < before.until {
         return Err(ActivationError::Shorter { until: before.until });
     }

@@ -104,10 +104,27 @@ fn starting_one_that_goes_on_changes_nothing_and_one_that_is_over_starts_anew() 
 }
 
 #[test]
-fn an_end_is_moved_within_the_maximum_from_then_on_and_only_to_later() {
+fn an_end_is_moved_within_the_maximum_from_the_start_on_and_only_to_later() {
     let first = started(0, None);
     let to = |lasts, second| extend(&network(), (Some(&first), node()), lasts, at(second));
-    assert_eq!(to(Some(24 * HOUR), 3000).unwrap().until, at(3000 + 24 * 3600));
+    assert_eq!(to(Some(23 * HOUR), 3000).unwrap().until, at(3000 + 23 * 3600));
+    assert_eq!(to(Some(24 * HOUR), 0).unwrap().until, at(24 * 3600));
+    for second in [1, 3000] {
+        assert!(matches!(
+            to(Some(24 * HOUR), second),
+            Err(ActivationError::Beyond { latest, .. }) if latest == at(24 * 3600)
+        ));
+    }
+    // Without a time it goes on as long as it may.
+    let late = ActivationRecord {
+        until: at(23 * 3600 + 1800),
+        ..first.clone()
+    };
+    let plain =
+        |before: &ActivationRecord| extend(&network(), (Some(before), node()), None, at(23 * 3600 + 60));
+    let extended = plain(&late).unwrap();
+    assert_eq!(extended.until, at(24 * 3600));
+    assert!(matches!(plain(&extended), Err(ActivationError::Beyond { .. })));
     assert!(matches!(
         to(Some(25 * HOUR), 3000),
         Err(ActivationError::Span { .. })

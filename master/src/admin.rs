@@ -17,6 +17,7 @@ pub mod moons;
 mod naming;
 pub mod networks;
 pub mod operators;
+mod page;
 
 pub use self::naming::node;
 

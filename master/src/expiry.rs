@@ -8,6 +8,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use futures::{StreamExt as _, stream};
 use jiff::Timestamp;
+use picket_zerotier::ids::NetworkId;
 use tokio::time;
 use tokio_util::sync::CancellationToken;
 
@@ -19,6 +20,7 @@ use crate::{
     record::{Record as _, key, network::RequestState},
     request,
     store::{CommitError, Guard, Write},
+    views::State,
 };
 
 /// How often it is looked when nothing is known to end earlier.
@@ -121,7 +123,7 @@ async fn end(desk: &Desk, (network, node): Pair) -> bool {
         what: "member.end",
         why: activation::OVER,
         kind: "member.ended",
-        message,
+        message: is_of(&desk.views.read(), network, record.at).then_some(message),
     };
     write(desk, (network, node), guard, record.put(), change).await
 }
@@ -146,7 +148,7 @@ async fn lapse(desk: &Desk, (network, node): Pair) -> bool {
         what: "member.expire",
         why: WHY,
         kind: "member.request-expired",
-        message,
+        message: is_of(&desk.views.read(), network, record.at).then_some(message),
     };
     write(desk, (network, node), guard, record.put(), change).await
 }
@@ -156,7 +158,15 @@ struct Change {
     what: &'static str,
     why: &'static str,
     kind: &'static str,
-    message: String,
+    /// Nothing where it is no news.
+    message: Option<String>,
+}
+
+/// Whether what was decided then is of a network as it is watched. What was decided of one that was forgotten or deleted ends
+/// without a word, also when somebody watches it again.
+fn is_of(state: &State, network: NetworkId, decided: Timestamp) -> bool {
+    let kept = state.networks.network(network);
+    kept.is_some_and(|kept| kept.record.knows(decided))
 }
 
 async fn write(desk: &Desk, (network, node): Pair, guard: Guard, write: Write, change: Change) -> bool {
@@ -164,7 +174,9 @@ async fn write(desk: &Desk, (network, node): Pair, guard: Guard, write: Write, c
     let audit = Actor::master().does(change.what, &subject, change.why);
     match desk.commit(vec![guard], vec![write], audit).await {
         Ok(_) => {
-            desk.say(Severity::Notice, change.kind, &subject, &change.message);
+            if let Some(message) = change.message {
+                desk.say(Severity::Notice, change.kind, &subject, &message);
+            }
             true
         }
         // Somebody changed it just now; the next look sees how.
@@ -184,7 +196,9 @@ fn warn(desk: &Desk, warnings: BTreeMap<Pair, Warning>, first: bool, now: Timest
         let said = {
             let views = desk.views.read();
             let kept = views.networks.activation(network, node);
-            let kept = kept.filter(|kept| warning.concerns(&kept.record));
+            let kept = kept
+                .filter(|kept| warning.concerns(&kept.record))
+                .filter(|kept| is_of(&views, network, kept.record.at));
             kept.map(|kept| {
                 format!(
                     "its activation by {} ends in {}, {:.0}; an approver can move that: `picketctl member extend {node} \

@@ -25,7 +25,7 @@ use picket_zerotier::{
 use crate::{
     membership::{Because, Decision, Facts, authorized},
     record::network::{AllowedNode, GrantRecord, NetworkRecord, Spans},
-    request::decides,
+    request::{decides, needed},
     views::State,
 };
 
@@ -71,6 +71,10 @@ pub struct Plan {
     pub needs_admin: Option<String>,
     /// Hosts whose path to the master goes over the network and is cut, by name.
     pub cuts: Vec<String>,
+    /// Approvers who may not approve, a sentence each.
+    pub cautions: Vec<String>,
+    /// Why it is not applied, in a sentence: it names other approvers, and nothing could be approved.
+    pub nobody_approves: Option<String>,
 }
 
 /// Reads a node that settings name: by id, or by its RFC4193 or 6PLANE address on the network.
@@ -225,14 +229,52 @@ pub fn plan(
         }
     }
     let needs_admin = goes_round(state, before, &after, admits);
+    let other = before.approvers != after.approvers || needed(before) != needed(&after);
     Plan {
         needs_admin,
+        cautions: unable(state, &after),
+        nobody_approves: nobody_approves(state, &after).filter(|_| other),
         record: after,
         dropped,
         changes,
         admits,
         cuts,
     }
+}
+
+/// Those named as approvers who may not approve, a sentence each.
+#[must_use]
+pub fn unable(state: &State, network: &NetworkRecord) -> Vec<String> {
+    let sentence = |name: &String| match state.roster.role(name) {
+        None => Some(format!(
+            "approvers: {name} is no operator, or is revoked, and approves nothing"
+        )),
+        Some(role) if !decides(network, name, role) => Some(format!(
+            "approvers: {name}'s role is {role}, which approves nothing"
+        )),
+        Some(_) => None,
+    };
+    network.approvers.iter().filter_map(sentence).collect()
+}
+
+/// Why nothing could be approved on a network, where its settings name approvers.
+#[must_use]
+pub fn nobody_approves(state: &State, network: &NetworkRecord) -> Option<String> {
+    let may = |name: &&String| {
+        state
+            .roster
+            .role(name)
+            .is_some_and(|role| decides(network, name, role))
+    };
+    let (may, needed) = (network.approvers.iter().filter(may).count(), needed(network));
+    let short = !network.approvers.is_empty() && may < needed;
+    short.then(|| {
+        format!(
+            "a request would need {needed} of them, and {may} of those who are named may approve ({}); name operators or \
+             admins (`picketctl operator list`)",
+            unable(state, network).join("; ").replace("approvers: ", "")
+        )
+    })
 }
 
 /// What of a change goes round the approvals that a network wants, in a sentence. What lets nobody on yet counts too, where

@@ -351,7 +351,8 @@ impl Networks {
             .into_iter()
             .flatten()
             .map(|host| KillScope::Host(host.record.id));
-        let device = self.devices.get(&node);
+        // What a host is believed to run is the host's, whoever registered it before that.
+        let device = self.devices.get(&node).filter(|_| roster.of_node(node).is_none());
         let owner = device.map(|device| KillScope::Owner(device.record.owner.clone()));
         let whole = [KillScope::All, KillScope::Network(network)].into_iter();
         whole

@@ -8,7 +8,7 @@
 //!
 //! Plain functions of records and the time; nothing here is written or looked up.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use jiff::Timestamp;
 use picket_zerotier::ids::{NetworkId, NodeId};
@@ -60,6 +60,40 @@ impl About<'_> {
         let owns = self.owner.is_some_and(|owner| owner.is(name));
         let decides = (self.role)(name).is_some_and(|role| decides(self.network, name, role));
         decides && !owns && request.by != name
+    }
+
+    /// Who may give the approvals that a request waits for, in a sentence.
+    #[must_use]
+    pub fn missing_from(&self, request: &RequestRecord) -> String {
+        let person = match self.owner {
+            Some(Owner::Person(name)) => Some(name.as_str()),
+            Some(Owner::Host(_)) | None => None,
+        };
+        let gave: BTreeSet<&str> = self.counting(request).map(|one| one.by.as_str()).collect();
+        let named = &self.network.approvers;
+        if named.is_empty() {
+            let others: BTreeSet<&str> = gave
+                .into_iter()
+                .chain(person)
+                .chain([request.by.as_str()])
+                .collect();
+            let others: Vec<&str> = others.into_iter().collect();
+            return format!("any operator or admin but {}", others.join(", "));
+        }
+        let may = named.iter().filter(|name| self.counts(request, name));
+        let may: Vec<&str> = may
+            .map(String::as_str)
+            .filter(|name| !gave.contains(name))
+            .collect();
+        let all: Vec<&str> = named.iter().map(String::as_str).collect();
+        if may.is_empty() {
+            format!(
+                "nobody: of those whom the network's settings name ({}) none may approve this that has not",
+                all.join(", ")
+            )
+        } else {
+            may.join(", ")
+        }
     }
 
     /// The approvals that count.
@@ -120,16 +154,22 @@ pub enum RequestError {
         named: Vec<String>,
     },
     /// The approver asked.
-    #[error("{name} asked for it, and somebody else has to approve; `picketctl member cancel` takes it back")]
+    #[error(
+        "{name} asked for it, and somebody else has to approve: {who}; `picketctl member cancel` takes it back"
+    )]
     OwnRequest {
         /// Who.
         name: String,
+        /// Those who may.
+        who: String,
     },
     /// The approver owns the node.
-    #[error("{node} is {name}'s own, and somebody else has to approve")]
+    #[error("{node} is {name}'s own, and somebody else has to approve: {who}")]
     OwnNode {
         /// Who.
         name: String,
+        /// Those who may.
+        who: String,
         /// What.
         node: NodeId,
     },
@@ -167,6 +207,13 @@ fn approvers(named: &[String]) -> String {
     } else {
         named.join(", ")
     }
+}
+
+/// Who approves on a network, for sentences.
+#[must_use]
+pub fn who_approves(network: &NetworkRecord) -> String {
+    let named: Vec<String> = network.approvers.iter().cloned().collect();
+    approvers(&named)
 }
 
 /// How many approvals a request on this network needs.
@@ -272,11 +319,13 @@ pub fn approve(
     if before.by == caller.name {
         return Err(RequestError::OwnRequest {
             name: caller.name.clone(),
+            who: about.missing_from(before),
         });
     }
     if caller.owns(about.owner) {
         return Err(RequestError::OwnNode {
             name: caller.name.clone(),
+            who: about.missing_from(before),
             node,
         });
     }

@@ -103,6 +103,37 @@ fn one_approval_grants_where_one_is_needed_or_none() {
 }
 
 #[test]
+fn who_may_give_what_is_missing_is_neither_who_asked_nor_whose_it_is_nor_who_gave_it() {
+    let owner = Owner::Person("ana".into());
+    let role = |name: &str| match name {
+        "ana" => Some(OperatorRole::Requester),
+        "ghost" => None,
+        _ => Some(OperatorRole::Operator),
+    };
+    let said = |network: &NetworkRecord, request: &RequestRecord| {
+        let about = About {
+            owner: Some(&owner),
+            ..about(network, &role)
+        };
+        about.missing_from(request)
+    };
+    let open = network(2, &[]);
+    let mut request = asked_by("dan", &open);
+    assert_eq!(said(&open, &request), "any operator or admin but ana, dan");
+    request.approvals.push(word_of("bo", 20));
+    assert_eq!(said(&open, &request), "any operator or admin but ana, bo, dan");
+
+    let named = network(2, &["ana", "bo", "cy", "dan", "ghost"]);
+    assert_eq!(said(&named, &request), "cy");
+    request.approvals.push(word_of("cy", 21));
+    assert!(
+        said(&named, &request).starts_with("nobody: "),
+        "{}",
+        said(&named, &request)
+    );
+}
+
+#[test]
 fn two_approvals_are_those_of_two_people() {
     let network = network(2, &[]);
     let request = asked_by("ana", &network);

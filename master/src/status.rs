@@ -53,7 +53,7 @@ fn request(error: &RequestError) -> Code {
 
 fn activation(error: &ActivationError) -> Code {
     match error {
-        ActivationError::Span { .. } => Code::InvalidArgument,
+        ActivationError::Span { .. } | ActivationError::Beyond { .. } => Code::InvalidArgument,
         ActivationError::NotGranted { .. }
         | ActivationError::Stands { .. }
         | ActivationError::NotOn { .. }
@@ -84,7 +84,7 @@ pub(crate) fn denied(who: &str, line: &Access) -> Status {
 pub(crate) fn not_any_more() -> Status {
     Status::new(
         Code::PermissionDenied,
-        "this operator's role does not allow this call any more",
+        "this operator's role does not allow this call any more; `picketctl operator show` says what it is",
     )
 }
 

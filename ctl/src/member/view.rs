@@ -77,6 +77,7 @@ struct Request {
     expires_at: Option<Timestamp>,
     approvals: Vec<Approval>,
     missing: u32,
+    missing_from: Option<String>,
     ended_by: Option<String>,
     ended_because: Option<String>,
 }
@@ -179,6 +180,7 @@ impl From<wire::MemberRequest> for Request {
             expires_at: time(request.expires_at),
             approvals: request.approvals.into_iter().map(approval).collect(),
             missing: request.missing,
+            missing_from: filled(request.missing_from),
             ended_by: filled(request.ended_by),
             ended_because: filled(request.ended_because),
         }
@@ -225,6 +227,7 @@ impl Request {
         if self.state == RequestState::Pending {
             page.facts([
                 ("Missing", missing),
+                ("From", Cell::or_dash(self.missing_from.as_ref())),
                 ("Waits until", Cell::or_dash(self.expires_at.map(to_the_second))),
             ]);
         }
@@ -311,6 +314,11 @@ impl Member {
             .map_or_else(String::new, |until| format!(" until {}", to_the_second(until)))
     }
 
+    /// Whether the grant is for activations alone.
+    pub(super) fn may_only_be_activated(&self) -> bool {
+        self.grant == Some(Grant::MayActivate)
+    }
+
     /// What an approval came to.
     pub(super) fn what_the_grant_allows(&self) -> String {
         match self.grant {
@@ -343,6 +351,25 @@ impl Member {
             missing.to_string().into(),
             request.reason.as_str().into(),
         ])
+    }
+
+    /// What is decided of it. One that waits for an approval says so, where nothing else is to be said.
+    fn decided(&self) -> (Cell, Cell) {
+        let waits = self.request.as_ref().filter(|request| {
+            let plain = self.grant.is_none() && self.decision != Decision::Authorized;
+            plain && request.state == RequestState::Pending
+        });
+        let Some(request) = waits else {
+            return (self.decision.cell(), self.because.as_str().into());
+        };
+        let missing = usize::try_from(request.missing).unwrap_or(usize::MAX);
+        let because = format!(
+            "asked for by {}: {}; {} missing",
+            request.by,
+            request.reason,
+            count(missing, "approval is", "approvals are")
+        );
+        (Cell::new("requested", Tone::Fair), because.into())
     }
 
     /// What the controller says, with a tone that tells whether it agrees.
@@ -383,15 +410,49 @@ impl Row for Member {
     ];
 
     fn cells(&self, _: Timestamp) -> Vec<Cell> {
+        let (decision, because) = self.decided();
         vec![
             self.node_id.as_str().into(),
             Cell::or_dash(self.called()),
-            self.decision.cell(),
+            decision,
             Cell::or_dash(self.until.map(to_the_second)),
             self.observation(),
             Cell::or_dash(Some(self.addresses.join(","))),
-            self.because.as_str().into(),
+            because,
         ]
+    }
+}
+
+/// A node whose request waits, on whatever network.
+#[derive(Debug, Serialize)]
+#[serde(transparent)]
+pub(crate) struct Requested(pub(super) Member);
+
+impl Named for Requested {
+    fn name(&self) -> String {
+        self.0.name()
+    }
+}
+
+impl Row for Requested {
+    const NOUNS: &'static str = "requests";
+    const HEADERS: &'static [&'static str] = &[
+        "NETWORK",
+        "NODE",
+        "NAME",
+        "BY",
+        "MADE",
+        "APPROVED BY",
+        "MISSING",
+        "REASON",
+    ];
+
+    fn cells(&self, now: Timestamp) -> Vec<Cell> {
+        let waiting = self.0.waiting(now).unwrap_or_default();
+        [self.0.network_id.as_str().into()]
+            .into_iter()
+            .chain(waiting)
+            .collect()
     }
 }
 

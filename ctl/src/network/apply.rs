@@ -102,11 +102,21 @@ pub(super) async fn create(desk: &mut Desk, new: New) -> Result<(), Fault> {
             network.id
         )
     };
-    let sentence = format!(
-        "network {} is made, and run by {}: its members are what the grants say{addresses}",
-        network.id,
-        network.governor()
-    );
+    let (id, governor) = (&network.id, network.governor());
+    let sentence = match answer.waits.as_str() {
+        _ if answer.existed => format!(
+            "network {id} exists already{}, and is left as it is; `picketctl network apply {id} -f FILE` changes it",
+            network.as_named()
+        ),
+        "" => {
+            format!(
+                "network {id} is made, and run by {governor}: its members are what the grants say{addresses}"
+            )
+        }
+        waits => format!(
+            "network {id} will be made when {governor} is back ({waits}): its members are what the grants say{addresses}"
+        ),
+    };
     desk.print.done(&network, &sentence)
 }
 
@@ -145,8 +155,9 @@ fn read(desk: &mut Desk, typed: Option<String>, file: &Path) -> Result<(String, 
     Ok((id, written.form))
 }
 
-async fn planned(desk: &mut Desk, id: &str, form: &Form) -> Result<Plan, Fault> {
-    let about = About::reading(format!("plan the network {id}"), see(id)).of_one_in(SEE);
+/// What a file would change. `doing` is what it is looked at for.
+async fn planned(desk: &mut Desk, doing: &str, id: &str, form: &Form) -> Result<Plan, Fault> {
+    let about = About::reading(format!("{doing} {id}"), see(id)).of_one_in(SEE);
     let request = wire::PlanNetworkRequest {
         id: id.to_owned(),
         form: Some(form.to_wire()),
@@ -158,12 +169,13 @@ async fn planned(desk: &mut Desk, id: &str, form: &Form) -> Result<Plan, Fault> 
         changes: changes(answer.changes),
         cuts_own_path: answer.cuts_own_path,
         needs_admin: filled(answer.needs_admin),
+        cautions: answer.cautions,
     })
 }
 
 pub(super) async fn plan(desk: &mut Desk, settings: Settings) -> Result<(), Fault> {
     let (id, form) = read(desk, settings.id, &settings.from.file)?;
-    let plan = planned(desk, &id, &form).await?;
+    let plan = planned(desk, "plan the network", &id, &form).await?;
     desk.print.show(&plan, desk.clock.now())
 }
 
@@ -176,7 +188,7 @@ pub(super) enum OwnPath {
 
 pub(super) async fn apply(desk: &mut Desk, settings: Settings, own_path: OwnPath) -> Result<(), Fault> {
     let (id, form) = read(desk, settings.id, &settings.from.file)?;
-    let plan = planned(desk, &id, &form).await?;
+    let plan = planned(desk, "apply the settings of", &id, &form).await?;
     if desk.print.is_table() {
         desk.print.page(&plan.page(desk.clock.now()))?;
     }

@@ -15,12 +15,10 @@ use picket_proto::{
     stay::Join,
 };
 use picket_zerotier::settings::NetworkSettings;
-use serde::{
-    Deserialize, Deserializer, Serialize, Serializer,
-    de::{self, DeserializeOwned},
-};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use serde_norway::{Mapping, Value};
 
+use super::problem::problem;
 use crate::{
     cli::span,
     document::{Document, Kind},
@@ -339,10 +337,27 @@ fn problems(key: &Value, value: &Value) -> Vec<String> {
     let name = key_name(key);
     match (name.as_str(), value) {
         ("settings" | "members" | "activation" | "join", Value::Mapping(inner)) => {
-            let each = inner.iter().filter_map(|(inner_key, inner_value)| {
-                let inner = one(inner_key, inner_value);
-                let problem = problem::<Shape>(&one(key, &inner))?;
-                Some(format!("{name}.{}: {problem}", key_name(inner_key)))
+            let each = inner.iter().flat_map(|(inner_key, inner_value)| {
+                let place = format!("{name}.{}", key_name(inner_key));
+                let wrong = |value: &Value| problem::<Shape>(&one(key, &one(inner_key, value)));
+                // Of a list, each entry that is wrong.
+                if let Value::Sequence(entries) = inner_value
+                    && wrong(&Value::Sequence(Vec::new())).is_none()
+                {
+                    let each = entries.iter().enumerate().filter_map(|(number, entry)| {
+                        let problem = wrong(&Value::Sequence(vec![entry.clone()]))?;
+                        Some(format!("{place}[{number}]: {problem}"))
+                    });
+                    let each: Vec<String> = each.collect();
+                    if !each.is_empty() {
+                        return each;
+                    }
+                }
+                let problem = wrong(inner_value);
+                problem
+                    .map(|problem| format!("{place}: {problem}"))
+                    .into_iter()
+                    .collect()
             });
             each.collect()
         }
@@ -376,28 +391,6 @@ fn key_name(key: &Value) -> String {
         | Value::Mapping(_)
         | Value::Tagged(_) => "a key that is no text".to_owned(),
     }
-}
-
-/// Why a value is none of these; nothing when it is one.
-fn problem<T: DeserializeOwned>(value: &Value) -> Option<String> {
-    let cause = serde_norway::from_value::<T>(value.clone()).err()?.to_string();
-    // `1234567890` is a number to YAML, and `12e4567890` too.
-    let is_plain = ["integer", "floating point", "boolean"]
-        .iter()
-        .any(|kind| cause.contains(&format!("invalid type: {kind}")));
-    let quotes = if is_plain && cause.contains("expected a string") {
-        "; put it in quotes"
-    } else {
-        ""
-    };
-    // The path before it is ours already.
-    let (_, plain) = cause
-        .rsplit_once(": invalid ")
-        .map_or(("", None), |(path, rest)| {
-            let is_path = !path.contains(' ');
-            (path, is_path.then(|| format!("invalid {rest}")))
-        });
-    Some(format!("{}{quotes}", plain.unwrap_or(cause)))
 }
 
 /// What the shape says, when all of it can be had.
@@ -482,7 +475,7 @@ mod tests {
     fn every_problem_is_named_with_its_key() {
         let wrong = "id: 8056000000000001\n\
             setings: {}\n\
-            settings:\n  mtu: 100\n  name: [a]\n  route: []\n  routes:\n    - target: 10.0.0.0/33\n\
+            settings:\n  mtu: 100\n  name: [a]\n  route: []\n  routes:\n    - target: 10.0.0.0/33\n    - 10.0.0.0/8\n\
             members:\n  labels: {rack: 4}\n  label: {}\n\
             allow:\n  - node: 1234567890\n  - nodes: x\n  - node: '39966434ba'\n    addresses: [10.147.20]\n\
             approvals: two\n\
@@ -490,20 +483,21 @@ mod tests {
             activation:\n  most: soon\n\
             join: true\n";
         insta::assert_snapshot!(read(wrong).unwrap_err().join("\n"), @r#"
-        id: invalid type: integer `8056000000000001`, expected a string; put it in quotes
-        setings: unknown field `setings`, expected one of `id`, `settings`, `members`, `allow`, `approvals`, `approvers`, `unknown`, `activation`, `request_expiry`, `join`, `witnesses`
-        settings.name: invalid type: sequence, expected a string
-        settings.route: unknown field `route`, expected one of `name`, `routes`, `pools`, `v4_assign`, `rfc4193`, `sixplane`, `zt_v6`, `dns`, `mtu`, `multicast_limit`, `broadcast`, `rules`, `tags`, `capabilities`
-        settings.routes: invalid IP address syntax
-        members.labels: invalid type: integer `4`, expected a string; put it in quotes
-        members.label: unknown field `label`, expected `labels`
-        allow[0]: invalid type: integer `1234567890`, expected a string; put it in quotes
-        allow[1]: unknown field `nodes`, expected one of `node`, `name`, `addresses`
+        id: the number 8056000000000001 is there, and a text is wanted; put it in quotes
+        setings: there is no key `setings`; there are `id`, `settings`, `members`, `allow`, `approvals`, `approvers`, `unknown`, `activation`, `request_expiry`, `join`, `witnesses`
+        settings.name: a list is there, and a text is wanted
+        settings.route: there is no key `route`; there are `name`, `routes`, `pools`, `v4_assign`, `rfc4193`, `sixplane`, `zt_v6`, `dns`, `mtu`, `multicast_limit`, `broadcast`, `rules`, `tags`, `capabilities`
+        settings.routes[0]: invalid IP address syntax
+        settings.routes[1]: the text "10.0.0.0/8" is there, and a mapping of keys is wanted
+        members.labels: the number 4 is there, and a text is wanted; put it in quotes
+        members.label: there is no key `label`; there is `labels`
+        allow[0]: the number 1234567890 is there, and a text is wanted; put it in quotes
+        allow[1]: there is no key `nodes`; there are `node`, `name`, `addresses`
         allow[2] (39966434ba): invalid IP address syntax
-        approvals: invalid type: string "two", expected u32
-        unknown: unknown variant `ignore`, expected `report` or `deauthorize`
+        approvals: the text "two" is there, and a whole number is wanted
+        unknown: there is no `ignore`; there is `report` or `deauthorize`
         activation.most: want a positive span such as `10s` or `5m`
-        join: invalid type: boolean `true`, expected struct Join
+        join: true is there, and a mapping of keys is wanted
         "#);
     }
 

@@ -75,6 +75,12 @@ impl Network {
         }
     }
 
+    /// Its name, behind its id.
+    pub(super) fn as_named(&self) -> String {
+        let name = self.name.as_ref();
+        name.map_or_else(String::new, |name| format!(", as `{name}`"))
+    }
+
     fn controller(&self) -> Cell {
         if self.central {
             "central".into()
@@ -152,15 +158,16 @@ pub(super) struct NetworkDetail {
     members: Vec<Member>,
 }
 
-impl From<wire::GetNetworkResponse> for NetworkDetail {
-    fn from(answer: wire::GetNetworkResponse) -> Self {
+impl NetworkDetail {
+    /// A network, with the members that the answer has no room for.
+    pub(super) fn new(answer: wire::GetNetworkResponse, rest: Vec<Member>) -> Self {
         let network = answer.network.unwrap_or_default();
         let form = network.form.clone().unwrap_or_default();
         Self {
             form: Form::from_wire(form).ok().as_ref().map(Shape::from),
             differences: network.differences.clone(),
             network: Network::from(&network),
-            members: answer.members.into_iter().map(Member::from).collect(),
+            members: answer.members.into_iter().map(Member::from).chain(rest).collect(),
         }
     }
 }
@@ -270,6 +277,7 @@ pub(super) struct Plan {
     pub(super) changes: Vec<Change>,
     pub(super) cuts_own_path: Vec<String>,
     pub(super) needs_admin: Option<String>,
+    pub(super) cautions: Vec<String>,
 }
 
 impl Named for Plan {
@@ -283,6 +291,7 @@ impl View for Plan {
         let mut page = Page::default();
         if self.changes.is_empty() {
             page.line(format!("network {}: nothing to change", self.network_id));
+            page.sentences("Caution", &self.cautions, Tone::Fair);
             return page;
         }
         table(&mut page, &self.changes);
@@ -293,6 +302,7 @@ impl View for Plan {
             .collect();
         page.sentences("This cuts our own path", &cuts, Tone::Bad);
         page.sentences("This takes an admin", self.needs_admin.as_slice(), Tone::Fair);
+        page.sentences("Caution", &self.cautions, Tone::Fair);
         page
     }
 }

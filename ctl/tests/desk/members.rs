@@ -161,10 +161,16 @@ async fn a_request_says_what_it_waits_for_until_it_may_be_activated() {
         "pending_in_the_network",
         office.types(&format!("network show {NETWORK}")).await
     );
+    assert_snapshot!("pending_in_the_list", types_as(&office, "bo", "list").await);
+    assert_snapshot!("requests_listed", office.types("member list").await);
+    let of_one = types_as(&office, "bo", "list --requests -o name").await;
+    assert_eq!(of_one.out.trim(), "39966434ba");
     let seen = "approve ana-laptop --as activate --reason 'seen the ticket'";
     assert_snapshot!("approved_twice", types_as(&office, "eve", seen).await);
     let activate = "activate ana-laptop --for 2h --reason 'ticket 4711'";
     assert_snapshot!("activated", types_as(&office, "ana", activate).await);
+    let again = types_as(&office, "ana", "activate ana-laptop --for 3h --reason more").await;
+    assert!(again.err.contains("goes on and is left as it is"), "{again}");
     assert_snapshot!(
         "activated_shown",
         types_as(&office, "ana", "show ana-laptop").await
@@ -172,6 +178,25 @@ async fn a_request_says_what_it_waits_for_until_it_may_be_activated() {
     assert_snapshot!(
         "activated_in_json",
         types_as(&office, "ana", "show ana-laptop -o json").await
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_narrowest_of_two_approvals_holds_and_whoever_said_more_is_told() {
+    let office = with_approvals(2).await;
+    types_as(&office, "ana", "request ana-laptop --reason tests")
+        .await
+        .done();
+    types_as(&office, "bo", "approve ana-laptop --as activate")
+        .await
+        .done();
+    let wide = types_as(&office, "eve", "approve ana-laptop --as stands")
+        .await
+        .done();
+    assert!(
+        wide.out
+            .contains("another approval said no more than that it may be activated"),
+        "{wide}"
     );
 }
 

@@ -93,9 +93,16 @@ async fn a_network_is_made_on_a_host_or_in_central() {
         "created_in_json",
         office.types(&format!("network show {NETWORK} -o json")).await
     );
-    office.types(&create).await.done();
+    let again = office.types(&create).await.done();
+    let exists = format!("network {NETWORK} exists already, as `lab`, and is left as it is");
+    assert!(again.out.contains(&exists), "{again}");
     let listed = office.types("network list -o name").await.done();
     assert_eq!(listed.out.lines().count(), 3, "{listed}");
+    let away = office
+        .types("network create --on edge-08 --name decoys")
+        .await
+        .done();
+    assert!(away.out.contains("will be made when edge-08 is back"), "{away}");
 }
 
 #[tokio::test(start_paused = true)]

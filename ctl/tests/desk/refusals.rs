@@ -187,6 +187,11 @@ async fn a_status_becomes_one_sentence_and_an_exit_code() {
             Code::ResourceExhausted,
             "there are too many calls at once",
         ),
+        (
+            "not_found_with_another_hint",
+            Code::NotFound,
+            "there is no host `edge-07`; see `picketctl host list --label site=oslo`",
+        ),
         ("unimplemented", Code::Unimplemented, ""),
         (
             "internal",

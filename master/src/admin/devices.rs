@@ -3,7 +3,7 @@
 mod registering;
 mod sight;
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, ops::Bound, sync::Arc};
 
 use jiff::Timestamp;
 use picket_proto::{
@@ -24,7 +24,7 @@ use super::{
     members::{calling, decisions, pair},
     name,
     naming::bare_node,
-    reason,
+    page, reason,
 };
 use crate::{
     desk::{Actor, Desk},
@@ -98,30 +98,47 @@ impl DeviceService for Devices {
     ) -> Result<Response<ListDevicesResponse>, Status> {
         let (_, caller) = calling(&self.0, &request)?;
         let asked = request.into_inner();
-        let (views, now) = (self.0.views.read(), self.0.now());
-        let wanted = |node: NodeId| {
-            let owner = Owner::of(&views, node);
-            let named = |owner: &Owner| {
-                asked.owner.is_empty() || owner.is(&asked.owner) || owner.to_string() == asked.owner
-            };
-            (caller.sees_all() || caller.owns(owner.as_ref())) && owner.as_ref().is_some_and(named)
+        let after = match asked.page_token.as_str() {
+            "" => Bound::Unbounded,
+            token => Bound::Excluded(bare_node(token)?),
         };
-        let hosts = views.roster.hosts().filter_map(|host| {
-            let node = host.record.node.filter(|node| wanted(*node))?;
-            // Two machines that say they are one node are shown once.
-            let runs = views
-                .roster
-                .of_node(node)
-                .is_some_and(|owner| owner.record.id == host.record.id);
-            runs.then(|| of_host(&views, &host.record, node, now))
-        });
-        let persons = views.networks.devices().map(|kept| &kept.record);
-        let persons = persons
-            .filter(|device| asked.removed || device.removed.is_none())
-            .filter(|device| views.roster.of_node(device.node).is_none() && wanted(device.node));
-        let devices = persons.map(|device| of_person(&views, device, now)).chain(hosts);
+        let wanted = |owner: &Owner| {
+            let named = asked.owner.is_empty() || owner.is(&asked.owner) || owner.to_string() == asked.owner;
+            named && (caller.sees_all() || caller.owns(Some(owner)))
+        };
+        let now = self.0.now();
+        let nodes: BTreeSet<NodeId> = {
+            let views = self.0.views.read();
+            let persons = views.networks.devices().map(|kept| kept.record.node);
+            let hosts = views.roster.hosts().filter_map(|host| host.record.node);
+            persons.chain(hosts).collect()
+        };
+        let (size, mut devices) = (page::size(asked.page_size), Vec::new());
+        let (mut listed, mut last, mut more) = (0, None, false);
+        for node in nodes.range((after, Bound::Unbounded)).copied() {
+            // Held for one node at a time: a list is long.
+            let views = self.0.views.read();
+            let person = views.networks.device(node).map(|kept| &kept.record);
+            let person = person
+                .filter(|device| asked.removed || stands(&views, device))
+                .filter(|device| wanted(&Owner::Person(device.owner.clone())));
+            let host = views.roster.of_node(node).map(|host| &host.record);
+            let host = host.filter(|host| wanted(&Owner::Host(host.name.clone())));
+            if person.is_none() && host.is_none() {
+                continue;
+            }
+            if listed == size {
+                more = true;
+                break;
+            }
+            devices.extend(person.map(|device| of_person(&views, device, now)));
+            devices.extend(host.map(|host| of_host(&views, host, node, now)));
+            (listed, last) = (listed + 1, Some(node));
+        }
+        let next = last.filter(|_| more).map(|node| node.to_string());
         Ok(Response::new(ListDevicesResponse {
-            devices: devices.collect(),
+            devices,
+            next_page_token: next.unwrap_or_default(),
         }))
     }
 
@@ -218,8 +235,19 @@ impl Devices {
     }
 }
 
+/// Whether it is its owner's: it was not removed, and no host runs it.
+fn stands(state: &State, device: &RegisteredRecord) -> bool {
+    device.removed.is_none() && state.roster.of_node(device.node).is_none()
+}
+
 fn of_person(state: &State, device: &RegisteredRecord, now: Timestamp) -> Device {
     let removed = device.removed.as_ref();
+    let of_host = state.roster.of_node(device.node).is_some();
+    let because = match removed {
+        Some(removed) => removed.reason.clone(),
+        None if of_host => "an enrolled host runs the node, whose it is since".to_owned(),
+        None => String::new(),
+    };
     Device {
         node_id: device.node.to_string(),
         name: device.name.to_string(),
@@ -228,8 +256,12 @@ fn of_person(state: &State, device: &RegisteredRecord, now: Timestamp) -> Device
         registered_by: device.by.clone(),
         removed_at: removed.map(|removed| to_wire_time(removed.at)),
         removed_by: removed.map(|removed| removed.by.clone()).unwrap_or_default(),
-        removed_because: removed.map(|removed| removed.reason.clone()).unwrap_or_default(),
-        network_ids: authorized_on(state, device.node, now),
+        removed_because: because,
+        // Where a host's node is on is said of the host.
+        network_ids: match of_host {
+            true => Vec::new(),
+            false => authorized_on(state, device.node, now),
+        },
     }
 }
 
@@ -248,9 +280,7 @@ fn of_host(state: &State, host: &HostRecord, node: NodeId, now: Timestamp) -> De
 pub(super) fn still_authorized(desk: &Desk, owner: &str) -> Vec<Device> {
     let (views, now) = (desk.views.read(), desk.now());
     let theirs = views.networks.devices().map(|kept| &kept.record);
-    let theirs = theirs.filter(|device| {
-        device.owner == owner && device.removed.is_none() && views.roster.of_node(device.node).is_none()
-    });
+    let theirs = theirs.filter(|device| device.owner == owner && stands(&views, device));
     let devices = theirs.map(|device| of_person(&views, device, now));
     devices.filter(|device| !device.network_ids.is_empty()).collect()
 }

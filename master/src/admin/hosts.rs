@@ -20,7 +20,7 @@ use uuid::Uuid;
 
 use super::{
     bundle::{self, Made},
-    host_nodes, name, reason,
+    host_nodes, name, page, reason,
 };
 use crate::{
     ban,
@@ -36,8 +36,6 @@ use crate::{
     store::{CommitError, Guard, Write},
 };
 
-/// The most hosts on one page.
-const MOST_ON_A_PAGE: u32 = 1000;
 /// The longest note.
 const MOST_NOTE: usize = 1024;
 
@@ -123,11 +121,7 @@ impl HostService for Hosts {
             "" => None,
             token => Some(name("page_token", token)?),
         };
-        let size = match asked.page_size {
-            0 => MOST_ON_A_PAGE,
-            size => size.min(MOST_ON_A_PAGE),
-        };
-        let size = usize::try_from(size).unwrap_or(usize::MAX);
+        let size = page::size(asked.page_size);
         let (page, more): (Vec<_>, bool) = {
             let views = self.0.views.read();
             let mut hosts = views

@@ -140,6 +140,10 @@ fn shown_request(request: &RequestRecord, about: &About<'_>) -> wire::MemberRequ
         missing: u32::try_from(missing(request, about)).unwrap_or(u32::MAX),
         ended_by: ended.map(|ended| ended.by.clone()).unwrap_or_default(),
         ended_because: ended.map(|ended| ended.reason.clone()).unwrap_or_default(),
+        missing_from: match waits {
+            true => about.missing_from(request),
+            false => String::new(),
+        },
     }
 }
 

@@ -20,14 +20,16 @@ use self::pair::{Change, Pair, change};
 use super::{
     member_view::{self, Seen},
     naming::{node_on, own_node_on, settled_node_on},
-    network_id, networks, reason, remark,
+    network_id,
+    networks::{self, Wanted},
+    page, reason, remark,
 };
 use crate::{
     caller::operator,
     central,
     desk::{Actor, Desk},
     gate,
-    owner::{Caller, Owner},
+    owner::Caller,
     refused::Refused,
     request::Permission,
     status::not_any_more,
@@ -76,13 +78,20 @@ impl MemberService for Members {
         request: Request<ListMembersRequest>,
     ) -> Result<Response<ListMembersResponse>, Status> {
         let (_, caller) = calling(&self.0, &request)?;
-        let id = network_id(&request.into_inner().network_id)?;
-        let mut members = networks::members(&self.0, id)?;
-        if !caller.sees_all() {
-            let own = Owner::Person(caller.name).to_string();
-            members.retain(|member| member.owner == own);
-        }
-        Ok(Response::new(ListMembersResponse { members }))
+        let asked = request.into_inner();
+        let network = (!asked.network_id.is_empty()).then(|| network_id(&asked.network_id));
+        let wanted = Wanted {
+            network: network.transpose()?,
+            requested: asked.requested,
+            of: (!caller.sees_all()).then_some(caller.name.as_str()),
+            after: networks::place(&asked.page_token)?,
+            size: page::size(asked.page_size),
+        };
+        let members = networks::members(&self.0, wanted)?;
+        Ok(Response::new(ListMembersResponse {
+            next_page_token: members.token(),
+            members: members.members,
+        }))
     }
 
     async fn get_member(
@@ -107,14 +116,16 @@ impl MemberService for Members {
         let (reason, lasts) = (reason(&asked.reason)?, span(asked.lasts)?);
         self.0.may_approve()?;
         let decide = |pair: &Pair| decisions::admit(pair, &call.caller, &reason, lasts);
-        let member = self.decided(&call, decide).await?;
-        let caution = match lasts {
-            Some(_) => self.caution(call.network),
-            None => String::new(),
+        let (changed, member) = self.tried(&call, decide).await?;
+        let (caution, remark) = match lasts {
+            Some(_) if changed => (self.caution(call.network), String::new()),
+            Some(_) => (self.caution(call.network), self.goes_on(&call)),
+            None => Default::default(),
         };
         Ok(Response::new(AdmitMemberResponse {
             member: Some(member),
             caution,
+            remark,
         }))
     }
 
@@ -127,8 +138,19 @@ impl MemberService for Members {
         let call = self.about(by, &asked.network_id, &asked.node, Reach::Own)?;
         let reason = reason(&asked.reason)?;
         let decide = |pair: &Pair| decisions::ask(pair, &call.caller, &reason);
+        let (changed, member) = self.tried(&call, decide).await?;
+        let before = member.request.as_ref().map(|request| request.reason.as_str());
+        let remark = match before {
+            Some(before) if !changed && before != reason => format!(
+                "{} asked for it before, and that waits as it was made, with its reason: {before}; `picketctl member cancel {} \
+                 --network {}` takes it back",
+                call.caller.name, call.node, call.network
+            ),
+            Some(_) | None => String::new(),
+        };
         Ok(Response::new(RequestMemberResponse {
-            member: Some(self.decided(&call, decide).await?),
+            member: Some(member),
+            remark,
         }))
     }
 
@@ -199,9 +221,14 @@ impl MemberService for Members {
         let (reason, lasts) = (reason(&asked.reason)?, span(asked.lasts)?);
         self.0.may_approve()?;
         let decide = |pair: &Pair| decisions::activate(pair, &call.caller, &reason, lasts);
+        let (changed, member) = self.tried(&call, decide).await?;
         Ok(Response::new(ActivateMemberResponse {
-            member: Some(self.decided(&call, decide).await?),
+            member: Some(member),
             caution: self.caution(call.network),
+            remark: match changed {
+                true => String::new(),
+                false => self.goes_on(&call),
+            },
         }))
     }
 
@@ -271,8 +298,32 @@ impl Members {
         call: &Call,
         decide: impl Fn(&Pair) -> Result<Option<Change>, Refused> + Send,
     ) -> Result<wire::Member, Refused> {
-        change(&self.0, &call.actor, (call.network, call.node), decide).await?;
-        self.shown(call)
+        let (_, member) = self.tried(call, decide).await?;
+        Ok(member)
+    }
+
+    /// As [`Members::decided`], and whether something changed.
+    async fn tried(
+        &self,
+        call: &Call,
+        decide: impl Fn(&Pair) -> Result<Option<Change>, Refused> + Send,
+    ) -> Result<(bool, wire::Member), Refused> {
+        let changed = change(&self.0, &call.actor, (call.network, call.node), decide).await?;
+        Ok((changed, self.shown(call)?))
+    }
+
+    /// That an activation goes on that was not started by this call.
+    fn goes_on(&self, call: &Call) -> String {
+        let (network, node) = (call.network, call.node);
+        let views = self.0.views.read();
+        let Some(kept) = views.networks.activation(network, node) else {
+            return String::new();
+        };
+        format!(
+            "an activation by {} goes on until {:.0} and is left as it is; `picketctl member extend {node} --network {network} \
+             --for ... --reason ...`, by an approver, prolongs it",
+            kept.record.by, kept.record.until
+        )
     }
 
     fn shown(&self, call: &Call) -> Result<wire::Member, Refused> {

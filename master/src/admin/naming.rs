@@ -118,8 +118,30 @@ pub(super) fn own_node_on(
         Named::Node(node) => Some(node),
         Named::Name(name) => own_named(&views, &name, caller),
     };
-    node.filter(|node| caller.owns(Owner::of(&views, *node).as_ref()))
-        .ok_or_else(|| Refused::no_device(text))
+    let own = node.filter(|node| caller.owns(Owner::of(&views, *node).as_ref()));
+    own.ok_or_else(|| not_own(&views, network, text, caller))
+}
+
+/// That a node is not the caller's. Whoever sees all nodes is told that it is there, and who acts for it.
+fn not_own(state: &State, network: NetworkId, text: &str, caller: &Caller) -> Refused {
+    let seen = resolve(state, text, Some(network)).ok();
+    match seen.filter(|_| caller.sees_all()) {
+        Some(node) => not_yours(state, node, text, caller),
+        None => Refused::no_device(text),
+    }
+}
+
+/// That a node that the caller sees is not its own.
+pub(super) fn not_yours(state: &State, node: NodeId, text: &str, caller: &Caller) -> Refused {
+    let whose = match Owner::of(state, node) {
+        Some(Owner::Person(name)) => format!("{name}'s"),
+        Some(Owner::Host(name)) => format!("host {name}'s"),
+        None => "nobody's".to_owned(),
+    };
+    Refused::Denied(format!(
+        "{text} is {whose}; {}, as {}, acts for its own devices, and an operator or admin for those of others",
+        caller.name, caller.role
+    ))
 }
 
 fn own_named(state: &State, name: &Name, caller: &Caller) -> Option<NodeId> {

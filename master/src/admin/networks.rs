@@ -4,6 +4,7 @@ mod adopt;
 mod apply;
 mod create;
 mod end;
+mod members;
 mod repair;
 mod shown;
 
@@ -20,12 +21,12 @@ use picket_proto::wire::admin::{
 use picket_zerotier::ids::NetworkId;
 use tonic::{Request, Response, Status};
 
-pub(super) use self::shown::members;
+pub(super) use self::members::{Wanted, members, place};
 use self::{
     end::There,
-    shown::{glance, record, shown},
+    shown::{glance, listed, record, shown},
 };
-use super::{network_id, reason};
+use super::{network_id, page, reason};
 use crate::{
     caller::operator,
     desk::{Actor, Desk},
@@ -146,11 +147,12 @@ impl NetworkService for Networks {
         };
         // Whoever only asks for permissions need not know who has them.
         let requester = gate::role(&self.0, actor.name()) == Some(OperatorRole::Requester);
+        let mut controllers = self.0.controllers();
         let networks = records
             .iter()
             .map(|record| match requester {
-                true => Ok(glance(&self.0, record)),
-                false => shown(&self.0, record.id),
+                true => Ok(glance(&mut controllers, record)),
+                false => listed(&self.0, &mut controllers, record.id),
             })
             // One that ended meanwhile is not in the list.
             .filter(|network| !matches!(network, Err(Refused::Unknown { .. })))
@@ -164,9 +166,19 @@ impl NetworkService for Networks {
     ) -> Result<Response<GetNetworkResponse>, Status> {
         operator(&self.0, &request)?;
         let id = network_id(&request.into_inner().id)?;
+        let wanted = Wanted {
+            network: Some(id),
+            requested: false,
+            of: None,
+            after: None,
+            size: page::size(0),
+        };
+        let network = shown(&self.0, id)?;
+        let members = members(&self.0, wanted)?;
         Ok(Response::new(GetNetworkResponse {
-            network: Some(shown(&self.0, id)?),
-            members: members(&self.0, id)?,
+            network: Some(network),
+            next_page_token: members.token(),
+            members: members.members,
         }))
     }
 }

@@ -2,8 +2,8 @@
 
 use picket_proto::wire::admin::{
     AdmitMemberRequest, AdoptNetworkRequest, AllowedNode, ApplyNetworkRequest, ApplyNetworkResponse,
-    CreateNetworkRequest, DeleteNetworkRequest, LabelHostRequest, ListNetworksRequest, NetworkForm,
-    PlanNetworkRequest, PlanNetworkResponse, ReconcileNetworkRequest, ReconcileNetworkResponse,
+    CreateNetworkRequest, CreateNetworkResponse, DeleteNetworkRequest, LabelHostRequest, ListNetworksRequest,
+    NetworkForm, PlanNetworkRequest, PlanNetworkResponse, ReconcileNetworkRequest, ReconcileNetworkResponse,
     ResumeNetworkRequest, host_service_client::HostServiceClient, member_service_client::MemberServiceClient,
     network_service_client::NetworkServiceClient,
 };
@@ -58,6 +58,18 @@ impl Site {
     pub async fn create(&self, host: &Host, form: NetworkForm) -> NetworkId {
         let created = self.try_create(host, "", form).await;
         created.unwrap_or_else(|status| panic!("create: {}", status.message()))
+    }
+
+    /// Makes a network of this id, or one that is chosen when it is empty, and returns all of the answer.
+    pub async fn made(&self, host: &Host, id: &str) -> CreateNetworkResponse {
+        let asked = CreateNetworkRequest {
+            controller_host: host.name.clone(),
+            id: id.to_owned(),
+            form: Some(NetworkForm::default()),
+            ..CreateNetworkRequest::default()
+        };
+        self.told(async |channel| NetworkServiceClient::new(channel).create_network(asked).await)
+            .await
     }
 
     /// Makes a network in ZeroTier Central.

@@ -1,9 +1,9 @@
 //! What an operator does with networks and their members.
 
 use picket_proto::wire::admin::{
-    AdmitMemberRequest, AdoptNetworkRequest, EnforceNetworkRequest, ListMembersRequest, ListNetworksRequest,
-    Member, MemberObservation, Network, RevokeMemberRequest, member_service_client::MemberServiceClient,
-    network_service_client::NetworkServiceClient,
+    AdmitMemberRequest, AdoptNetworkRequest, EnforceNetworkRequest, GetNetworkRequest, ListMembersRequest,
+    ListNetworksRequest, Member, MemberObservation, Network, NetworkForm, RevokeMemberRequest,
+    member_service_client::MemberServiceClient, network_service_client::NetworkServiceClient,
 };
 use picket_zerotier::{
     NetworkId, NodeId,
@@ -94,6 +94,18 @@ impl Site {
         found.unwrap_or_else(|| panic!("the master has no network {network}"))
     }
 
+    /// The settings of a network, as they are to be.
+    pub async fn form(&self, network: NetworkId) -> NetworkForm {
+        let asked = GetNetworkRequest {
+            id: network.to_string(),
+        };
+        let get = async |channel| NetworkServiceClient::new(channel).get_network(asked).await;
+        let network = self.told(get).await.network.expect("an answer has a network");
+        network
+            .form
+            .expect("a network that is looked at has its settings")
+    }
+
     /// Waits until a network cannot be read, and returns why.
     pub async fn until_problem(&self, network: NetworkId) -> String {
         until(&format!("{network} to have a problem"), async || {
@@ -145,6 +157,7 @@ impl Site {
     pub async fn members(&self, network: NetworkId) -> Vec<Member> {
         let asked = ListMembersRequest {
             network_id: network.to_string(),
+            ..Default::default()
         };
         self.told(async |channel| MemberServiceClient::new(channel).list_members(asked).await)
             .await

@@ -127,8 +127,8 @@ impl Person {
     /// The devices that it sees, removed ones among them.
     pub async fn devices(&self) -> Vec<Device> {
         let asked = ListDevicesRequest {
-            owner: String::new(),
             removed: true,
+            ..Default::default()
         };
         let answer = self.ask(async |channel| DeviceServiceClient::new(channel).list_devices(asked).await);
         answer.await.unwrap_or_else(|status| panic!("{status}")).devices
@@ -138,9 +138,23 @@ impl Person {
     pub async fn members(&self, network: NetworkId) -> Vec<Member> {
         let asked = ListMembersRequest {
             network_id: network.to_string(),
+            ..Default::default()
         };
+        self.list_members(asked).await.0
+    }
+
+    /// A page of members, and what asks for the next one.
+    pub async fn list_members(&self, asked: ListMembersRequest) -> (Vec<Member>, String) {
         let answer = self.ask(async |channel| MemberServiceClient::new(channel).list_members(asked).await);
-        answer.await.unwrap_or_else(|status| panic!("{status}")).members
+        let page = answer.await.unwrap_or_else(|status| panic!("{status}"));
+        (page.members, page.next_page_token)
+    }
+
+    /// A page of devices, and what asks for the next one.
+    pub async fn list_devices(&self, asked: ListDevicesRequest) -> (Vec<Device>, String) {
+        let answer = self.ask(async |channel| DeviceServiceClient::new(channel).list_devices(asked).await);
+        let page = answer.await.unwrap_or_else(|status| panic!("{status}"));
+        (page.devices, page.next_page_token)
     }
 
     /// One node on a network.
@@ -165,13 +179,24 @@ impl Person {
 
     /// Asks that a node be let on.
     pub async fn request(&self, network: NetworkId, node: impl ToString) -> Result<Member, Status> {
+        Ok(self.request_because(network, node, "a story").await?.0)
+    }
+
+    /// Asks that a node be let on for a reason, and returns what is remarked.
+    pub async fn request_because(
+        &self,
+        network: NetworkId,
+        node: impl ToString,
+        reason: &str,
+    ) -> Result<(Member, String), Status> {
         let asked = RequestMemberRequest {
             network_id: network.to_string(),
             node: node.to_string(),
-            reason: "a story".to_owned(),
+            reason: reason.to_owned(),
         };
         let answer = self.ask(async |channel| MemberServiceClient::new(channel).request_member(asked).await);
-        Ok(answer.await?.member.expect("an answer has a member"))
+        let answer = answer.await?;
+        Ok((answer.member.expect("an answer has a member"), answer.remark))
     }
 
     /// Approves.
@@ -248,6 +273,16 @@ impl Person {
         node: impl ToString,
         lasts: Option<Duration>,
     ) -> Result<Member, Status> {
+        Ok(self.activate_and_hear(network, node, lasts).await?.0)
+    }
+
+    /// Starts an activation, and returns what is remarked.
+    pub async fn activate_and_hear(
+        &self,
+        network: NetworkId,
+        node: impl ToString,
+        lasts: Option<Duration>,
+    ) -> Result<(Member, String), Status> {
         let asked = ActivateMemberRequest {
             network_id: network.to_string(),
             node: node.to_string(),
@@ -255,7 +290,8 @@ impl Person {
             lasts: lasts.map(span),
         };
         let answer = self.ask(async |channel| MemberServiceClient::new(channel).activate_member(asked).await);
-        Ok(answer.await?.member.expect("an answer has a member"))
+        let answer = answer.await?;
+        Ok((answer.member.expect("an answer has a member"), answer.remark))
     }
 
     /// Moves the end of an activation.

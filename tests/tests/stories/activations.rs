@@ -49,8 +49,13 @@ async fn an_activation_is_warned_of_twice_and_ends_on_time_at_the_controller_too
     let (site, oslo, network, laptop, ana, _bo) = site().await;
     let active = ana.activate(network, "anas-laptop", Some(HOUR)).await.unwrap();
     assert_eq!(active.decision(), MemberDecision::Authorized);
-    let again = ana.activate(network, laptop, Some(2 * HOUR)).await.unwrap();
+    let (again, remark) = ana
+        .activate_and_hear(network, laptop, Some(2 * HOUR))
+        .await
+        .unwrap();
     assert_eq!(until(&again), until(&active), "the second changes nothing");
+    assert!(remark.contains(&format!("{:.0}", until(&active))), "{remark}");
+    assert!(remark.contains("picketctl member extend"), "{remark}");
     site.until_member(network, laptop, Authorized).await;
 
     let left = until(&active).duration_since(site.clock.now());
@@ -96,7 +101,7 @@ async fn an_activation_is_warned_of_twice_and_ends_on_time_at_the_controller_too
 }
 
 #[tokio::test(start_paused = true)]
-async fn only_an_approver_moves_the_end_and_never_beyond_the_networks_maximum_from_then_on() {
+async fn only_an_approver_moves_the_end_and_never_beyond_the_networks_maximum_from_its_start_on() {
     let (site, oslo, network, laptop, ana, bo) = site().await;
     site.rule(network, |record| record.spans.most_activation = 2 * HOUR)
         .await;
@@ -115,12 +120,16 @@ async fn only_an_approver_moves_the_end_and_never_beyond_the_networks_maximum_fr
     );
     let shorter = bo.extend(network, laptop, MINUTE).await.unwrap_err();
     assert_eq!(shorter.code(), Code::FailedPrecondition, "{shorter}");
-    let extended = bo.extend(network, laptop, 2 * HOUR).await.unwrap();
+    // It began 50 minutes ago.
+    let longer = bo.extend(network, laptop, 80 * MINUTE).await.unwrap_err();
+    assert_eq!(longer.code(), Code::InvalidArgument, "{longer}");
+    assert!(longer.message().contains("member activate"), "{longer}");
+    let extended = bo.extend(network, laptop, 69 * MINUTE).await.unwrap();
     let gained = until(&extended).duration_since(until(&active));
-    assert!(gained > SignedDuration::from_mins(109), "{gained}");
-    site.wait(100 * MINUTE).await;
+    assert!(gained > SignedDuration::from_mins(58), "{gained}");
+    site.wait(60 * MINUTE).await;
     assert!(authorized_at(&oslo, network, laptop).await);
-    site.wait(20 * MINUTE + Duration::from_secs(5)).await;
+    site.wait(9 * MINUTE + Duration::from_secs(5)).await;
     assert!(!authorized_at(&oslo, network, laptop).await);
     assert_eq!(
         site.events("member.ending").await.len(),
@@ -129,6 +138,31 @@ async fn only_an_approver_moves_the_end_and_never_beyond_the_networks_maximum_fr
     );
     let late = bo.extend(network, laptop, HOUR).await.unwrap_err();
     assert_eq!(late.code(), Code::FailedPrecondition, "{late}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_others_approve_nobody_extends_what_is_his_own_or_he_asked_for_or_started() {
+    let (site, _oslo, network, laptop, ana, bo) = site().await;
+    let (cy, dan) = (
+        site.person("cy", Operator).await,
+        site.person("dan", Operator).await,
+    );
+    site.rule(network, |record| record.approvals = 1).await;
+    let cys = site.lab().grow();
+    cy.register(cys, "cys-laptop", "").await.unwrap();
+    dan.request(network, cys).await.unwrap();
+    bo.approve(network, cys, MayActivate).await.unwrap();
+    bo.activate(network, cys, Some(HOUR)).await.unwrap();
+    ana.activate(network, laptop, Some(HOUR)).await.unwrap();
+    for (who, why) in [(&cy, "own"), (&dan, "asked"), (&bo, "started")] {
+        let refused = who.extend(network, cys, 2 * HOUR).await.unwrap_err();
+        assert_eq!(refused.code(), Code::PermissionDenied, "{}: {refused}", who.name);
+        assert!(refused.message().contains(why), "{refused}");
+    }
+    bo.extend(network, laptop, 2 * HOUR).await.unwrap();
+    // Where an operator admits directly, he extends directly.
+    site.rule(network, |record| record.approvals = 0).await;
+    bo.extend(network, cys, 2 * HOUR).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -168,6 +202,29 @@ async fn what_is_overdue_when_the_master_starts_ends_at_once_and_a_warning_is_gi
     site.until_member(network, laptop, Deauthorized).await;
     assert!(!authorized_at(&oslo, network, laptop).await);
     assert_eq!(site.events("member.ending").await.len(), 1, "too late to warn");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_went_on_when_its_network_was_forgotten_ends_without_a_word_also_when_that_is_watched_again() {
+    let (site, _oslo, network, laptop, ana, _bo) = site().await;
+    let phone = site.lab().grow();
+    ana.register(phone, "anas-phone", "").await.unwrap();
+    site.rule(network, |record| record.spans.request = HOUR / 2).await;
+    ana.request(network, phone).await.unwrap();
+    ana.activate(network, laptop, Some(HOUR)).await.unwrap();
+    site.until_member(network, laptop, Authorized).await;
+    site.try_delete(network, true).await.unwrap();
+    site.wait(MINUTE).await;
+    site.adopt(network).await;
+    site.wait(HOUR + MINUTE).await;
+    let kinds = |events: Vec<picket_proto::wire::admin::Event>| {
+        events.into_iter().map(|event| event.kind).collect::<Vec<_>>()
+    };
+    assert_eq!(kinds(site.events("member.end").await), Vec::<String>::new());
+    assert_eq!(
+        kinds(site.events("member.request-expired").await),
+        Vec::<String>::new()
+    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use picket_proto::wire::admin::{ListDevicesRequest, ListMembersRequest};
 use picket_tests::{
     GrantKind::Stands,
     Host, KillScope, MemberDecision,
@@ -79,7 +80,19 @@ async fn a_requester_sees_and_touches_only_its_own() {
     // A viewer looks at everything, and acts for itself.
     let vi = site.person("vi", Viewer).await;
     vi.member(network, laptop).await.unwrap();
-    assert_eq!(vi.end(network, laptop).await.unwrap_err().code(), Code::NotFound);
+    for refused in [
+        vi.end(network, laptop).await.map(drop),
+        vi.request(network, "anas-laptop").await.map(drop),
+        vi.remove("anas-laptop").await.map(drop),
+    ] {
+        let refused = refused.unwrap_err();
+        assert_eq!(refused.code(), Code::PermissionDenied, "{refused}");
+        assert!(refused.message().contains("is ana's; vi, as viewer"), "{refused}");
+    }
+    assert_eq!(
+        vi.end(network, "nothing").await.unwrap_err().code(),
+        Code::NotFound
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -273,6 +286,153 @@ async fn a_device_that_was_removed_is_let_on_by_settings_that_name_it_afterwards
     bo.remove(gateway).await.unwrap();
     site.apply(network, form).await;
     site.until_member(network, gateway, Deauthorized).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_kill_of_an_owner_is_not_about_a_host_whose_node_he_registered_before_it_was_enrolled() {
+    let (site, _oslo, network, laptop) = site().await;
+    let (ana, bo) = (
+        site.person("ana", Requester).await,
+        site.person("bo", Operator).await,
+    );
+    let (removed, kept) = (site.machine("edge-04"), site.machine("edge-05"));
+    ana.register(laptop, "anas-laptop", "").await.unwrap();
+    ana.register(removed.node, "claimed", "").await.unwrap();
+    ana.register(kept.node, "claimed-too", "").await.unwrap();
+    ana.remove(removed.node).await.unwrap();
+    bo.admit(network, laptop, None).await.unwrap();
+    let hosts = [site.bring_in(removed).await, site.bring_in(kept).await];
+    for host in &hosts {
+        site.until_believed(&host.name, host.node).await;
+        site.admit(network, host.node).await;
+        site.until_member(network, host.node, Authorized).await;
+    }
+    site.until_member(network, laptop, Authorized).await;
+
+    let about = |kill: &picket_proto::wire::admin::Kill| {
+        let members = kill.members.iter();
+        members.map(|member| member.node_id.clone()).collect::<Vec<_>>()
+    };
+    let drill = site.drill(KillScope::Owner, "ana").await;
+    assert_eq!(about(&drill), [laptop.to_string()]);
+    let kill = site.kill(KillScope::Owner, "ana").await;
+    assert_eq!(about(&kill), [laptop.to_string()]);
+    site.until_member(network, laptop, Deauthorized).await;
+    for host in &hosts {
+        let member = site.until_member(network, host.node, Authorized).await;
+        assert_eq!(
+            member.decision(),
+            MemberDecision::Authorized,
+            "{}",
+            member.because
+        );
+        assert_eq!(member.owner, format!("host/{}", host.name));
+    }
+    // What was claimed is remembered.
+    for person in [&ana, &bo] {
+        let claims = person.devices().await.into_iter();
+        let claims: Vec<_> = claims
+            .filter(|device| device.name.starts_with("claimed"))
+            .map(|device| (device.owner, device.removed_because))
+            .collect();
+        let ana = "person/ana".to_owned();
+        let host = "an enrolled host runs the node, whose it is since".to_owned();
+        let mut want = vec![(ana.clone(), "a story".to_owned()), (ana, host)];
+        want.sort();
+        let mut claims = claims;
+        claims.sort();
+        assert_eq!(claims, want, "{}", person.name);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn devices_and_members_are_listed_a_page_at_a_time_and_none_twice_or_never() {
+    let (site, _oslo, network, _laptop) = site().await;
+    let (ana, bo) = (
+        site.person("ana", Requester).await,
+        site.person("bo", Operator).await,
+    );
+    for number in 0..7 {
+        let node = NodeId::new(0x10_0000_0000 + number).unwrap();
+        ana.register(node, &format!("sensor-{number}"), "").await.unwrap();
+        ana.request(network, node).await.unwrap();
+    }
+    for (person, many) in [(&ana, 7), (&bo, 8)] {
+        let (mut found, mut token) = (Vec::new(), String::new());
+        loop {
+            let asked = ListDevicesRequest {
+                page_size: 3,
+                page_token: token,
+                ..Default::default()
+            };
+            let (page, next) = person.list_devices(asked).await;
+            assert!((1..=3).contains(&page.len()), "{}", page.len());
+            found.extend(page.into_iter().map(|device| device.node_id));
+            if next.is_empty() {
+                break;
+            }
+            token = next;
+        }
+        let mut once = found.clone();
+        once.dedup();
+        assert_eq!((found.len(), once.len()), (many, many), "{}", person.name);
+    }
+    // Of every network at once there are the requests that wait.
+    let (mut found, mut token) = (Vec::new(), String::new());
+    loop {
+        let asked = ListMembersRequest {
+            page_size: 3,
+            page_token: token,
+            ..Default::default()
+        };
+        let (page, next) = bo.list_members(asked).await;
+        assert!((1..=3).contains(&page.len()), "{}", page.len());
+        assert!(page.iter().all(|member| member.request.is_some()));
+        found.extend(page.into_iter().map(|member| member.device));
+        if next.is_empty() {
+            break;
+        }
+        token = next;
+    }
+    let want: Vec<_> = (0..7).map(|number| format!("sensor-{number}")).collect();
+    assert_eq!(found, want);
+    let all = bo.members(network).await;
+    assert!(all.len() > 7, "{}", all.len());
+    assert_eq!(site.network(network).await.form, None, "lists leave settings out");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_removed_device_that_was_never_granted_is_in_no_list_of_members() {
+    let (site, _oslo, network, laptop) = site().await;
+    let (ana, bo) = (
+        site.person("ana", Requester).await,
+        site.person("bo", Operator).await,
+    );
+    let phone = site.lab().grow();
+    for (node, name) in [(laptop, "anas-laptop"), (phone, "anas-phone")] {
+        ana.register(node, name, "").await.unwrap();
+    }
+    bo.admit(network, laptop, None).await.unwrap();
+    site.until_member(network, laptop, Authorized).await;
+    for name in ["anas-laptop", "anas-phone"] {
+        ana.remove(name).await.unwrap();
+    }
+    site.until_member(network, laptop, Deauthorized).await;
+    let listed: Vec<_> = bo
+        .members(network)
+        .await
+        .into_iter()
+        .map(|member| member.node_id)
+        .collect();
+    assert!(listed.contains(&laptop.to_string()), "{listed:?}");
+    assert!(!listed.contains(&phone.to_string()), "{listed:?}");
+    let devices: Vec<_> = ana
+        .devices()
+        .await
+        .into_iter()
+        .map(|device| device.name)
+        .collect();
+    assert!(devices.contains(&"anas-phone".to_owned()), "{devices:?}");
 }
 
 #[tokio::test(start_paused = true)]

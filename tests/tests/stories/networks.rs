@@ -214,7 +214,7 @@ async fn settings_of_a_network_that_is_only_watched_are_kept_and_change_nothing(
     site.wait(2 * MINUTE).await;
     assert_eq!(oslo.controller().network(network).await.unwrap(), before);
     assert!(oslo.controller().member(network, friend).await.is_err());
-    let form = site.network(network).await.form.unwrap();
+    let form = site.form(network).await;
     assert_eq!(form.settings.unwrap().mtu, Some(1400));
 }
 
@@ -536,4 +536,22 @@ async fn an_id_is_only_for_the_node_it_begins_with_and_one_that_is_there_is_adop
     let taken = taken.unwrap_err();
     assert_eq!(taken.code(), Code::AlreadyExists, "{}", taken.message());
     assert!(taken.message().contains("network adopt"), "{}", taken.message());
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_exists_is_said_to_exist_and_one_whose_host_is_away_to_wait() {
+    let site = Site::new().await;
+    let oslo = site.enroll("oslo").await;
+    site.until_believed("oslo", oslo.node).await;
+    let made = site.made(&oslo, "").await;
+    assert_eq!((made.existed, made.waits.as_str()), (false, ""));
+    let id = made.network.unwrap().id;
+    assert!(site.made(&oslo, &id).await.existed);
+    oslo.stop().await;
+    site.until("oslo", picket_tests::HostState::Offline).await;
+    let waits = site.made(&oslo, "").await;
+    assert_eq!(
+        (waits.existed, waits.waits.as_str()),
+        (false, "oslo is not connected")
+    );
 }

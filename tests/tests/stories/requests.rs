@@ -213,6 +213,12 @@ async fn nobody_approves_what_they_asked_for_or_own_and_admitting_does_not_get_a
         code(ana.approve(network, laptop, Stands).await),
         Code::PermissionDenied
     );
+    // Both are told who may.
+    for person in [&ana, &bo] {
+        let refused = person.approve(network, laptop, Stands).await.unwrap_err();
+        let who = "somebody else has to approve: any operator or admin but ana, bo";
+        assert!(refused.message().contains(who), "{refused}");
+    }
     bo.cancel(network, laptop).await.unwrap();
 
     ana.request(network, laptop).await.unwrap();
@@ -288,6 +294,61 @@ async fn the_approvers_a_network_names_are_the_only_ones_whatever_their_role() {
         Code::PermissionDenied
     );
     vi.extend(network, laptop, longer).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn approvers_who_may_not_approve_are_named_and_settings_that_leave_none_are_refused() {
+    let (site, _oslo, network, _laptop) = site(1).await;
+    site.person("ana", Requester).await;
+    site.person("bo", Operator).await;
+    let naming = |approvers: &[&str]| picket_proto::wire::admin::NetworkForm {
+        approvals: 1,
+        approvers: approvers.iter().map(|name| (*name).to_owned()).collect(),
+        ..Default::default()
+    };
+    let plan = site.plan_network(network, naming(&["ana", "bo", "ghost"])).await;
+    assert_eq!(plan.cautions.len(), 2, "{:?}", plan.cautions);
+    assert!(
+        plan.cautions[0].contains("ana's role is requester"),
+        "{:?}",
+        plan.cautions
+    );
+    assert!(
+        plan.cautions[1].contains("ghost is no operator"),
+        "{:?}",
+        plan.cautions
+    );
+    let refused = site
+        .try_apply(network, naming(&["ana", "ghost"]))
+        .await
+        .unwrap_err();
+    assert_eq!(refused.code(), Code::InvalidArgument, "{refused}");
+    assert!(refused.message().contains("ghost is no operator"), "{refused}");
+    let plan = site.plan_network(network, naming(&["ana", "ghost"])).await;
+    assert!(plan.cautions[0].contains("refused"), "{:?}", plan.cautions);
+    site.apply(network, naming(&["ana", "bo", "ghost"])).await;
+    // What is not about approvers is applied whoever is left of them.
+    site.rule(network, |record| {
+        record.approvers = ["ghost".to_owned()].into();
+    })
+    .await;
+    site.apply(network, naming(&["ghost"])).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_asks_again_for_another_reason_is_told_that_the_first_one_stays() {
+    let (site, _oslo, network, laptop) = site(1).await;
+    let ana = site.person("ana", Requester).await;
+    ana.register(laptop, "anas-laptop", "").await.unwrap();
+    let ask = async |reason| ana.request_because(network, laptop, reason).await.unwrap();
+    assert_eq!(ask("ticket 1").await.1, "");
+    assert_eq!(ask("ticket 1").await.1, "");
+    let (member, remark) = ask("ticket 2").await;
+    assert_eq!(member.request.unwrap().reason, "ticket 1");
+    assert!(
+        remark.contains("ticket 1") && remark.contains("member cancel"),
+        "{remark}"
+    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -66,8 +66,16 @@ impl device::DeviceService for FakeMaster {
             },
             ..device
         });
+        let mut devices: Vec<_> = devices.collect();
+        devices.sort_by(|a, b| a.node_id.cmp(&b.node_id));
+        devices.retain(|device| device.node_id > request.page_token);
+        // One a page, so that whoever asks follows pages.
+        let more = devices.len() > 1;
+        devices.truncate(1);
+        let last = devices.last().filter(|_| more);
         Ok(Response::new(wire::ListDevicesResponse {
-            devices: devices.collect(),
+            next_page_token: last.map(|device| device.node_id.clone()).unwrap_or_default(),
+            devices,
         }))
     }
 

@@ -14,6 +14,8 @@ pub(crate) struct Seat {
     decided: Option<Instant>,
     before: i32,
     ends: Option<Instant>,
+    /// An approval said that it may only be activated.
+    narrow: bool,
 }
 
 impl From<wire::Member> for Seat {
@@ -23,6 +25,7 @@ impl From<wire::Member> for Seat {
             member,
             decided: None,
             ends: None,
+            narrow: false,
         }
     }
 }
@@ -140,6 +143,7 @@ impl State {
             decided: Some(Instant::now()),
             before,
             ends: None,
+            narrow: false,
         };
         self.members.insert((network.to_owned(), node.clone()), seat);
         self.member(network, &node)
@@ -226,11 +230,28 @@ impl member::MemberService for FakeMaster {
         &self,
         request: Request<wire::ListMembersRequest>,
     ) -> Answer<wire::ListMembersResponse> {
-        let id = request.into_inner().network_id;
+        let request = request.into_inner();
         let mut state = self.open().await?;
-        state.network(&id)?;
+        let ids: Vec<String> = match request.network_id.as_str() {
+            "" => state.networks.keys().cloned().collect(),
+            id => vec![state.network(id)?.id.clone()],
+        };
+        let all = ids.iter().flat_map(|id| state.members_of(id));
+        let waits = |member: &wire::Member| {
+            let request = member.request.as_ref();
+            request.is_some_and(|request| request.state() == wire::RequestState::Pending)
+        };
+        let place = |member: &wire::Member| format!("{}/{}", member.network_id, member.node_id);
+        let mut after: Vec<_> = all
+            .filter(|member| !request.requested || waits(member))
+            .filter(|member| place(member) > request.page_token)
+            .collect();
+        // One a page, so that whoever asks follows pages.
+        let more = after.len() > 1;
+        after.truncate(1);
         Ok(Response::new(wire::ListMembersResponse {
-            members: state.members_of(&id),
+            next_page_token: after.last().filter(|_| more).map(place).unwrap_or_default(),
+            members: after,
         }))
     }
 
@@ -270,6 +291,7 @@ impl member::MemberService for FakeMaster {
         Ok(Response::new(wire::AdmitMemberResponse {
             member: Some(member),
             caution: caution(is_central && request.lasts.is_some()),
+            ..wire::AdmitMemberResponse::default()
         }))
     }
 
@@ -291,6 +313,7 @@ impl member::MemberService for FakeMaster {
             at: Some(to_wire_time(now)),
             expires_at: Some(to_wire_time(now + week)),
             missing,
+            missing_from: "any operator or admin but ana".into(),
             ..wire::MemberRequest::default()
         });
         member.set_decision(wire::MemberDecision::Denied);
@@ -299,6 +322,7 @@ impl member::MemberService for FakeMaster {
         state.network(&request.network_id)?.requests += 1;
         Ok(Response::new(wire::RequestMemberResponse {
             member: Some(member),
+            remark: String::new(),
         }))
     }
 
@@ -314,9 +338,14 @@ impl member::MemberService for FakeMaster {
         let asked = member.request.as_mut().unwrap();
         if asked.by == by {
             return Err(Status::permission_denied(format!(
-                "{by} made this request, and somebody else approves it"
+                "{by} asked for it, and somebody else has to approve: {}; `picketctl member cancel` takes it back",
+                asked.missing_from
             )));
         }
+        let at = (request.network_id.clone(), member.node_id.clone());
+        let seat = state.members.get_mut(&at).expect("what waits has a seat");
+        seat.narrow |= request.grant() == wire::GrantKind::MayActivate;
+        let narrow = seat.narrow;
         asked.approvals.push(wire::Approval {
             by: by.clone(),
             at: Some(to_wire_time(now)),
@@ -331,9 +360,14 @@ impl member::MemberService for FakeMaster {
             }));
         }
         asked.set_state(wire::RequestState::Approved);
-        member.set_grant(request.grant());
+        asked.missing_from.clear();
+        let grant = match narrow {
+            true => wire::GrantKind::MayActivate,
+            false => request.grant(),
+        };
+        member.set_grant(grant);
         state.network(&request.network_id)?.requests -= 1;
-        let member = if request.grant() == wire::GrantKind::Stands {
+        let member = if grant == wire::GrantKind::Stands {
             state.decide(
                 &request.network_id,
                 member,
@@ -402,10 +436,18 @@ impl member::MemberService for FakeMaster {
                 member.node_id, request.network_id
             )));
         }
-        let member = state.activate(&request.network_id, member, &request.reason, request.lasts, now)?;
+        let goes_on = member.until.is_some();
+        let member = match goes_on {
+            true => member,
+            false => state.activate(&request.network_id, member, &request.reason, request.lasts, now)?,
+        };
         Ok(Response::new(wire::ActivateMemberResponse {
             member: Some(member),
             caution: caution(is_central),
+            remark: match goes_on {
+                true => "an activation goes on and is left as it is".into(),
+                false => String::new(),
+            },
         }))
     }
 

@@ -36,8 +36,15 @@ impl network::NetworkService for FakeMaster {
             form: Some(form),
             ..wire::Network::default()
         };
+        let existed = state.networks.contains_key(&id);
         let network = state.networks.entry(id).or_insert(made).clone();
+        let away = state.hosts.get(&network.controller_host);
+        let away = away.filter(|host| host.state() == wire::HostState::Offline && !existed);
         Ok(Response::new(wire::CreateNetworkResponse {
+            waits: away
+                .map(|host| format!("{} is not connected", host.name))
+                .unwrap_or_default(),
+            existed,
             caution: caution(network.central),
             network: Some(network),
         }))
@@ -141,6 +148,7 @@ impl network::NetworkService for FakeMaster {
             changes,
             cuts_own_path: if cuts { cuts_own_path } else { Vec::new() },
             needs_admin: state.needs_admin.clone(),
+            cautions: Vec::new(),
         }))
     }
 
@@ -177,9 +185,17 @@ impl network::NetworkService for FakeMaster {
         let id = request.into_inner().id;
         let mut state = self.open().await?;
         let network = state.network(&id)?.clone();
+        // One member, so that whoever asks goes on with the list of members.
+        let mut members = state.members_of(&id);
+        let more = members.len() > 1;
+        members.truncate(1);
+        let last = members.last().filter(|_| more);
         Ok(Response::new(wire::GetNetworkResponse {
             network: Some(network),
-            members: state.members_of(&id),
+            next_page_token: last
+                .map(|member| format!("{id}/{}", member.node_id))
+                .unwrap_or_default(),
+            members,
         }))
     }
 

@@ -1,20 +1,23 @@
 //! Who may register and remove which node: plain functions of what is known.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use picket_proto::host::Name;
 use picket_zerotier::ids::{NetworkId, NodeId};
 
 use super::sight::Sight;
 use crate::{
-    admin::naming::{bare_node, reads_as_node},
+    admin::naming::{bare_node, not_yours, reads_as_node},
     owner::Caller,
     record::{Revocation, network::RegisteredRecord},
     refused::Refused,
     views::State,
 };
 
-/// The most devices a person has at a time.
+/// The most devices a person has at a time. One that was removed counts for as long as [`REMOVED_FOR`], unless an operator
+/// registers: nobody goes through nodes by registering and removing them.
 const MOST_DEVICES: usize = 64;
+/// How long a removed device counts.
+const REMOVED_FOR: SignedDuration = SignedDuration::from_hours(24);
 /// The most that are remembered of a person who registers them without an operator.
 const MOST_REMEMBERED: usize = 256;
 
@@ -78,7 +81,7 @@ pub(super) fn register(
         }
     }
     free(state, name)?;
-    room(state, caller, owner)?;
+    room(state, caller, owner, now)?;
     Ok(Some(RegisteredRecord {
         node: *node,
         name: name.clone(),
@@ -203,15 +206,27 @@ fn free(state: &State, name: &Name) -> Result<(), Refused> {
     Ok(())
 }
 
-fn room(state: &State, caller: &Caller, owner: &str) -> Result<(), Refused> {
+fn room(state: &State, caller: &Caller, owner: &str, now: Timestamp) -> Result<(), Refused> {
     let theirs = state.networks.devices().filter(|kept| kept.record.owner == owner);
-    let (all, here) = theirs.fold((0, 0), |(all, here), kept| {
-        (all + 1, here + usize::from(kept.record.removed.is_none()))
-    });
+    let (mut all, mut here, mut lately) = (0, 0, 0);
+    for kept in theirs {
+        all += 1;
+        match &kept.record.removed {
+            None => here += 1,
+            Some(removed) if now.duration_since(removed.at) < REMOVED_FOR => lately += 1,
+            Some(_) => {}
+        }
+    }
     if here >= MOST_DEVICES {
         return Err(Refused::NotNow(format!(
             "{owner} has {MOST_DEVICES} devices, which is as many as there can be; `picketctl device remove` one that is not \
              used"
+        )));
+    }
+    if here + lately >= MOST_DEVICES && !caller.acts_for_all() {
+        return Err(Refused::NotNow(format!(
+            "{owner} has {here} devices and removed {lately} within a day, which count too, and {MOST_DEVICES} is as many as \
+             there can be; wait, or ask an operator to register more"
         )));
     }
     if all >= MOST_REMEMBERED && !caller.acts_for_all() {
@@ -230,9 +245,12 @@ pub(super) fn removal(
     reason: &str,
     now: Timestamp,
 ) -> Result<(NodeId, Option<RegisteredRecord>), Refused> {
-    let device = named(state, text)?;
-    let device = device.filter(|device| caller.acts_for_all() || device.owner == caller.name);
+    let there = named(state, text)?;
+    let device = there.filter(|device| caller.acts_for_all() || device.owner == caller.name);
     let Some(device) = device else {
+        if let Some(there) = there.filter(|_| caller.sees_all()) {
+            return Err(not_yours(state, there.node, text, caller));
+        }
         let host = bare_node(text).ok().and_then(|node| state.roster.of_node(node));
         return Err(match host.filter(|_| caller.sees_all()) {
             Some(host) => Refused::NotNow(format!(

@@ -243,6 +243,12 @@ fn a_person_has_a_bounded_number_of_devices() {
     }
     let refused = register(&state, &ana(), &wanted(200, "one-more", "ana"), at(10)).unwrap_err();
     assert_eq!(code(&refused), "not now", "{refused}");
+    // What was removed counts for a day, where no operator registers.
     remove(&mut state, &ana(), "device-0");
-    registered(&mut state, &ana(), &wanted(200, "one-more", "ana"));
+    let refused = register(&state, &ana(), &wanted(200, "one-more", "ana"), at(21)).unwrap_err();
+    assert_eq!(code(&refused), "not now", "{refused}");
+    assert!(refused.to_string().contains("removed 1"), "{refused}");
+    assert!(register(&state, &bo(), &wanted(200, "one-more", "ana"), at(21)).is_ok());
+    let a_day_later = at(20 + 24 * 3600);
+    assert!(register(&state, &ana(), &wanted(200, "one-more", "ana"), a_day_later).is_ok());
 }

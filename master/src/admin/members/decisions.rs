@@ -304,6 +304,7 @@ pub(super) fn extend(
     if let Some(because) = &pair.forbidden {
         return Err(kept_off(pair, because));
     }
+    somebody_elses(pair, caller)?;
     let before = (pair.activated(), pair.node);
     let activation = activation::extend(&pair.network.record, before, lasts, pair.now)?;
     let message = format!(
@@ -315,6 +316,29 @@ pub(super) fn extend(
         activation,
         reason,
         ("member.extended", message),
+    )))
+}
+
+/// Refuses to extend one's own activation where others have to approve: whoever's node it is, asked for it or started it.
+fn somebody_elses(pair: &Pair, caller: &Caller) -> Result<(), Refused> {
+    let network = &pair.network.record;
+    if network.approvals == 0 {
+        return Ok(());
+    }
+    let asked = pair.requested().is_some_and(|request| request.by == caller.name);
+    let started = pair
+        .activated()
+        .is_some_and(|activation| activation.by == caller.name);
+    let why = match (caller.owns(pair.owner.as_ref()), asked, started) {
+        (true, _, _) => format!("{} is {}'s own", pair.node, caller.name),
+        (_, true, _) => format!("{} asked for it", caller.name),
+        (_, _, true) => format!("{} started it", caller.name),
+        (false, false, false) => return Ok(()),
+    };
+    Err(Refused::Denied(format!(
+        "{why}, and on network {}, which wants approvals, another one of {} extends it",
+        network.id,
+        request::who_approves(network)
     )))
 }
 

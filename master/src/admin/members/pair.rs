@@ -185,18 +185,18 @@ fn guard<R>(key: Key, kept: Option<&Kept<R>>) -> Guard {
 }
 
 /// Changes what is decided of a node. `decide` is called again when somebody else was faster; when it gives nothing,
-/// nothing is written.
+/// nothing is written. Returns whether something was.
 pub(in crate::admin) async fn change(
     desk: &Desk,
     actor: &Actor,
     (network, node): (NetworkId, NodeId),
     decide: impl Fn(&Pair) -> Result<Option<Change>, Refused> + Send,
-) -> Result<(), Refused> {
+) -> Result<bool, Refused> {
     let subject = format!("{network}/{node}");
     for _ in 0..MOST_TRIES {
         let pair = Pair::look(desk, network, node)?;
         let Some(change) = decide(&pair)? else {
-            return Ok(());
+            return Ok(false);
         };
         let writes: Vec<Write> = [
             change.grant.as_ref().map(Record::put),
@@ -211,7 +211,7 @@ pub(in crate::admin) async fn change(
             Ok(_) => {
                 let (kind, message) = change.said;
                 desk.say(Severity::Notice, kind, &subject, &message);
-                return Ok(());
+                return Ok(true);
             }
             Err(CommitError::Conflict { .. }) => {}
             Err(error) => return Err(error.into()),

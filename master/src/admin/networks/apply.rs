@@ -39,6 +39,12 @@ pub(super) fn plan(
         changes: plan.changes.into_iter().map(change).collect(),
         cuts_own_path: plan.cuts,
         needs_admin: plan.needs_admin.unwrap_or_default(),
+        cautions: plan
+            .nobody_approves
+            .map(|why| format!("it is refused: {why}"))
+            .into_iter()
+            .chain(plan.cautions)
+            .collect(),
     })
 }
 
@@ -95,6 +101,9 @@ pub(super) async fn apply(
                 "{} may not apply this: {why}",
                 actor.name()
             )));
+        }
+        if let Some(why) = &planned.plan.nobody_approves {
+            return Err(Refused::invalid("approvers", why));
         }
         if planned.plan.admits {
             desk.may_approve()?;

@@ -58,9 +58,23 @@ pub(super) async fn create(
         return Ok(CreateNetworkResponse {
             network: Some(shown(desk, there.id)?),
             caution: caution(desk, there.id),
+            existed: true,
+            waits: String::new(),
         });
     }
     desk.may_approve()?;
+    let approving = NetworkRecord {
+        approvals: form.approvals,
+        approvers: form.approvers.clone(),
+        ..NetworkRecord::watched(
+            NetworkId::at(NodeId::new(1).expect("one is a node"), 1),
+            governor,
+            desk.now(),
+        )
+    };
+    if let Some(why) = network_plan::nobody_approves(&desk.views.read(), &approving) {
+        return Err(Refused::invalid("approvers", why));
+    }
     let id = match governor {
         Governor::Host(host) => on_host(desk, actor, host, wanted, form).await?,
         Governor::Central(_) if wanted.is_some() => {
@@ -81,9 +95,14 @@ pub(super) async fn create(
                 .unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?
         }
     };
+    let away = governor.host().filter(|host| !desk.sessions.has(*host));
     Ok(CreateNetworkResponse {
         network: Some(shown(desk, id)?),
         caution: caution(desk, id),
+        existed: false,
+        waits: away
+            .map(|host| format!("{} is not connected", desk.name_of(host)))
+            .unwrap_or_default(),
     })
 }
 

@@ -1,18 +1,19 @@
 //! Networks and their members, as lists show them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use picket_proto::{
+    rules::Rule,
     status::ControlledNetwork,
     wire::admin::{self as wire},
 };
 use picket_zerotier::ids::{NetworkId, NodeId};
 
 use crate::{
-    admin::member_view::{self, Seen},
-    comparison::{Comparison, compare, rules},
+    comparison::{Comparison, compare},
+    controllers::Controllers,
     desk::Desk,
-    membership::{Because, Decision},
+    membership::rule,
     network_plan::{self, Change},
     record::network::{NetworkMode, NetworkRecord},
     refused::Refused,
@@ -29,15 +30,48 @@ pub(super) fn record(desk: &Desk, id: NetworkId) -> Result<crate::networks::Netw
 /// How what a controller has differs from what was decided.
 pub(super) fn compared(desk: &Desk, record: &NetworkRecord, observed: &ControlledNetwork) -> Comparison {
     let now = desk.now();
-    let views = desk.views.read();
-    let rules = rules(&views, record, now);
-    compare(observed, &rules, &views.networks.governed(record), now)
+    let rules = rules(desk, record, now);
+    let governed = desk.views.read().networks.governed(record);
+    compare(observed, &rules, &governed, now)
+}
+
+/// So many members are decided of while the views are held: whoever changes them waits that long.
+const AT_A_TIME: usize = 256;
+
+/// The rules of a network, of every node that somebody knows.
+fn rules(desk: &Desk, network: &NetworkRecord, now: jiff::Timestamp) -> BTreeMap<NodeId, Rule> {
+    let known: Vec<NodeId> = {
+        let views = desk.views.read();
+        let known = views.networks.known_on(&views.roster, network.id);
+        known.into_iter().collect()
+    };
+    let mut rules = BTreeMap::new();
+    for some in known.chunks(AT_A_TIME) {
+        let views = desk.views.read();
+        let rule = |node: &NodeId| {
+            let facts = views.networks.facts(&views.roster, network.id, *node)?;
+            Some((*node, rule(&facts, now)?))
+        };
+        rules.extend(some.iter().filter_map(rule));
+    }
+    rules
 }
 
 /// A network, everything of it.
 pub(super) fn shown(desk: &Desk, id: NetworkId) -> Result<wire::Network, Refused> {
+    let mut network = listed(desk, &mut desk.controllers(), id)?;
+    network.form = Some(network_plan::form(&record(desk, id)?.record).to_wire());
+    Ok(network)
+}
+
+/// A network as lists show it: without its settings.
+pub(super) fn listed(
+    desk: &Desk,
+    controllers: &mut Controllers<'_>,
+    id: NetworkId,
+) -> Result<wire::Network, Refused> {
     let record = record(desk, id)?.record;
-    let observed = desk.controlled(record.controller, id);
+    let observed = controllers.network(record.controller, id);
     let compared = observed
         .as_ref()
         .ok()
@@ -48,21 +82,21 @@ pub(super) fn shown(desk: &Desk, id: NetworkId) -> Result<wire::Network, Refused
         pending(&views, id, now),
         views.networks.closed(id).map(|kill| kill.id.clone()),
     );
+    drop(views);
     let authorized = match &compared {
         Some(compared) => compared.authorized,
-        None => rules(&views, &record, now)
+        None => rules(desk, &record, now)
             .values()
             .filter(|rule| rule.holds(now))
             .count(),
     };
-    drop(views);
     let compared = compared.unwrap_or_default();
     let (name, problem, held_back, differences) = match observed {
         Ok(network) => (
-            network.name,
-            network.frozen,
+            network.name.clone(),
+            network.frozen.clone(),
             network.held_back,
-            network.differences,
+            network.differences.clone(),
         ),
         Err(problem) => (
             record.settings.name.clone().unwrap_or_default(),
@@ -85,7 +119,6 @@ pub(super) fn shown(desk: &Desk, id: NetworkId) -> Result<wire::Network, Refused
         central: record.controller.host().is_none(),
         held_back,
         requests,
-        form: Some(network_plan::form(&record).to_wire()),
         differences,
         killed: killed.unwrap_or_default(),
         ..glanced(&record)
@@ -109,10 +142,10 @@ pub(super) fn glanced(record: &NetworkRecord) -> wire::Network {
 }
 
 /// As [`glanced`], by the name that its controller has for it.
-pub(super) fn glance(desk: &Desk, record: &NetworkRecord) -> wire::Network {
+pub(super) fn glance(controllers: &mut Controllers<'_>, record: &NetworkRecord) -> wire::Network {
     let mut network = glanced(record);
-    if let Ok(observed) = desk.controlled(record.controller, record.id) {
-        network.name = observed.name;
+    if let Ok(observed) = controllers.network(record.controller, record.id) {
+        network.name.clone_from(&observed.name);
     }
     network
 }
@@ -133,39 +166,4 @@ pub(super) fn change(change: Change) -> wire::NetworkChange {
         before: change.before,
         after: change.after,
     }
-}
-
-/// Every node that has a grant on a network, or a record at its controller.
-pub(in crate::admin) fn members(desk: &Desk, id: NetworkId) -> Result<Vec<wire::Member>, Refused> {
-    let network = record(desk, id)?.record;
-    let observed = desk.controlled(network.controller, id).ok();
-    let reports = observed.is_some();
-    let records: BTreeMap<_, _> = observed
-        .into_iter()
-        .flat_map(|network| network.members)
-        .map(|member| (member.node, member))
-        .collect();
-    let views = desk.views.read();
-    let now = desk.now();
-    let mut nodes: BTreeSet<NodeId> = records.keys().copied().collect();
-    // Everybody who is registered is denied; those of whom nothing else is to be said here are left out.
-    nodes.extend(
-        views
-            .networks
-            .known_on(&views.roster, id)
-            .into_iter()
-            .filter(|node| {
-                views.networks.decide(&views.roster, id, *node, now) != Decision::Denied(Because::NotAdmitted)
-            }),
-    );
-    nodes.extend(views.networks.waiting_on(id).map(|request| request.node));
-    let member = |node: NodeId| {
-        let seen = match records.get(&node) {
-            Some(record) => Seen::Record(record),
-            None if reports => Seen::Absent,
-            None => Seen::Nothing,
-        };
-        member_view::member(&views, &network, node, seen, now)
-    };
-    Ok(nodes.into_iter().map(member).collect())
 }
