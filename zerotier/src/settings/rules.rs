@@ -54,10 +54,10 @@ pub(super) fn problems(field: &'static str, items: &[Value]) -> Vec<(String, Str
         if field == "capabilities" {
             let rules = item.get("rules").and_then(Value::as_array);
             for (index, item) in rules.into_iter().flatten().enumerate() {
-                let wrong = match item {
-                    Value::Object(item) => rule(item),
-                    _ => Some("it is no object; write it as the controller shows it".to_owned()),
-                };
+                let wrong = item.as_object().map_or_else(
+                    || Some("it is no object; write it as the controller shows it".to_owned()),
+                    rule,
+                );
                 problems.extend(wrong.map(|sentence| (format!("{place}.rules[{index}]"), sentence)));
             }
         }
