@@ -4,6 +4,8 @@
 use libfuzzer_sys::fuzz_target;
 use picket_zerotier::{
     NetworkId, NodeId, central,
+    controller::local,
+    home::{self, Token},
     member::{Member, MemberChange, Members},
     moon::Moon,
     network::Network,
@@ -41,4 +43,13 @@ fuzz_target!(|data: &[u8]| {
         }
     }
     central::fuzz::read(data, network);
+    local::fuzz::read(data, network);
+    // The small files beside a service.
+    if let Ok(text) = str::from_utf8(data) {
+        assert!(home::port(text).is_none_or(|port| port > 0));
+        assert!(home::secondary_port(text).is_ok_and(|port| port != Some(0)) || home::secondary_port(text).is_err());
+        if let Some(token) = Token::new(text.trim()) {
+            assert_eq!(token.expose(), text.trim());
+        }
+    }
 });

@@ -5,7 +5,8 @@
 //! - **Not allowed** (403) is about what was asked for, one network as a rule; only 401 means that nothing can be asked.
 //! - **A read** that Central could not answer (5xx, or a connection that broke) is tried again after a pause.
 //! - **A write** is not: it may have been done, and whoever wanted it looks before wanting it again.
-//! - **No paging.** This version of the API answers with whole lists; what is longer than [`MAX_ANSWER`] is not taken.
+//! - **No paging.** This version of the API answers with whole lists; what is longer than [`MAX_ANSWER`] is not taken
+//!   (decision 20).
 //!
 //! Rules, tags and capabilities are compiled there from a text of its own (`rulesSource`), which is never touched.
 

@@ -3,6 +3,9 @@
 //! There are two kinds, the controller built into a service ([`LocalController`]) and ZeroTier Central, and one set of
 //! calls that both answer alike.
 
+#[cfg(fuzzing)]
+pub mod local;
+#[cfg(not(fuzzing))]
 mod local;
 
 use std::{collections::BTreeMap, future::Future};

@@ -120,13 +120,11 @@ impl Home {
     /// # Errors
     /// Fails when the directory or the file is missing, unreadable, or holds no port.
     pub fn place(&self) -> Result<SocketAddr, HomeError> {
-        match self.read(PORT)?.trim().parse() {
-            Ok(0) | Err(_) => Err(HomeError::Nonsense {
-                path: self.directory.join(PORT),
-                what: "no port: a port is a number from 1 to 65535",
-            }),
-            Ok(port) => Ok(SocketAddr::new(self.address, port)),
-        }
+        let port = port(&self.read(PORT)?).ok_or_else(|| HomeError::Nonsense {
+            path: self.directory.join(PORT),
+            what: "no port: a port is a number from 1 to 65535",
+        })?;
+        Ok(SocketAddr::new(self.address, port))
     }
 
     /// Reads the node's identity with its private keys.
@@ -167,6 +165,25 @@ impl Home {
             }
         })
     }
+}
+
+/// Reads what a service writes of the port it has bound.
+#[must_use]
+pub fn port(text: &str) -> Option<u16> {
+    text.trim().parse().ok().filter(|port| *port != 0)
+}
+
+/// Reads the second port that a `local.conf` chooses; none where it chooses none.
+///
+/// # Errors
+/// When the text is no JSON: the service then goes by none of it.
+pub fn secondary_port(local_conf: &str) -> Result<Option<u16>, serde_json::Error> {
+    let conf: serde_json::Value = serde_json::from_str(local_conf)?;
+    let chosen = conf.pointer("/settings/secondaryPort");
+    let port = chosen.and_then(serde_json::Value::as_u64);
+    Ok(port
+        .and_then(|port| u16::try_from(port).ok())
+        .filter(|port| *port != 0))
 }
 
 impl Token {

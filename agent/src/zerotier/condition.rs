@@ -4,7 +4,7 @@ use std::{io, path::Path};
 
 use picket_proto::{document::Problem, status::ServiceState};
 use picket_zerotier::{
-    home::{Home, HomeError},
+    home::{self, Home, HomeError},
     service::Error,
 };
 
@@ -78,13 +78,10 @@ pub(super) fn of_controller(home: &Home) -> Option<Problem> {
 /// that talked to the old one go on sending there for four minutes.
 fn has_secondary_port(local_conf: &str, path: &Path) -> Result<(), String> {
     let path = path.display();
-    let conf: serde_json::Value = serde_json::from_str(local_conf).map_err(|error| {
+    let chosen = home::secondary_port(local_conf).map_err(|error| {
         format!("{path} is no JSON ({error}), and zerotier-one goes by none of it; mend it and restart zerotier-one")
     })?;
-    let chosen = conf
-        .pointer("/settings/secondaryPort")
-        .and_then(serde_json::Value::as_u64);
-    if chosen.is_some_and(|port| (1..=u64::from(u16::MAX)).contains(&port)) {
+    if chosen.is_some() {
         return Ok(());
     }
     Err(format!(

@@ -43,15 +43,6 @@ impl LocalController {
     /// # Errors
     /// Fails when there is no sensible answer in time.
     pub async fn ready(&self) -> Result<Readiness, Error> {
-        #[derive(Deserialize)]
-        struct Answer {
-            controller: bool,
-            #[serde(default = "loaded", rename = "databaseReady")]
-            database_ready: bool,
-        }
-        fn loaded() -> bool {
-            true
-        }
         match self.service.call::<Answer>(Ask::get("/controller")).await {
             Ok(Answer {
                 controller: false, ..
@@ -69,14 +60,13 @@ impl LocalController {
 
     /// The older way: ids and revisions, then a call for each. A member deleted in between is not one.
     async fn members_one_by_one(&self, network: NetworkId) -> Result<Members, Error> {
-        let revisions: Map<String, Value> = self
+        let revisions: Revisions = self
             .service
             .call(Ask::get(format!("/controller/network/{network}/member")))
             .await?;
         let mut records = Vec::new();
         for id in revisions.keys() {
-            // What is listed becomes part of a path; nothing but an id may.
-            let Ok(node) = id.parse::<NodeId>() else {
+            let Some(node) = listed(id) else {
                 records.push(json!({ "id": id }));
                 continue;
             };
@@ -130,10 +120,6 @@ impl Controller for LocalController {
     }
 
     async fn members(&self, network: NetworkId) -> Result<Members, Error> {
-        #[derive(Deserialize)]
-        struct Bulk {
-            data: Vec<Value>,
-        }
         self.own(network)?;
         match self
             .service
@@ -231,6 +217,57 @@ impl Controller for LocalController {
                 .call::<Map<String, Value>>(Ask::delete(member_path(network, node)))
                 .await,
         )
+    }
+}
+
+/// What a service says of its controller.
+#[derive(Deserialize)]
+struct Answer {
+    controller: bool,
+    #[serde(default = "loaded", rename = "databaseReady")]
+    database_ready: bool,
+}
+
+fn loaded() -> bool {
+    true
+}
+
+/// All records at once.
+#[derive(Deserialize)]
+struct Bulk {
+    data: Vec<Value>,
+}
+
+/// The older list: ids and revisions.
+type Revisions = Map<String, Value>;
+
+/// What is listed becomes part of a path; nothing but an id may.
+fn listed(id: &str) -> Option<NodeId> {
+    id.parse().ok()
+}
+
+/// For the fuzz targets: reads answers as this client does.
+#[cfg(fuzzing)]
+pub mod fuzz {
+    use super::*;
+
+    /// Reads an answer about the controller and its lists.
+    pub fn read(bytes: &[u8], network: NetworkId) {
+        drop(serde_json::from_slice::<Answer>(bytes));
+        drop(serde_json::from_slice::<Vec<NetworkId>>(bytes));
+        if let Ok(Bulk { data }) = serde_json::from_slice(bytes) {
+            let count = data.len();
+            let members = Members::read(network, data);
+            assert!(members.by_node.len() + members.skipped.len() <= count);
+        }
+        if let Ok(revisions) = serde_json::from_slice::<Revisions>(bytes) {
+            for node in revisions.keys().filter_map(|id| listed(id)) {
+                assert_eq!(
+                    member_path(network, node),
+                    format!("/controller/network/{network}/member/{node}")
+                );
+            }
+        }
     }
 }
 
