@@ -86,6 +86,9 @@ pub(crate) enum Verb {
         /// KEY=VALUE sets, KEY- removes
         #[arg(required = true, value_name = "KEY=VALUE|KEY-", value_parser = label)]
         changes: Vec<Label>,
+        /// Also where the host leaves the network that its session goes over by that
+        #[arg(long)]
+        force: bool,
     },
     /// Replace the note on a host
     #[command(
@@ -229,7 +232,7 @@ pub(crate) async fn run(verb: Verb, desk: &mut Desk) -> Result<(), Fault> {
                 .await?;
             desk.print.show(&HostDetail::from(answer), desk.clock.now())
         }
-        Verb::Label { name, changes } => relabel(desk, name, changes).await,
+        Verb::Label { name, changes, force } => relabel(desk, name, changes, force).await,
         Verb::Note { name, text } => {
             let about = changing(format!("note something on the host {name}"), &name);
             let mut hosts = desk.hosts().await?;
@@ -334,7 +337,7 @@ async fn list(desk: &mut Desk, labels: &BTreeMap<String, String>) -> Result<Vec<
     Err(endless("hosts", "narrow it with `--label`"))
 }
 
-async fn relabel(desk: &mut Desk, name: String, changes: Vec<Label>) -> Result<(), Fault> {
+async fn relabel(desk: &mut Desk, name: String, changes: Vec<Label>, force: bool) -> Result<(), Fault> {
     let about = changing(format!("label the host {name}"), &name);
     let (mut set, mut remove) = (BTreeMap::new(), Vec::new());
     for change in changes {
@@ -347,7 +350,12 @@ async fn relabel(desk: &mut Desk, name: String, changes: Vec<Label>) -> Result<(
     let answer = desk
         .call(
             &about,
-            hosts.label_host(wire::LabelHostRequest { name, set, remove }),
+            hosts.label_host(wire::LabelHostRequest {
+                name,
+                set,
+                remove,
+                force,
+            }),
         )
         .await?;
     let host = Host::from(answer.host.unwrap_or_default());

@@ -96,6 +96,26 @@ impl Desk {
         networks.any(|network| network.takes_labels_of(host) && !before.include(&network.member_labels))
     }
 
+    /// A network that a host is a member of by the labels before and no more by those of now, while its session goes over it.
+    #[must_use]
+    pub fn takes_its_path(&self, host: &HostRecord, before: &Labels) -> Option<NetworkId> {
+        let was = HostRecord {
+            labels: before.clone(),
+            ..host.clone()
+        };
+        let left: Vec<NetworkId> = {
+            let views = self.views.read();
+            let networks = views.networks.networks().map(|network| &network.record);
+            networks
+                .filter(|network| network.is_governed())
+                .filter(|network| network.takes_labels_of(&was) && !network.takes_labels_of(host))
+                .map(|network| network.id)
+                .collect()
+        };
+        left.into_iter()
+            .find(|id| self.paths_over(*id).contains(&host.id))
+    }
+
     /// The hosts whose session goes over a network.
     #[must_use]
     pub fn paths_over(&self, id: NetworkId) -> std::collections::BTreeSet<HostId> {

@@ -173,6 +173,15 @@ impl HostService for Hosts {
             if self.0.lets_on(host, &before) {
                 self.0.may_approve()?;
             }
+            if !asked.force
+                && let Some(network) = self.0.takes_its_path(host, &before)
+            {
+                return Err(Refused::NotNow(format!(
+                    "this cuts our own path: the session of {name} goes over network {network}, which its labels make it a member \
+                     of no more; give it a grant there first (`picketctl member admit {name} --network {network} --reason ...`), or \
+                     another way to the master, and then say `--force`"
+                )));
+            }
             Ok(differs)
         };
         self.0

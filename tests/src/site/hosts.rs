@@ -163,11 +163,22 @@ impl Site {
     /// # Errors
     /// What the master refuses.
     pub async fn try_label(&self, name: &str, key: &str, value: &str) -> Result<(), Status> {
+        self.labels(name, key, value, false).await
+    }
+
+    /// Sets a label, whatever it cuts.
+    pub async fn label_by_force(&self, name: &str, key: &str, value: &str) {
+        let labelled = self.labels(name, key, value, true).await;
+        labelled.unwrap_or_else(|status| panic!("label {name}: {}", status.message()));
+    }
+
+    async fn labels(&self, name: &str, key: &str, value: &str, force: bool) -> Result<(), Status> {
         let set = [(key.to_owned(), value.to_owned())].into();
         let asked = LabelHostRequest {
             name: name.to_owned(),
             set,
             remove: Vec::new(),
+            force,
         };
         self.ask(async |channel| HostServiceClient::new(channel).label_host(asked).await)
             .await

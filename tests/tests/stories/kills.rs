@@ -8,6 +8,7 @@ use picket_tests::{
     MemberObservation::{Authorized, Deauthorized},
     NetworkMode, Proof, ProofState, Site, Transit,
     conversation::Conversation,
+    members_by_label,
     site::{killed, until},
     stranger::{Door, Stranger},
 };
@@ -436,6 +437,41 @@ async fn that_a_kill_cuts_our_own_path_is_said_before_and_after() {
         "{}",
         member.problem
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_label_that_takes_a_host_off_the_network_of_its_session_is_taken_away_by_force_alone() {
+    let site = Site::new().await;
+    let (network, _oslo, bern, _cork) = three(&site).await;
+    site.label("bern", "site", "bern").await;
+    site.apply(network, members_by_label("site", "bern")).await;
+    bern.stop().await;
+    let stranger = Stranger::with_identity_of(&site, &bern);
+    let connected = stranger.connect(Door::Agents).await.expect("the door opens");
+    let mut talk = Conversation::open(&connected).await.expect("the master talks");
+    let over = ZeroTierStatus {
+        service: ServiceState::Answers.into(),
+        node_id: bern.node.to_string(),
+        networks: vec![JoinedNetwork {
+            network_id: network.to_string(),
+            status: "OK".to_owned(),
+            managed: true,
+            carries_session: true,
+            ..Default::default()
+        }],
+        ..Default::default()
+    };
+    talk.beat_zerotier(1, &over).await;
+    talk.acknowledged().await;
+    let refused = site.try_label("bern", "site", "other").await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::FailedPrecondition);
+    assert!(
+        refused.message().contains("cuts our own path"),
+        "{}",
+        refused.message()
+    );
+    site.label("bern", "rack", "4").await;
+    site.label_by_force("bern", "site", "other").await;
 }
 
 #[tokio::test(start_paused = true)]
